@@ -1,0 +1,199 @@
+"""Files that stages hand to one another: written whole or not at all, hashed, with their history.
+
+A stage writes each output under a temporary name and renames it (``atomic_path``), and at the end
+records beside them ``<stage>.provenance.json``: hashes of what it read and wrote, the parameters it
+used, package versions, device, seconds and git revision. A later stage reads through ``verified``,
+so a truncated or flipped file is named instead of being believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from apao.errors import UserError
+
+RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to ``path`` when the block succeeds.
+
+    Raises:
+        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise explained(error, path) from error
+    except Exception as error:
+        # safetensors and parquet writers report a full disk through exceptions of their own.
+        if "No space left" in str(error) or "os error 28" in str(error):
+            raise explained(OSError(errno.ENOSPC, str(error)), path) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def explained(error: OSError, path: Path) -> UserError | OSError:
+    """A UserError for the operating-system errors that a user can mend, else the error itself."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return UserError(
+                f"{path}: no space left on the disk; the earlier version of the file, if any, is "
+                "untouched. Free some space and run the same command again: it continues."
+            )
+        case errno.EACCES | errno.EROFS | errno.EPERM:
+            return UserError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions.")
+        case _:
+            return error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (sorted keys stay as given, no NaN) atomically."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that an earlier stage or a download left.
+
+    Raises:
+        UserError: when it is missing or not JSON, naming the line.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete it and run its stage again.") from error
+
+
+def missing(path: Path) -> UserError:
+    """The error for a stage whose input has not been made."""
+    return UserError(f"{path}: not found; run the stage that makes it first (snakemake -c2 {path}).")
+
+
+def verified(path: Path) -> Path:
+    """``path``, once its content is seen to match the hash its stage recorded beside it.
+
+    A file without a record (one the user brought) is taken as it is.
+
+    Raises:
+        UserError: when the file is missing or differs from the record.
+    """
+    if not path.exists():
+        raise missing(path)
+    for record in sorted(path.parent.glob("*.provenance.json")):
+        expected = read_json(record).get("outputs", {}).get(path.name)
+        if expected is not None and expected != sha256_of(path):
+            raise UserError(
+                f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
+                f"edited after it was made; delete it and run its stage again (snakemake -c2 {path})."
+            )
+    return path
+
+
+class Stage:
+    """Context manager around one stage: its outputs and its provenance file.
+
+    Use ``with Stage("codes", folder, inputs, params) as stage: with stage.output("codes.parquet")
+    as path: ...``. The provenance file is written last, so its presence says the stage finished.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, inputs: Iterable[Path], params: Mapping[str, Any], device: str = "cpu"
+    ) -> None:
+        self.name, self.folder, self.params, self.device = name, folder, dict(params), device
+        self.inputs = {str(path): sha256_of(verified(path)) for path in inputs}
+        self.outputs: dict[str, str] = {}
+        self.record = folder / f"{name}.provenance.json"
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        # An old record would vouch for files that are about to be replaced.
+        self.record.unlink(missing_ok=True)
+        return self
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path for the output ``name``; it appears whole when the block ends."""
+        path = self.folder / name
+        with atomic_path(path) as temporary:
+            yield temporary
+        self.outputs[name] = sha256_of(path)
+
+    def output_json(self, name: str, value: Any) -> None:
+        """Write a JSON output."""
+        write_json(self.folder / name, value)
+        self.outputs[name] = sha256_of(self.folder / name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        write_json(
+            self.record,
+            {
+                "stage": self.name,
+                "params": self.params,
+                "inputs": self.inputs,
+                "outputs": self.outputs,
+                "seconds": round(time.monotonic() - self.started, 3),
+                "device": self.device,
+                "python": platform.python_version(),
+                "packages": _package_versions(),
+                "revision": _git_revision(),
+                "command": sys.argv[1:],
+            },
+        )
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The checked-out commit, with ``+changes`` where the tree differs from it; None outside git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

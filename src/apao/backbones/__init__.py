@@ -1,0 +1,1 @@
+"""Sequence models over item codes; importing a file here registers its backbone."""

@@ -1,0 +1,190 @@
+"""The contract every backbone keeps, and the pieces they share.
+
+Shapes: B batch, L history tokens, C candidates a history, S tokens fed a candidate, P tokens fed
+before (cached), D width, H heads, d head width, V vocabulary.
+
+A backbone reads a batch of histories once (``encode``) and then scores any number of candidate codes
+against that one reading (``extend``): nothing of the history is computed or copied per candidate.
+Padding side, start tokens and position offsets are its private business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from apao.registry import Model, Registry
+
+
+class BackboneParams(Model, ABC):
+    """Sizes of a backbone, as in params.yaml; builds the model."""
+
+    type: str
+    decodes_eos: ClassVar[bool]
+    """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
+
+    @abstractmethod
+    def build(self, vocabulary: int) -> Backbone:
+        """A freshly initialised model (from torch's global generator) for V tokens."""
+
+    @abstractmethod
+    def transformers_config(self, vocabulary: int) -> dict[str, Any]:
+        """The ``config.json`` with which the ``transformers`` class loads the saved weights."""
+
+    @classmethod
+    @abstractmethod
+    def from_transformers_config(cls, config: dict[str, Any]) -> BackboneParams:
+        """Inverse of ``transformers_config``: sizes of a model saved by ``transformers``."""
+
+
+BACKBONES: Registry[BackboneParams] = Registry("backbone", "apao.backbones")
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of one attention layer: (B, H, L, d), or (B, C, H, P, d) for candidates."""
+
+    keys: Tensor
+    values: Tensor
+
+    def append(self, other: KeyValues) -> KeyValues:
+        """Both, one after the other along the token axis."""
+        return KeyValues(
+            torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2)
+        )
+
+
+@dataclass(frozen=True)
+class Context:
+    """What ``encode`` keeps of a batch of histories.
+
+    Attributes:
+        start: (B, D) final hidden state that predicts the first code.
+        layers: one entry a layer, of the backbone's own kind.
+        mask: (B, 1, 1, L) additive attention mask of the history's tokens.
+        lengths: (B,) tokens before the first candidate token, for backbones with absolute offsets.
+    """
+
+    start: Tensor
+    layers: Sequence[Any]
+    mask: Tensor
+    lengths: Tensor
+
+
+Past = tuple[KeyValues, ...]
+"""Cached keys and values of the candidates' own tokens, one entry a layer."""
+
+
+def reorder(past: Past, parents: Tensor) -> Past:
+    """The cache of the candidates ``parents`` (B, C') out of (B, C): each beam takes its parent's."""
+    rows = torch.arange(len(parents), device=parents.device)[:, None]
+    return tuple(KeyValues(layer.keys[rows, parents], layer.values[rows, parents]) for layer in past)
+
+
+class Backbone(nn.Module, ABC):
+    """A model p(code | history). See the module's head for the shapes."""
+
+    params: BackboneParams
+    vocabulary: int
+
+    @abstractmethod
+    def encode(self, history: Tensor) -> Context:
+        """Read histories (B, L): token ids, oldest first, padded with 0 on the right, none empty."""
+
+    @abstractmethod
+    def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """Feed ``tokens`` (B, C, S) after the history and, if given, after the cached tokens.
+
+        Returns the final hidden states (B, C, S, D), each of which predicts the token after it, and
+        the cache that now holds P + S tokens. A candidate sees the history and itself, no other.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+
+    @abstractmethod
+    def to_transformers(self) -> dict[str, Tensor]:
+        """The weights under the key names of the ``transformers`` class."""
+
+    @abstractmethod
+    def load_transformers(self, weights: dict[str, Tensor]) -> None:
+        """Inverse of ``to_transformers``; raises UserError when a name or shape does not fit."""
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a scale and no bias, computed in fp32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return nn.functional.rms_norm(x.float(), x.shape[-1:], self.weight, self.eps).to(x.dtype)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(..., S, H * d) -> (..., H, S, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(..., H, S, d) -> (..., S, H * d)."""
+    return x.transpose(-2, -3).flatten(-2)
+
+
+def padding_mask(present: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Additive mask (B, 1, 1, L) from bool (B, L): 0 where present, a very negative number elsewhere."""
+    mask = torch.zeros(present.shape, dtype=dtype, device=present.device)
+    return mask.masked_fill(~present, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def candidate_attention(
+    queries: Tensor,
+    shared: KeyValues,
+    shared_bias: Tensor | None,
+    own: KeyValues,
+    own_bias: Tensor,
+    scale: float,
+    dropout: nn.Module,
+) -> Tensor:
+    """Attention of every candidate's tokens over the shared history and over the candidate itself.
+
+    Args:
+        queries: (B, C, H, S, d).
+        shared: history keys and values (B, H, L, d), read once for all candidates.
+        shared_bias: added to the scores over the history, broadcastable to (B, H, C, S, L).
+        own: the candidate's own keys and values (B, C, H, P + S, d).
+        own_bias: bias and causal mask over them, broadcastable to (B, C, H, S, P + S).
+        scale: factor on the scores.
+        dropout: applied to the attention weights.
+
+    Returns:
+        (B, C, H, S, d)
+    """
+    candidates, length = queries.shape[1], queries.shape[3]
+    # One matrix product a head for the candidates of a history together: (B, H, C * S, L).
+    block = queries.transpose(1, 2).flatten(2, 3)
+    over_history = (block @ shared.keys.transpose(-1, -2)).unflatten(2, (candidates, length)).float() * scale
+    if shared_bias is not None:
+        over_history = over_history + shared_bias
+    over_own = (queries @ own.keys.transpose(-1, -2)).float() * scale + own_bias
+    # (B, H, C, S, L + P + S)
+    scores = torch.cat([over_history, over_own.transpose(1, 2)], dim=-1)
+    weights = dropout(scores.softmax(dim=-1)).to(queries.dtype)
+    history_weights, own_weights = weights.split([shared.keys.shape[-2], own.keys.shape[-2]], dim=-1)
+    from_history = (history_weights.flatten(2, 3) @ shared.values).unflatten(2, (candidates, length))
+    return from_history.transpose(1, 2) + own_weights.transpose(1, 2) @ own.values
+
+
+def causal_mask(new: int, total: int, device: torch.device) -> Tensor:
+    """Additive (new, total): the last ``new`` of ``total`` tokens see themselves and what is before."""
+    ahead = torch.ones(new, total, dtype=torch.bool, device=device).triu(total - new + 1)
+    return torch.zeros(new, total, device=device).masked_fill(ahead, torch.finfo(torch.float32).min)

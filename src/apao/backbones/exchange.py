@@ -1,0 +1,39 @@
+"""Moving weights between our modules and the key names of ``transformers``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from apao.errors import UserError
+
+probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+def load_named(
+    module: nn.Module, names: Mapping[str, str], weights: Mapping[str, Tensor], aliases: Collection[str] = ()
+) -> None:
+    """Copy ``weights`` (foreign names) into ``module``, whose own names map to foreign ones by ``names``.
+
+    ``aliases`` are foreign names that repeat a tied tensor and may be present.
+
+    Raises:
+        UserError: when a weight is missing, unknown or of another shape.
+    """
+    state = module.state_dict()
+    absent = [foreign for foreign in names.values() if foreign not in weights]
+    unknown = set(weights) - set(names.values()) - set(aliases)
+    if absent or unknown:
+        raise UserError(
+            f"these weights are not of this backbone: missing {sorted(absent)[:3]}, unknown {sorted(unknown)[:3]}"
+        )
+    for ours, foreign in names.items():
+        if state[ours].shape != weights[foreign].shape:
+            raise UserError(
+                f"weight {foreign} has shape {tuple(weights[foreign].shape)}; "
+                f"this backbone expects {tuple(state[ours].shape)} (other sizes or another vocabulary)"
+            )
+    module.load_state_dict({ours: weights[foreign] for ours, foreign in names.items()})

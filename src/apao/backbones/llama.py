@@ -1,0 +1,227 @@
+"""A small Llama that reads the history and goes on with the code.
+
+Equal to ``transformers``' ``LlamaForCausalLM`` (no grouped heads, tied embeddings) on the same
+weights; shapes as in ``base``. The last history token predicts the first code; there is no bos. The
+release pads on the left; rotary positions are relative, so padding on the right gives the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+
+from apao.backbones.base import (
+    BACKBONES,
+    Backbone,
+    BackboneParams,
+    Context,
+    KeyValues,
+    Past,
+    RMSNorm,
+    candidate_attention,
+    causal_mask,
+    merge_heads,
+    padding_mask,
+    split_heads,
+)
+from apao.backbones.exchange import load_named
+from apao.codes.itemcodes import EOS, PAD
+
+ROPE_THETA = 500_000.0
+NORM_EPS = 1e-5
+INITIALIZER_RANGE = 0.02
+
+
+@BACKBONES.register
+class LlamaParams(BackboneParams):
+    """Sizes of the decoder-only backbone; defaults are the paper's. It has no dropout."""
+
+    type: Literal["llama"]
+    hidden: PositiveInt = 128
+    intermediate: PositiveInt = 1024
+    heads: PositiveInt = 8
+    layers: PositiveInt = 8
+
+    decodes_eos: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> LlamaParams:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden {self.hidden} must be a multiple of 2 * heads ({2 * self.heads})")
+        return self
+
+    def build(self, vocabulary: int) -> Llama:
+        return Llama(self, vocabulary)
+
+    def transformers_config(self, vocabulary: int) -> dict[str, Any]:
+        return {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": vocabulary,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "num_hidden_layers": self.layers,
+            "rms_norm_eps": NORM_EPS,
+            "rope_theta": ROPE_THETA,
+            "initializer_range": INITIALIZER_RANGE,
+            "tie_word_embeddings": True,
+            "pad_token_id": PAD,
+            "bos_token_id": None,
+            "eos_token_id": EOS,
+        }
+
+    @classmethod
+    def from_transformers_config(cls, config: dict[str, Any]) -> LlamaParams:
+        return cls(
+            type="llama",
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            heads=config["num_attention_heads"],
+            layers=config["num_hidden_layers"],
+        )
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position: turn the pairs (i, i + d/2) of (..., S, d) by the angles (..., S, d/2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+class Layer(nn.Module):
+    """Self-attention and SwiGLU, each behind a norm and a residual."""
+
+    def __init__(self, params: LlamaParams) -> None:
+        super().__init__()
+        width, inner = params.hidden, params.intermediate
+        self.heads = params.heads
+        self.attention_norm = RMSNorm(width, NORM_EPS)
+        self.q = nn.Linear(width, width, bias=False)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width, bias=False)
+        self.o = nn.Linear(width, width, bias=False)
+        self.mlp_norm = RMSNorm(width, NORM_EPS)
+        self.gate = nn.Linear(width, inner, bias=False)
+        self.up = nn.Linear(width, inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
+        """Queries, keys and values (..., H, S, d) of (..., S, D), turned to their positions."""
+        normed = self.attention_norm(x)
+        queries = rotate(split_heads(self.q(normed), self.heads), cos, sin)
+        return queries, self._keys_values(normed, cos, sin)
+
+    def _keys_values(self, normed: Tensor, cos: Tensor, sin: Tensor) -> KeyValues:
+        keys = rotate(split_heads(self.k(normed), self.heads), cos, sin)
+        return KeyValues(keys, split_heads(self.v(normed), self.heads))
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Residual and MLP after attention; ``mixed`` is (..., H, S, d)."""
+        x = x + self.o(merge_heads(mixed))
+        normed = self.mlp_norm(x)
+        return x + self.down(nn.functional.silu(self.gate(normed)) * self.up(normed))
+
+    def last_position(
+        self, x: Tensor, cos: Tensor, sin: Tensor, last: Tensor, mask: Tensor
+    ) -> tuple[Tensor, KeyValues]:
+        """Keys and values of all positions, but the output (B, 1, D) of the position ``last`` (B,) alone."""
+        normed = self.attention_norm(x)
+        memory = self._keys_values(normed, cos, sin)
+        rows = torch.arange(len(x), device=x.device)
+        at = last[:, None]
+        queries = rotate(split_heads(self.q(normed[rows[:, None], at]), self.heads), cos[last][:, None, None], sin[last][:, None, None])
+        scores = (queries @ memory.keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5 + mask
+        mixed = scores.softmax(dim=-1).to(queries.dtype) @ memory.values
+        return self.finish(x[rows[:, None], at], mixed), memory
+
+
+class Llama(Backbone):
+    """See the module's head."""
+
+    frequencies: Tensor
+
+    def __init__(self, params: LlamaParams, vocabulary: int) -> None:
+        super().__init__()
+        self.params, self.vocabulary = params, vocabulary
+        self.embedding = nn.Embedding(vocabulary, params.hidden)
+        self.layers = nn.ModuleList(Layer(params) for _ in range(params.layers))
+        self.norm = RMSNorm(params.hidden, NORM_EPS)
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=INITIALIZER_RANGE)
+        half = params.hidden // params.heads // 2
+        frequencies = ROPE_THETA ** -(torch.arange(half, dtype=torch.float32) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin (..., S, d/2) of the positions (..., S)."""
+        angles = positions[..., None].float() * self.frequencies
+        return angles.cos(), angles.sin()
+
+    def encode(self, history: Tensor) -> Context:
+        lengths = (history != PAD).sum(dim=1)
+        mask = padding_mask(history != PAD)
+        cos, sin = self._angles(torch.arange(history.shape[1], device=history.device))
+        x = self.embedding(history)
+        memories = []
+        for layer in self.layers[:-1]:
+            queries, memory = layer.project(x, cos, sin)
+            # Padding is on the right: causality alone keeps it out of every real position.
+            mixed = nn.functional.scaled_dot_product_attention(
+                queries, memory.keys, memory.values, is_causal=True
+            )
+            x = layer.finish(x, mixed)
+            memories.append(memory)
+        # Of the last layer only the last token's output is ever read.
+        x, memory = self.layers[-1].last_position(x, cos, sin, lengths - 1, mask)
+        memories.append(memory)
+        return Context(start=self.norm(x)[:, 0], layers=memories, mask=mask, lengths=lengths)
+
+    def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        new = tokens.shape[-1]
+        total = new + (past[0].keys.shape[-2] if past else 0)
+        positions = context.lengths[:, None] + torch.arange(total - new, total, device=tokens.device)
+        # (B, S, d/2) -> (B, C, H, S, d/2) by broadcasting.
+        cos, sin = (angle[:, None, None] for angle in self._angles(positions))
+        own_bias = causal_mask(new, total, tokens.device)
+        shared_bias = context.mask[:, :, None]
+        x = self.embedding(tokens)
+        cache = []
+        for i, layer in enumerate(self.layers):
+            queries, own = layer.project(x, cos, sin)
+            if past:
+                own = past[i].append(own)
+            mixed = candidate_attention(
+                queries, context.layers[i], shared_bias, own, own_bias, queries.shape[-1] ** -0.5, nn.Identity()
+            )
+            x = layer.finish(x, mixed)
+            cache.append(own)
+        return self.norm(x), tuple(cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden, self.embedding.weight)
+
+    def _names(self) -> dict[str, str]:
+        """Our parameter names to those of LlamaForCausalLM."""
+        names = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
+        parts = {
+            "attention_norm": "input_layernorm",
+            "mlp_norm": "post_attention_layernorm",
+            **{part: f"self_attn.{part}_proj" for part in "qkvo"},
+            **{part: f"mlp.{part}_proj" for part in ("gate", "up", "down")},
+        }
+        for i in range(len(self.layers)):
+            for ours, theirs in parts.items():
+                names[f"layers.{i}.{ours}.weight"] = f"model.layers.{i}.{theirs}.weight"
+        return names
+
+    def to_transformers(self) -> dict[str, Tensor]:
+        names = self._names()
+        return {names[name]: value for name, value in self.state_dict().items()}
+
+    def load_transformers(self, weights: dict[str, Tensor]) -> None:
+        load_named(self, self._names(), weights, aliases=("lm_head.weight",))

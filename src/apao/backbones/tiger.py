@@ -1,0 +1,323 @@
+"""TIGER: a T5 encoder reads the history, a T5 decoder writes the code.
+
+Equal to ``transformers``' ``T5ForConditionalGeneration`` (ReLU, tied embeddings) on the same weights;
+shapes as in ``base``. Encoder input: history codes and eos. Decoder input: pad, then the code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from apao.backbones.base import (
+    BACKBONES,
+    Backbone,
+    BackboneParams,
+    Context,
+    KeyValues,
+    Past,
+    RMSNorm,
+    candidate_attention,
+    causal_mask,
+    merge_heads,
+    padding_mask,
+    split_heads,
+)
+from apao.backbones.exchange import load_named, probability
+from apao.codes.itemcodes import EOS, PAD
+
+RELATIVE_BUCKETS, MAX_DISTANCE = 32, 128
+NORM_EPS = 1e-6
+
+
+@BACKBONES.register
+class TigerParams(BackboneParams):
+    """Sizes of the T5 of TIGER (Rajput et al. 2023); defaults are the paper's."""
+
+    type: Literal["tiger"]
+    d_model: PositiveInt = 128
+    d_ff: PositiveInt = 1024
+    d_kv: PositiveInt = 64
+    heads: PositiveInt = 6
+    encoder_layers: PositiveInt = 4
+    decoder_layers: PositiveInt = 4
+    dropout: probability = 0.1
+
+    decodes_eos: ClassVar[bool] = True
+
+    def build(self, vocabulary: int) -> Tiger:
+        return Tiger(self, vocabulary)
+
+    def transformers_config(self, vocabulary: int) -> dict[str, Any]:
+        return {
+            "model_type": "t5",
+            "architectures": ["T5ForConditionalGeneration"],
+            "vocab_size": vocabulary,
+            "d_model": self.d_model,
+            "d_ff": self.d_ff,
+            "d_kv": self.d_kv,
+            "num_heads": self.heads,
+            "num_layers": self.encoder_layers,
+            "num_decoder_layers": self.decoder_layers,
+            "dropout_rate": self.dropout,
+            "relative_attention_num_buckets": RELATIVE_BUCKETS,
+            "relative_attention_max_distance": MAX_DISTANCE,
+            "layer_norm_epsilon": NORM_EPS,
+            "feed_forward_proj": "relu",
+            "tie_word_embeddings": True,
+            "scale_decoder_outputs": True,
+            "pad_token_id": PAD,
+            "eos_token_id": EOS,
+            "decoder_start_token_id": PAD,
+        }
+
+    @classmethod
+    def from_transformers_config(cls, config: dict[str, Any]) -> TigerParams:
+        return cls(
+            type="tiger",
+            d_model=config["d_model"],
+            d_ff=config["d_ff"],
+            d_kv=config["d_kv"],
+            heads=config["num_heads"],
+            encoder_layers=config["num_layers"],
+            decoder_layers=config["num_decoder_layers"],
+            dropout=config.get("dropout_rate", 0.1),
+        )
+
+
+def relative_buckets(distance: Tensor, bidirectional: bool) -> Tensor:
+    """T5's bucket of each distance (key position - query position): exact nearby, logarithmic beyond."""
+    buckets, offset = RELATIVE_BUCKETS, torch.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        offset = (distance > 0) * buckets
+        distance = distance.abs()
+    else:
+        distance = (-distance).clamp(min=0)
+    exact = buckets // 2
+    logarithmic = torch.log(distance.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
+    far = (exact + (logarithmic * (buckets - exact)).long()).clamp(max=buckets - 1)
+    return offset + torch.where(distance < exact, distance, far)
+
+
+class Attention(nn.Module):
+    """Projections of one T5 attention layer (no biases, scores not scaled)."""
+
+    def __init__(self, params: TigerParams) -> None:
+        super().__init__()
+        inner = params.heads * params.d_kv
+        self.heads = params.heads
+        self.q = nn.Linear(params.d_model, inner, bias=False)
+        self.k = nn.Linear(params.d_model, inner, bias=False)
+        self.v = nn.Linear(params.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, params.d_model, bias=False)
+        nn.init.normal_(self.q.weight, std=(params.d_model * params.d_kv) ** -0.5)
+        nn.init.normal_(self.k.weight, std=params.d_model**-0.5)
+        nn.init.normal_(self.v.weight, std=params.d_model**-0.5)
+        nn.init.normal_(self.o.weight, std=inner**-0.5)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(..., S, D) -> (..., H, S, d)."""
+        return split_heads(self.q(x), self.heads)
+
+    def keys_values(self, x: Tensor) -> KeyValues:
+        """(..., S, D) -> keys and values (..., H, S, d)."""
+        return KeyValues(split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads))
+
+
+def attend(queries: Tensor, memory: KeyValues, bias: Tensor | None, dropout: nn.Module) -> Tensor:
+    """Plain attention: queries (B, H, S, d) over (B, H, L, d) with a bias broadcastable to (B, H, S, L)."""
+    scores = (queries @ memory.keys.transpose(-1, -2)).float()
+    if bias is not None:
+        scores = scores + bias
+    weights = dropout(scores.softmax(dim=-1)).to(queries.dtype)
+    return weights @ memory.values
+
+
+class FeedForward(nn.Module):
+    """Norm, widen, ReLU, narrow, residual."""
+
+    def __init__(self, params: TigerParams) -> None:
+        super().__init__()
+        self.norm = RMSNorm(params.d_model, NORM_EPS)
+        self.wi = nn.Linear(params.d_model, params.d_ff, bias=False)
+        self.wo = nn.Linear(params.d_ff, params.d_model, bias=False)
+        self.dropout = nn.Dropout(params.dropout)
+        nn.init.normal_(self.wi.weight, std=params.d_model**-0.5)
+        nn.init.normal_(self.wo.weight, std=params.d_ff**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        inner = self.dropout(self.wi(self.norm(x)).relu())
+        return x + self.dropout(self.wo(inner))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over the history, then the feed-forward block."""
+
+    def __init__(self, params: TigerParams) -> None:
+        super().__init__()
+        self.norm = RMSNorm(params.d_model, NORM_EPS)
+        self.attention = Attention(params)
+        self.feed_forward = FeedForward(params)
+        self.dropout = nn.Dropout(params.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, L, D) with the additive bias (B, H, L, L)."""
+        normed = self.norm(x)
+        mixed = attend(self.attention.queries(normed), self.attention.keys_values(normed), bias, self.dropout)
+        return self.feed_forward(x + self.dropout(self.attention.o(merge_heads(mixed))))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention over start token and candidate, cross-attention over the history, feed-forward."""
+
+    def __init__(self, params: TigerParams) -> None:
+        super().__init__()
+        self.self_norm = RMSNorm(params.d_model, NORM_EPS)
+        self.self_attention = Attention(params)
+        self.cross_norm = RMSNorm(params.d_model, NORM_EPS)
+        self.cross_attention = Attention(params)
+        self.feed_forward = FeedForward(params)
+        self.dropout = nn.Dropout(params.dropout)
+
+    def begin(self, x: Tensor, bias: Tensor, memory: KeyValues, mask: Tensor) -> tuple[Tensor, KeyValues]:
+        """The start token (B, 1, D); also returns its keys and values, which all candidates read."""
+        normed = self.self_norm(x)
+        own = self.self_attention.keys_values(normed)
+        mixed = attend(self.self_attention.queries(normed), own, bias, self.dropout)
+        x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
+        return self._cross(x, memory, mask), own
+
+    def forward(
+        self,
+        x: Tensor,
+        start: KeyValues,
+        memory: KeyValues,
+        mask: Tensor,
+        start_bias: Tensor,
+        own_bias: Tensor,
+        past: KeyValues | None,
+    ) -> tuple[Tensor, KeyValues]:
+        """Candidates (B, C, S, D)."""
+        normed = self.self_norm(x)
+        own = self.self_attention.keys_values(normed)
+        if past is not None:
+            own = past.append(own)
+        mixed = candidate_attention(
+            self.self_attention.queries(normed), start, start_bias, own, own_bias, 1.0, self.dropout
+        )
+        x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
+        # Over the history the candidates are just more queries of the same example.
+        return self._cross(x.flatten(1, 2), memory, mask).unflatten(1, x.shape[1:3]), own
+
+    def _cross(self, x: Tensor, memory: KeyValues, mask: Tensor) -> Tensor:
+        mixed = attend(self.cross_attention.queries(self.cross_norm(x)), memory, mask, self.dropout)
+        return self.feed_forward(x + self.dropout(self.cross_attention.o(merge_heads(mixed))))
+
+
+class Tiger(Backbone):
+    """See the module's head."""
+
+    def __init__(self, params: TigerParams, vocabulary: int) -> None:
+        super().__init__()
+        self.params, self.vocabulary = params, vocabulary
+        self.embedding = nn.Embedding(vocabulary, params.d_model)
+        self.encoder_bias = nn.Embedding(RELATIVE_BUCKETS, params.heads)
+        self.decoder_bias = nn.Embedding(RELATIVE_BUCKETS, params.heads)
+        nn.init.normal_(self.encoder_bias.weight, std=params.d_model**-0.5)
+        nn.init.normal_(self.decoder_bias.weight, std=params.d_model**-0.5)
+        self.encoder = nn.ModuleList(EncoderLayer(params) for _ in range(params.encoder_layers))
+        self.encoder_norm = RMSNorm(params.d_model, NORM_EPS)
+        self.decoder = nn.ModuleList(DecoderLayer(params) for _ in range(params.decoder_layers))
+        self.decoder_norm = RMSNorm(params.d_model, NORM_EPS)
+        self.dropout = nn.Dropout(params.dropout)
+
+    def encode(self, history: Tensor) -> Context:
+        batch = len(history)
+        lengths = (history != PAD).sum(dim=1)
+        history = nn.functional.pad(history, (0, 1), value=PAD).scatter(1, lengths[:, None], EOS)
+        mask = padding_mask(history != PAD)
+        position = torch.arange(history.shape[1], device=history.device)
+        buckets = relative_buckets(position[None, :] - position[:, None], bidirectional=True)
+        bias = self.encoder_bias(buckets).permute(2, 0, 1).float() + mask
+        x = self.dropout(self.embedding(history))
+        for layer in self.encoder:
+            x = layer(x, bias)
+        encoded = self.dropout(self.encoder_norm(x))
+
+        layers = []
+        start = self.dropout(self.embedding(history.new_full((batch, 1), PAD)))
+        start_bias = self._decoder_bias(torch.zeros(1, 1, dtype=torch.long, device=history.device))
+        for layer in self.decoder:
+            memory = layer.cross_attention.keys_values(encoded)
+            start, own = layer.begin(start, start_bias, memory, mask)
+            layers.append((own, memory))
+        final = self.dropout(self.decoder_norm(start))[:, 0]
+        return Context(start=final, layers=layers, mask=mask, lengths=torch.ones_like(lengths))
+
+    def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        new = tokens.shape[-1]
+        total = new + (past[0].keys.shape[-2] if past else 0)
+        # Decoder positions: the start token is 0, the candidate's tokens are 1 .. P + S.
+        key = torch.arange(total + 1, device=tokens.device)
+        query = key[total + 1 - new :]
+        bias = self._decoder_bias(key[None, :] - query[:, None])
+        start_bias = bias[:, None, :, :1]
+        own_bias = bias[:, :, 1:] + causal_mask(new, total, tokens.device)
+        x = self.dropout(self.embedding(tokens))
+        cache = []
+        for i, layer in enumerate(self.decoder):
+            start, memory = context.layers[i]
+            x, own = layer(x, start, memory, context.mask, start_bias, own_bias, past[i] if past else None)
+            cache.append(own)
+        return self.dropout(self.decoder_norm(x)), tuple(cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden * self.params.d_model**-0.5, self.embedding.weight)
+
+    def _decoder_bias(self, distance: Tensor) -> Tensor:
+        """(S, P) distances -> (H, S, P)."""
+        bias: Tensor = self.decoder_bias(relative_buckets(distance, bidirectional=False))
+        return bias.permute(2, 0, 1).float()
+
+    def _names(self) -> dict[str, str]:
+        """Our parameter names to those of T5ForConditionalGeneration."""
+        names = {
+            "embedding.weight": "shared.weight",
+            "encoder_norm.weight": "encoder.final_layer_norm.weight",
+            "decoder_norm.weight": "decoder.final_layer_norm.weight",
+        }
+        for stack, layers in (("encoder", self.encoder), ("decoder", self.decoder)):
+            names[f"{stack}_bias.weight"] = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+            self_name = "attention" if stack == "encoder" else "self_attention"
+            norm_name = "norm" if stack == "encoder" else "self_norm"
+            last = 1 if stack == "encoder" else 2
+            for i in range(len(layers)):
+                ours, theirs = f"{stack}.{i}", f"{stack}.block.{i}.layer"
+                for part in "qkvo":
+                    names[f"{ours}.{self_name}.{part}.weight"] = f"{theirs}.0.SelfAttention.{part}.weight"
+                    if stack == "decoder":
+                        names[f"{ours}.cross_attention.{part}.weight"] = f"{theirs}.1.EncDecAttention.{part}.weight"
+                names[f"{ours}.{norm_name}.weight"] = f"{theirs}.0.layer_norm.weight"
+                if stack == "decoder":
+                    names[f"{ours}.cross_norm.weight"] = f"{theirs}.1.layer_norm.weight"
+                names[f"{ours}.feed_forward.norm.weight"] = f"{theirs}.{last}.layer_norm.weight"
+                for part in ("wi", "wo"):
+                    names[f"{ours}.feed_forward.{part}.weight"] = f"{theirs}.{last}.DenseReluDense.{part}.weight"
+        return names
+
+    def to_transformers(self) -> dict[str, Tensor]:
+        names = self._names()
+        return {names[name]: value for name, value in self.state_dict().items()}
+
+    def load_transformers(self, weights: dict[str, Tensor]) -> None:
+        # The tied tables are saved once by some versions and thrice by others.
+        load_named(self, self._names(), weights, aliases=_TIED)
+
+
+_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")

@@ -1,0 +1,151 @@
+"""The catalogue's code table, its vocabulary, and the way from codes back to items.
+
+Shapes: I items, U distinct codes, T levels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from string import ascii_lowercase
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from apao.errors import UserError
+
+PAD, EOS, UNK = 0, 1, 2
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
+
+IntArray = NDArray[np.int64]
+
+
+def code_string(level: int, code: int) -> str:
+    """The release's spelling of a code: ``<b_42>`` is code 42 of the second level."""
+    return f"<{ascii_lowercase[level]}_{code}>"
+
+
+def parse_code_string(text: str, level: int) -> int:
+    """Inverse of ``code_string``; raises ValueError when ``text`` is no code of that level."""
+    prefix = f"<{ascii_lowercase[level]}_"
+    digits = text[len(prefix) : -1] if text.startswith(prefix) and text.endswith(">") else ""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 7):
+        raise ValueError(f"expected a code like {code_string(level, 0)} at level {level + 1}, found {text!r}")
+    return int(digits)
+
+
+@dataclass(frozen=True)
+class ItemCodes:
+    """Codes of every item, ``codes`` (I, T) with values from 0.
+
+    Depth, sizes and vocabulary are read from here everywhere; nothing else knows that T is 4.
+    The vocabulary is pad 0, eos 1, unk 2, then the code strings that occur, sorted as strings, from
+    3: the ids of one level are therefore contiguous (``level_slices``).
+    """
+
+    codes: IntArray
+    _unique: tuple[IntArray, IntArray] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or 0 in self.codes.shape or self.codes.shape[1] > len(ascii_lowercase):
+            raise ValueError(f"codes must be (items, levels), 1 to 26 levels; got shape {self.codes.shape}")
+        if self.codes.min() < 0:
+            raise ValueError("codes must not be negative")
+        distinct, index = np.unique(self.codes, axis=0, return_inverse=True)
+        object.__setattr__(self, "_unique", (distinct, index.reshape(-1)))
+
+    @classmethod
+    def from_strings(cls, table: Mapping[str, Sequence[str]], source: str) -> ItemCodes:
+        """From the release's form, item id as a string ("0", "1", ...) to code strings.
+
+        Raises:
+            UserError: naming ``source`` and the item, when an id is missing or a code malformed.
+        """
+        rows = []
+        for item in range(len(table)):
+            strings = table.get(str(item))
+            if strings is None:
+                raise UserError(f"{source}: item {item} has no code; expected ids 0 to {len(table) - 1}")
+            try:
+                rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
+            except (ValueError, IndexError, TypeError, AttributeError) as error:
+                raise UserError(f"{source}: item {item}: {error}") from error
+            if len(rows[-1]) != len(rows[0]):
+                raise UserError(f"{source}: item {item} has {len(rows[-1])} codes, item 0 has {len(rows[0])}")
+        if not rows or not rows[0]:
+            raise UserError(f"{source}: holds no codes")
+        return cls(np.array(rows, dtype=np.int64))
+
+    @property
+    def items(self) -> int:
+        """Number of items I."""
+        return self.codes.shape[0]
+
+    @property
+    def levels(self) -> int:
+        """Code length T."""
+        return self.codes.shape[1]
+
+    @property
+    def distinct(self) -> IntArray:
+        """The distinct codes (U, T), in lexicographic order."""
+        return self._unique[0]
+
+    @property
+    def code_of_item(self) -> IntArray:
+        """Index into ``distinct`` of each item's code (I,)."""
+        return self._unique[1]
+
+    @cached_property
+    def items_per_code(self) -> IntArray:
+        """How many items share each distinct code (U,)."""
+        return np.bincount(self.code_of_item, minlength=len(self.distinct))
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Token strings by id."""
+        used = {
+            code_string(level, int(code)) for level in range(self.levels) for code in np.unique(self.codes[:, level])
+        }
+        return SPECIAL_TOKENS + tuple(sorted(used))
+
+    @cached_property
+    def level_slices(self) -> tuple[slice, ...]:
+        """The token ids of each level, as a slice of the vocabulary."""
+        sizes = [len(np.unique(self.codes[:, level])) for level in range(self.levels)]
+        ends = len(SPECIAL_TOKENS) + np.cumsum(sizes)
+        return tuple(slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True))
+
+    @cached_property
+    def tokens(self) -> IntArray:
+        """Token ids of every item's code (I, T)."""
+        return self._to_tokens(self.codes)
+
+    @cached_property
+    def distinct_tokens(self) -> IntArray:
+        """Token ids of the distinct codes (U, T), rows as in ``distinct``."""
+        return self._to_tokens(self.distinct)
+
+    def _to_tokens(self, codes: IntArray) -> IntArray:
+        id_of = {token: i for i, token in enumerate(self.vocabulary)}
+        columns = []
+        for level in range(self.levels):
+            values, inverse = np.unique(codes[:, level], return_inverse=True)
+            ids = np.array([id_of[code_string(level, int(value))] for value in values], dtype=np.int64)
+            columns.append(ids[inverse])
+        return np.stack(columns, axis=1)
+
+    def write(self, path: Path) -> None:
+        """Write the parquet table item, level_1 .. level_T."""
+        table = pd.DataFrame(self.codes, columns=[f"level_{level + 1}" for level in range(self.levels)])
+        table.insert(0, "item", np.arange(self.items))
+        table.to_parquet(path, index=False)
+
+    @classmethod
+    def read(cls, path: Path) -> ItemCodes:
+        """Read the table that ``write`` made."""
+        table = pd.read_parquet(path)
+        return cls(table.drop(columns="item").to_numpy(dtype=np.int64))

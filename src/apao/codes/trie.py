@@ -1,0 +1,109 @@
+"""The catalogue's prefix tree as tensors.
+
+Shapes: S states asked about, V vocabulary, E edges (prefixes of every length, the root left out).
+
+A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in
+lexicographic order of their tokens, then those of length 2, and so on. Edge e leads to state e + 1,
+so the children of a state are one run of consecutive edges (compressed sparse rows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apao.codes.itemcodes import IntArray, ItemCodes
+
+
+@dataclass(frozen=True)
+class Trie:
+    """Legal continuations of every prefix.
+
+    Attributes:
+        indptr: (states + 1,) first edge of each state's children.
+        tokens: (E,) the token on each edge, ascending within a state.
+        vocabulary: V.
+        prefix_counts: number of distinct prefixes of length 1 .. T.
+    """
+
+    indptr: Tensor
+    tokens: Tensor
+    vocabulary: int
+    prefix_counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
+        """The tree of a catalogue's codes, with token ids on its edges."""
+        tokens = codes.distinct_tokens[np.lexsort(codes.distinct_tokens.T[::-1])]
+        return cls.of_tokens(tokens, len(codes.vocabulary), device)
+
+    @classmethod
+    def of_tokens(cls, tokens: IntArray, vocabulary: int, device: torch.device | str = "cpu") -> Self:
+        """The tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
+        edge_tokens, children, counts = [], [], []
+        parent = np.zeros(len(tokens), dtype=np.int64)
+        parents = 1
+        for level in range(tokens.shape[1]):
+            # Rows are sorted, so a new prefix starts wherever the parent or the token changes.
+            token = tokens[:, level]
+            first = np.r_[True, (parent[1:] != parent[:-1]) | (token[1:] != token[:-1])]
+            edge_tokens.append(token[first])
+            children.append(np.bincount(parent[first], minlength=parents))
+            parent = np.cumsum(first) - 1
+            parents = int(first.sum())
+            counts.append(parents)
+        children.append(np.zeros(parents, dtype=np.int64))
+        indptr = np.r_[0, np.cumsum(np.concatenate(children))]
+        return cls(
+            indptr=torch.as_tensor(indptr, device=device),
+            tokens=torch.as_tensor(np.concatenate(edge_tokens), device=device),
+            vocabulary=vocabulary,
+            prefix_counts=tuple(counts),
+        )
+
+    def to(self, device: torch.device | str) -> Trie:
+        """The same tree on another device."""
+        return Trie(self.indptr.to(device), self.tokens.to(device), self.vocabulary, self.prefix_counts)
+
+    @property
+    def states(self) -> int:
+        """Number of states, the root counted."""
+        return len(self.indptr) - 1
+
+    @cached_property
+    def _edge_keys(self) -> Tensor:
+        """(E,) parent state * V + token: ascending, so an edge is found by binary search."""
+        counts = self.indptr.diff()
+        parent = torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), counts)
+        return parent * self.vocabulary + self.tokens
+
+    def legal(self, states: Tensor) -> Tensor:
+        """Which tokens may follow: bool (*states.shape, V). Codes that are complete have none."""
+        flat = states.reshape(-1)
+        first, count = self.indptr[flat], self.indptr[flat + 1] - self.indptr[flat]
+        row = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), count)
+        within = torch.arange(len(row), device=flat.device) - (count.cumsum(0) - count)[row]
+        mask = torch.zeros(len(flat), self.vocabulary, dtype=torch.bool, device=flat.device)
+        mask[row, self.tokens[first[row] + within]] = True
+        return mask.reshape(*states.shape, self.vocabulary)
+
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """The states after one more token; -1 where that token is not legal or the state was -1."""
+        keys = states * self.vocabulary + tokens
+        edge = torch.searchsorted(self._edge_keys, keys).clamp(max=len(self.tokens) - 1)
+        found = (self._edge_keys[edge] == keys) & (states >= 0)
+        return torch.where(found, edge + 1, -1)
+
+    def walk(self, tokens: Tensor) -> Tensor:
+        """States after each prefix of the codes ``tokens`` (..., T): (..., T)."""
+        state = torch.zeros_like(tokens[..., 0])
+        states = []
+        for level in range(tokens.shape[-1]):
+            state = self.advance(state, tokens[..., level])
+            states.append(state)
+        return torch.stack(states, dim=-1)

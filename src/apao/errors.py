@@ -1,0 +1,21 @@
+"""The one exception a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right; the command line prints it without a traceback.
+
+    The message names the file (and line), key or run, what was expected, and what to do.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """End of a sentence that helps with a misspelt name: the closest known one and the list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names) if names else 'none'}"

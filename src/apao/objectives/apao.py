@@ -1,0 +1,159 @@
+"""Adaptive prefix-aware optimisation: cross-entropy and a weighted loss on every prefix.
+
+Shapes: B batch, T levels, N negatives, C = 1 + N candidates with the target first.
+
+    loss = CE + beta * sum_m w_m L_m,    m = 1 .. T
+
+L_m is a loss on the prefixes of length m; the weights w lean towards the prefix that is worst now and
+carry no gradient. The paper and the authors' release differ in both; every form is here by name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor
+
+from apao.objectives.base import OBJECTIVES, Need, Objective, Outcome, Scores, State, cross_entropy
+
+Weighting = Literal["eq17", "algorithm1", "release", "uniform"]
+
+
+class PrefixObjective(Objective):
+    """What the pointwise and the pairwise variant share."""
+
+    beta: NonNegativeFloat = 0.1
+    """Strength of the prefix losses; 0 trains plain cross-entropy."""
+    eta: NonNegativeFloat = 1e-4
+    """How sharply the weights lean towards the worst prefix."""
+    weights: Weighting = "release"
+    """``eq17`` and ``algorithm1`` carry w from step to step; ``release`` starts afresh each batch."""
+    ce: bool = True
+    """Keep the cross-entropy term (off: the first module ablation of Figure 2)."""
+    drop_level: NonNegativeInt | None = Field(default=None)
+    """Leave out the loss on the prefix that ends at this level, from 0 (Figure 2b)."""
+
+    release_selects_on_last_batch: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> PrefixObjective:
+        if not self.ce and self.beta == 0:
+            raise ValueError("ce: false with beta: 0 leaves nothing to train; set one of them")
+        return self
+
+    def check_levels(self, levels: int) -> None:
+        if self.drop_level is not None and self.drop_level >= levels:
+            raise ValueError(f"drop_level {self.drop_level}: codes of {levels} levels have levels 0 to {levels - 1}")
+
+    def initial_state(self, levels: int, device: torch.device) -> State:
+        if self.weights in ("eq17", "algorithm1"):
+            return {"prefix_weights": torch.full((levels,), 1 / levels, device=device)}
+        return {}
+
+    @abstractmethod
+    def prefix_losses(self, scores: Scores) -> Tensor:
+        """L_m (T,): mean over the batch of the loss on the prefix of length m."""
+
+    def __call__(self, scores: Scores, state: State) -> Outcome:
+        losses = self.prefix_losses(scores)
+        kept = torch.ones_like(losses, dtype=torch.bool)
+        if self.drop_level is not None:
+            kept[self.drop_level] = False
+        weights = prefix_weights(losses.detach(), kept, self.weights, self.eta, state.get("prefix_weights"))
+        prefix = (weights * torch.where(kept, losses, 0.0)).sum()
+        ce = cross_entropy(scores, self.eos)
+        loss = self.beta * prefix + (ce if self.ce else 0.0)
+        terms = {"ce": ce.detach(), "prefix": prefix.detach()}
+        for m, (one, weight) in enumerate(zip(losses.detach(), weights, strict=True), start=1):
+            terms[f"prefix_loss_{m}"], terms[f"prefix_weight_{m}"] = one, weight
+        return Outcome(loss, terms, {"prefix_weights": weights} if "prefix_weights" in state else state)
+
+
+def prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, carried: Tensor | None) -> Tensor:
+    """w (T,) from the detached prefix losses (T,); levels that are not kept get 0.
+
+    * ``eq17``: w <- w exp(eta L), normalised, from the carried w (paper Eq. 17).
+    * ``algorithm1``: the same with L / sum L for L (paper Algorithm 1).
+    * ``release``: (L / sum L) exp(eta L), normalised, nothing carried; non-finite L count as 0.
+    * ``uniform``: equal weights (Figure 2a, "without adaptive weights").
+    """
+    losses = torch.where(kept & losses.isfinite(), losses, 0.0)
+    share = losses / losses.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+    match form:
+        case "uniform":
+            log_weights = torch.zeros_like(losses)
+        case "release":
+            log_weights = share.log() + eta * losses
+        case "eq17" | "algorithm1":
+            assert carried is not None
+            log_weights = carried.log() + eta * (losses if form == "eq17" else share)
+    # A batch whose losses are all 0 has nothing to lean towards.
+    log_weights = torch.where(losses.sum() > 0, log_weights, 0.0)
+    return log_weights.masked_fill(~kept, -torch.inf).softmax(dim=0)
+
+
+@OBJECTIVES.register
+class Pointwise(PrefixObjective):
+    """APAO with L_m = -S_m / m, the mean negative log-likelihood of the prefix."""
+
+    type: Literal["apao-pointwise"]
+
+    def prefix_losses(self, scores: Scores) -> Tensor:
+        lengths = torch.arange(1, scores.targets.shape[1] + 1, device=scores.targets.device)
+        return (-scores.prefix_logp / lengths).mean(dim=0)
+
+
+@OBJECTIVES.register
+class Pairwise(PrefixObjective):
+    """APAO with a softmax of the target's prefix against those of sampled negatives (paper Eq. 14)."""
+
+    type: Literal["apao-pairwise"]
+    negatives: PositiveInt = 100
+    """Sampled codes a positive."""
+    candidates: Literal["plain", "release"] = "release"
+    """``plain`` sums over all negatives; ``release`` drops repeated prefixes and scales the sum up."""
+    divide_by_length: bool = True
+    """Divide L_m by m, as Algorithm 1 and the release do and Eq. 14 does not."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"negatives"})
+
+    def prefix_losses(self, scores: Scores) -> Tensor:
+        assert scores.negatives is not None and scores.negative_logp is not None
+        margins = scores.negative_logp.cumsum(dim=2) - scores.prefix_logp[:, None]
+        levels = scores.targets.shape[1]
+        log_scale = margins.new_zeros(len(margins), levels)
+        if self.candidates == "release":
+            keep = first_occurrences(scores.targets, scores.negatives)
+            margins = margins.masked_fill(~keep, -torch.inf)
+            # The kept candidates stand for all other legal prefixes of that length.
+            others = torch.tensor(scores.prefix_counts, device=margins.device) - 1
+            kept = keep.sum(dim=1) + 1
+            log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
+        # -log(e^S / (e^S + sum e^S_j)) = log(1 + sum e^(S_j - S)); the target's own term is the 0.
+        pool = torch.cat([margins + log_scale[:, None], margins.new_zeros(len(margins), 1, levels)], dim=1)
+        losses = pool.logsumexp(dim=1).mean(dim=0)
+        if self.divide_by_length:
+            losses = losses / torch.arange(1, levels + 1, device=losses.device)
+        return losses
+
+
+def first_occurrences(targets: Tensor, negatives: Tensor) -> Tensor:
+    """Bool (B, N, T): the negative's prefix of that length is neither the target's nor an earlier one's.
+
+    Prefixes are compared through integer keys: the rank of (key of the prefix before, token).
+    """
+    tokens = torch.cat([targets[:, None], negatives], dim=1)
+    base = int(tokens.max()) + 1 if tokens.numel() else 1
+    key = torch.zeros_like(tokens[..., 0])
+    fresh = []
+    for level in range(tokens.shape[-1]):
+        # Re-ranking after each level keeps the keys far below the integer limit.
+        key = torch.unique(key * base + tokens[..., level], return_inverse=True)[1]
+        order = key.sort(dim=1, stable=True)
+        repeated = torch.zeros_like(key, dtype=torch.bool)
+        repeated[:, 1:] = order.values[:, 1:] == order.values[:, :-1]
+        fresh.append(~torch.zeros_like(repeated).scatter(1, order.indices, repeated))
+    return torch.stack(fresh, dim=-1)[:, 1:]

@@ -1,0 +1,175 @@
+"""A run and its one spelling: ``dataset/backbone/objective[+key=value...]/seedN``.
+
+The spelling is used in paths, Snakemake targets, on the command line and in figure legends; this
+module turns it into a typed value and back, and knows where the files of a run and a dataset lie.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from apao.errors import UserError
+
+Value = bool | int | float | str
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
+KEY = r"[a-z][a-z0-9_]*"
+VALUE = r"[A-Za-z0-9-][A-Za-z0-9.-]*"
+OBJECTIVE = rf"{NAME}(?:\+{KEY}={VALUE})*"
+SEED = r"0|[1-9][0-9]*"
+_RUN = re.compile(rf"({NAME})/({NAME})/({OBJECTIVE})/seed({SEED})")
+_SHAPE = "dataset/backbone/objective[+key=value...]/seedN, such as office/tiger/apao-pairwise+beta=0.2/seed42"
+
+
+def parse_value(text: str) -> Value:
+    """Read an override's value: ``true``/``false``, an integer, a decimal number, else a word."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        # "nan" and "inf" are words here: no parameter takes them.
+        if abs(value) < float("inf"):
+            return value
+    return text
+
+
+def format_value(value: Value) -> str:
+    """The one spelling of a value: shortest digits, no trailing ``.0``, exponents without padding."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        text = repr(value).removesuffix(".0")
+        return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
+    return str(value)
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training: which data, model and loss, with which departures from params.yaml, which seed."""
+
+    dataset: str
+    backbone: str
+    objective: str
+    overrides: tuple[tuple[str, Value], ...] = ()
+    seed: int = 42
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a spelling.
+
+        Raises:
+            UserError: when it has another shape, or is another spelling of a run (keys out of
+                order, ``3.0e-05`` for ``3e-5``); two spellings would be two trainings of one thing.
+        """
+        match = _RUN.fullmatch(text.removeprefix("results/").rstrip("/"))
+        if match is None:
+            raise UserError(f"{text!r} does not name a run; expected {_SHAPE}")
+        dataset, backbone, spelled, seed = match.groups()
+        run = cls.of(dataset, backbone, spelled, int(seed))
+        if run.spelled_objective != spelled:
+            raise UserError(f"{text!r}: write it as {run}; a run has one spelling")
+        return run
+
+    @classmethod
+    def of(cls, dataset: str, backbone: str, spelled_objective: str, seed: int) -> Self:
+        """A run from an objective with its overrides, as studies in params.yaml write it."""
+        if re.fullmatch(OBJECTIVE, spelled_objective) is None:
+            raise UserError(f"{spelled_objective!r} does not name an objective; expected name[+key=value...]")
+        objective, *pairs = spelled_objective.split("+")
+        # An exponent may hold a plus of its own (1e+3); the pattern has no such value, so none is split.
+        items = [pair.split("=", 1) for pair in pairs]
+        overrides = {key: parse_value(value) for key, value in items}
+        if len(overrides) < len(items):
+            raise UserError(f"{spelled_objective!r} gives a key twice")
+        return cls(dataset, backbone, objective, tuple(sorted(overrides.items())), seed)
+
+    def with_overrides(self, **more: Value) -> Run:
+        """The same run with further keys set."""
+        return replace(self, overrides=tuple(sorted({**dict(self.overrides), **more}.items())))
+
+    @property
+    def spelled_objective(self) -> str:
+        """Objective and overrides, as in the path."""
+        return "+".join([self.objective, *(f"{key}={format_value(value)}" for key, value in self.overrides)])
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.backbone}/{self.spelled_objective}/seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return RESULTS / str(self)
+
+
+DATA = Path("data")
+RESULTS = Path("results")
+FIGURES = Path("figures")
+TABLES = RESULTS / "tables"
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where the files of a dataset lie, all below ``data/<name>``."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """``data/<name>``."""
+        return DATA / self.name
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the downloaded files; ``manifest.json`` in it is written last."""
+        return self.folder / "raw"
+
+    @property
+    def manifest(self) -> Path:
+        """List of the downloaded files with their hashes."""
+        return self.raw / "manifest.json"
+
+    @property
+    def interactions(self) -> Path:
+        """Table user, item, timestamp, split."""
+        return self.folder / "interactions.parquet"
+
+    @property
+    def items(self) -> Path:
+        """Table item, raw_id, text."""
+        return self.folder / "items.parquet"
+
+    @property
+    def stats(self) -> Path:
+        """Sizes, as in the paper's Table 2."""
+        return self.folder / "stats.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Tensor ``embeddings`` (items, width)."""
+        return self.folder / "embeddings.safetensors"
+
+    @property
+    def codes(self) -> Path:
+        """Table item, level_1 .. level_T."""
+        return self.folder / "codes.parquet"
+
+    @property
+    def codebooks(self) -> Path:
+        """Tensors ``level_1`` .. ``level_T`` (clusters, width)."""
+        return self.folder / "codebooks.safetensors"
+
+    @property
+    def code_quality(self) -> Path:
+        """Collisions, usage, entropy, reconstruction error, prefix counts a level."""
+        return self.folder / "code_quality.json"
+
+    @property
+    def baselines(self) -> Path:
+        """Metrics of the untrained baselines."""
+        return RESULTS / self.name / "baselines" / "metrics.json"
