@@ -191,6 +191,7 @@ def _git_revision() -> str | None:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
             capture_output=True,
+            check=False,
             text=True,
             timeout=10,
         )

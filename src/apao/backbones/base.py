@@ -54,9 +54,7 @@ class KeyValues:
 
     def append(self, other: KeyValues) -> KeyValues:
         """Both, one after the other along the token axis."""
-        return KeyValues(
-            torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2)
-        )
+        return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
 
 
 @dataclass(frozen=True)

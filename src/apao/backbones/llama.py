@@ -7,11 +7,12 @@ release pads on the left; rotary positions are relative, so padding on the right
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from apao.backbones.base import (
     BACKBONES,
@@ -53,9 +54,11 @@ class LlamaParams(BackboneParams):
             raise ValueError(f"hidden {self.hidden} must be a multiple of 2 * heads ({2 * self.heads})")
         return self
 
+    @override
     def build(self, vocabulary: int) -> Llama:
         return Llama(self, vocabulary)
 
+    @override
     def transformers_config(self, vocabulary: int) -> dict[str, Any]:
         return {
             "model_type": "llama",
@@ -76,6 +79,7 @@ class LlamaParams(BackboneParams):
         }
 
     @classmethod
+    @override
     def from_transformers_config(cls, config: dict[str, Any]) -> LlamaParams:
         return cls(
             type="llama",
@@ -133,7 +137,11 @@ class Layer(nn.Module):
         memory = self._keys_values(normed, cos, sin)
         rows = torch.arange(len(x), device=x.device)
         at = last[:, None]
-        queries = rotate(split_heads(self.q(normed[rows[:, None], at]), self.heads), cos[last][:, None, None], sin[last][:, None, None])
+        queries = rotate(
+            split_heads(self.q(normed[rows[:, None], at]), self.heads),
+            cos[last][:, None, None],
+            sin[last][:, None, None],
+        )
         scores = (queries @ memory.keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5 + mask
         mixed = scores.softmax(dim=-1).to(queries.dtype) @ memory.values
         return self.finish(x[rows[:, None], at], mixed), memory
@@ -142,6 +150,7 @@ class Layer(nn.Module):
 class Llama(Backbone):
     """See the module's head."""
 
+    params: LlamaParams
     frequencies: Tensor
 
     def __init__(self, params: LlamaParams, vocabulary: int) -> None:
@@ -162,25 +171,26 @@ class Llama(Backbone):
         angles = positions[..., None].float() * self.frequencies
         return angles.cos(), angles.sin()
 
+    @override
     def encode(self, history: Tensor) -> Context:
         lengths = (history != PAD).sum(dim=1)
         mask = padding_mask(history != PAD)
         cos, sin = self._angles(torch.arange(history.shape[1], device=history.device))
         x = self.embedding(history)
         memories = []
-        for layer in self.layers[:-1]:
+        *before, last = cast(list[Layer], self.layers)
+        for layer in before:
             queries, memory = layer.project(x, cos, sin)
             # Padding is on the right: causality alone keeps it out of every real position.
-            mixed = nn.functional.scaled_dot_product_attention(
-                queries, memory.keys, memory.values, is_causal=True
-            )
+            mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
             x = layer.finish(x, mixed)
             memories.append(memory)
         # Of the last layer only the last token's output is ever read.
-        x, memory = self.layers[-1].last_position(x, cos, sin, lengths - 1, mask)
+        x, memory = last.last_position(x, cos, sin, lengths - 1, mask)
         memories.append(memory)
         return Context(start=self.norm(x)[:, 0], layers=memories, mask=mask, lengths=lengths)
 
+    @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         new = tokens.shape[-1]
         total = new + (past[0].keys.shape[-2] if past else 0)
@@ -191,7 +201,7 @@ class Llama(Backbone):
         shared_bias = context.mask[:, :, None]
         x = self.embedding(tokens)
         cache = []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(cast(list[Layer], self.layers)):
             queries, own = layer.project(x, cos, sin)
             if past:
                 own = past[i].append(own)
@@ -202,6 +212,7 @@ class Llama(Backbone):
             cache.append(own)
         return self.norm(x), tuple(cache)
 
+    @override
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.embedding.weight)
 
@@ -219,9 +230,11 @@ class Llama(Backbone):
                 names[f"layers.{i}.{ours}.weight"] = f"model.layers.{i}.{theirs}.weight"
         return names
 
+    @override
     def to_transformers(self) -> dict[str, Tensor]:
         names = self._names()
         return {names[name]: value for name, value in self.state_dict().items()}
 
+    @override
     def load_transformers(self, weights: dict[str, Tensor]) -> None:
         load_named(self, self._names(), weights, aliases=("lm_head.weight",))

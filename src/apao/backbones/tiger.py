@@ -7,11 +7,12 @@ shapes as in ``base``. Encoder input: history codes and eos. Decoder input: pad,
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from apao.backbones.base import (
     BACKBONES,
@@ -27,6 +28,7 @@ from apao.backbones.base import (
     padding_mask,
     split_heads,
 )
+from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import load_named, probability
 from apao.codes.itemcodes import EOS, PAD
 
@@ -49,9 +51,11 @@ class TigerParams(BackboneParams):
 
     decodes_eos: ClassVar[bool] = True
 
+    @override
     def build(self, vocabulary: int) -> Tiger:
         return Tiger(self, vocabulary)
 
+    @override
     def transformers_config(self, vocabulary: int) -> dict[str, Any]:
         return {
             "model_type": "t5",
@@ -76,6 +80,7 @@ class TigerParams(BackboneParams):
         }
 
     @classmethod
+    @override
     def from_transformers_config(cls, config: dict[str, Any]) -> TigerParams:
         return cls(
             type="tiger",
@@ -146,7 +151,7 @@ class FeedForward(nn.Module):
         self.norm = RMSNorm(params.d_model, NORM_EPS)
         self.wi = nn.Linear(params.d_model, params.d_ff, bias=False)
         self.wo = nn.Linear(params.d_ff, params.d_model, bias=False)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
         nn.init.normal_(self.wi.weight, std=params.d_model**-0.5)
         nn.init.normal_(self.wo.weight, std=params.d_ff**-0.5)
 
@@ -164,7 +169,7 @@ class EncoderLayer(nn.Module):
         self.norm = RMSNorm(params.d_model, NORM_EPS)
         self.attention = Attention(params)
         self.feed_forward = FeedForward(params)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, L, D) with the additive bias (B, H, L, L)."""
@@ -183,7 +188,7 @@ class DecoderLayer(nn.Module):
         self.cross_norm = RMSNorm(params.d_model, NORM_EPS)
         self.cross_attention = Attention(params)
         self.feed_forward = FeedForward(params)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
 
     def begin(self, x: Tensor, bias: Tensor, memory: KeyValues, mask: Tensor) -> tuple[Tensor, KeyValues]:
         """The start token (B, 1, D); also returns its keys and values, which all candidates read."""
@@ -223,6 +228,8 @@ class DecoderLayer(nn.Module):
 class Tiger(Backbone):
     """See the module's head."""
 
+    params: TigerParams
+
     def __init__(self, params: TigerParams, vocabulary: int) -> None:
         super().__init__()
         self.params, self.vocabulary = params, vocabulary
@@ -235,8 +242,9 @@ class Tiger(Backbone):
         self.encoder_norm = RMSNorm(params.d_model, NORM_EPS)
         self.decoder = nn.ModuleList(DecoderLayer(params) for _ in range(params.decoder_layers))
         self.decoder_norm = RMSNorm(params.d_model, NORM_EPS)
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = Dropout(params.dropout)
 
+    @override
     def encode(self, history: Tensor) -> Context:
         batch = len(history)
         lengths = (history != PAD).sum(dim=1)
@@ -253,13 +261,14 @@ class Tiger(Backbone):
         layers = []
         start = self.dropout(self.embedding(history.new_full((batch, 1), PAD)))
         start_bias = self._decoder_bias(torch.zeros(1, 1, dtype=torch.long, device=history.device))
-        for layer in self.decoder:
+        for layer in cast(list[DecoderLayer], self.decoder):
             memory = layer.cross_attention.keys_values(encoded)
             start, own = layer.begin(start, start_bias, memory, mask)
             layers.append((own, memory))
         final = self.dropout(self.decoder_norm(start))[:, 0]
         return Context(start=final, layers=layers, mask=mask, lengths=torch.ones_like(lengths))
 
+    @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         new = tokens.shape[-1]
         total = new + (past[0].keys.shape[-2] if past else 0)
@@ -271,12 +280,13 @@ class Tiger(Backbone):
         own_bias = bias[:, :, 1:] + causal_mask(new, total, tokens.device)
         x = self.dropout(self.embedding(tokens))
         cache = []
-        for i, layer in enumerate(self.decoder):
+        for i, layer in enumerate(cast(list[DecoderLayer], self.decoder)):
             start, memory = context.layers[i]
             x, own = layer(x, start, memory, context.mask, start_bias, own_bias, past[i] if past else None)
             cache.append(own)
         return self.dropout(self.decoder_norm(x)), tuple(cache)
 
+    @override
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden * self.params.d_model**-0.5, self.embedding.weight)
 
@@ -311,10 +321,12 @@ class Tiger(Backbone):
                     names[f"{ours}.feed_forward.{part}.weight"] = f"{theirs}.{last}.DenseReluDense.{part}.weight"
         return names
 
+    @override
     def to_transformers(self) -> dict[str, Tensor]:
         names = self._names()
         return {names[name]: value for name, value in self.state_dict().items()}
 
+    @override
     def load_transformers(self, weights: dict[str, Tensor]) -> None:
         # The tied tables are saved once by some versions and thrice by others.
         load_named(self, self._names(), weights, aliases=_TIED)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from apao.artifacts import missing
 from apao.errors import UserError
 
 PAD, EOS, UNK = 0, 1, 2
@@ -32,7 +33,8 @@ def parse_code_string(text: str, level: int) -> int:
     """Inverse of ``code_string``; raises ValueError when ``text`` is no code of that level."""
     prefix = f"<{ascii_lowercase[level]}_"
     digits = text[len(prefix) : -1] if text.startswith(prefix) and text.endswith(">") else ""
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 7):
+    # One code has one spelling (no leading zeros): the vocabulary must give back what was read.
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 7 and str(int(digits)) == digits):
         raise ValueError(f"expected a code like {code_string(level, 0)} at level {level + 1}, found {text!r}")
     return int(digits)
 
@@ -146,6 +148,18 @@ class ItemCodes:
 
     @classmethod
     def read(cls, path: Path) -> ItemCodes:
-        """Read the table that ``write`` made."""
-        table = pd.read_parquet(path)
-        return cls(table.drop(columns="item").to_numpy(dtype=np.int64))
+        """Read the table that ``write`` made.
+
+        Raises:
+            UserError: when the file holds something else.
+        """
+        try:
+            table = pd.read_parquet(path)
+            levels = [f"level_{level + 1}" for level in range(table.shape[1] - 1)]
+            if list(table.columns) != ["item", *levels] or (table["item"] != np.arange(len(table))).any():
+                raise ValueError("expected the columns item (0, 1, 2, ...) and level_1, level_2, ...")
+            return cls(table[levels].to_numpy(dtype=np.int64))
+        except FileNotFoundError as error:
+            raise missing(path) from error
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not a table of item codes ({error}); delete it and run its stage again") from error

@@ -83,8 +83,9 @@ class Trie:
         return parent * self.vocabulary + self.tokens
 
     def legal(self, states: Tensor) -> Tensor:
-        """Which tokens may follow: bool (*states.shape, V). Codes that are complete have none."""
-        flat = states.reshape(-1)
+        """Which tokens may follow: bool (*states.shape, V). Complete codes and the state -1 have none."""
+        # -1 becomes the last state, which is a complete code.
+        flat = states.reshape(-1) % self.states
         first, count = self.indptr[flat], self.indptr[flat + 1] - self.indptr[flat]
         row = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), count)
         within = torch.arange(len(row), device=flat.device) - (count.cumsum(0) - count)[row]
@@ -96,7 +97,8 @@ class Trie:
         """The states after one more token; -1 where that token is not legal or the state was -1."""
         keys = states * self.vocabulary + tokens
         edge = torch.searchsorted(self._edge_keys, keys).clamp(max=len(self.tokens) - 1)
-        found = (self._edge_keys[edge] == keys) & (states >= 0)
+        # A token outside the vocabulary would make the key of another state's edge.
+        found = (self._edge_keys[edge] == keys) & (states >= 0) & (tokens >= 0) & (tokens < self.vocabulary)
         return torch.where(found, edge + 1, -1)
 
     def walk(self, tokens: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""From a trained backbone to ranked codes."""

@@ -1,0 +1,1 @@
+"""Ranks, metrics and the measurements behind the figures."""

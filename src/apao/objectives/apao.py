@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from apao.objectives.base import OBJECTIVES, Need, Objective, Outcome, Scores, State, cross_entropy
 
@@ -44,10 +45,12 @@ class PrefixObjective(Objective):
             raise ValueError("ce: false with beta: 0 leaves nothing to train; set one of them")
         return self
 
+    @override
     def check_levels(self, levels: int) -> None:
         if self.drop_level is not None and self.drop_level >= levels:
             raise ValueError(f"drop_level {self.drop_level}: codes of {levels} levels have levels 0 to {levels - 1}")
 
+    @override
     def initial_state(self, levels: int, device: torch.device) -> State:
         if self.weights in ("eq17", "algorithm1"):
             return {"prefix_weights": torch.full((levels,), 1 / levels, device=device)}
@@ -57,6 +60,7 @@ class PrefixObjective(Objective):
     def prefix_losses(self, scores: Scores) -> Tensor:
         """L_m (T,): mean over the batch of the loss on the prefix of length m."""
 
+    @override
     def __call__(self, scores: Scores, state: State) -> Outcome:
         losses = self.prefix_losses(scores)
         kept = torch.ones_like(losses, dtype=torch.bool)
@@ -101,6 +105,7 @@ class Pointwise(PrefixObjective):
 
     type: Literal["apao-pointwise"]
 
+    @override
     def prefix_losses(self, scores: Scores) -> Tensor:
         lengths = torch.arange(1, scores.targets.shape[1] + 1, device=scores.targets.device)
         return (-scores.prefix_logp / lengths).mean(dim=0)
@@ -120,6 +125,11 @@ class Pairwise(PrefixObjective):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"negatives"})
 
+    @override
+    def negatives_per_example(self) -> int:
+        return self.negatives
+
+    @override
     def prefix_losses(self, scores: Scores) -> Tensor:
         assert scores.negatives is not None and scores.negative_logp is not None
         margins = scores.negative_logp.cumsum(dim=2) - scores.prefix_logp[:, None]

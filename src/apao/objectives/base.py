@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from apao.registry import Model, Registry
@@ -45,8 +46,8 @@ class Scores:
     prefix_counts: tuple[int, ...]
     eos_logits: Tensor | None = None
     eos: int = 1
-    negatives: Tensor | None = field(default=None)
-    negative_logp: Tensor | None = field(default=None)
+    negatives: Tensor | None = None
+    negative_logp: Tensor | None = None
 
     @cached_property
     def target_logp(self) -> Tensor:
@@ -91,12 +92,16 @@ class Objective(Model, ABC):
     type: str
     eos: bool = True
     """Train the eos step after the code too, as the authors' release does; false is the paper's Eq. 4."""
-    tuned: dict[str, dict[str, Any]] = {}
+    tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     release_selects_on_last_batch: ClassVar[bool] = False
     """Whether the authors' trainer selects this objective's checkpoint on the last validation batch."""
+
+    def negatives_per_example(self) -> int:
+        """How many negatives to sample for each example; more than 0 only if declared in ``needs``."""
+        return 0
 
     def initial_state(self, levels: int, device: torch.device) -> State:
         """State before the first step."""

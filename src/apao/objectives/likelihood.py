@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from typing_extensions import override
+
 from apao.objectives.base import OBJECTIVES, Objective, Outcome, Scores, State, cross_entropy
 
 
@@ -13,6 +15,7 @@ class CrossEntropy(Objective):
 
     type: Literal["ce"]
 
+    @override
     def __call__(self, scores: Scores, state: State) -> Outcome:
         loss = cross_entropy(scores, self.eos)
         return Outcome(loss, {"ce": loss.detach()}, state)

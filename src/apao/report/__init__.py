@@ -1,0 +1,1 @@
+"""Tables, figures and their comparison with the paper's numbers, from the files that runs leave."""

@@ -1,0 +1,1 @@
+"""Batches, the training loop, and what lets it be interrupted."""

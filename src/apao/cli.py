@@ -1,0 +1,240 @@
+"""The command line: one subcommand a stage, each reading and writing files only.
+
+Snakemake and DVC call these commands; so can anyone. Heavy libraries are imported by the command that
+uses them, which keeps ``apao --help`` and the light stages quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.markup import escape
+
+from apao.errors import UserError, nearest
+from apao.params import PARAMS_FILE, Params, load, schema_text
+from apao.progress import console
+from apao.runs import Run
+from apao.studies import Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train and evaluate generative recommenders that survive beam search.",
+)
+params_app = typer.Typer(no_args_is_help=True, help="Check and describe params.yaml.")
+app.add_typer(params_app, name="params")
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+@dataclass
+class Settings:
+    """Options given before the subcommand."""
+
+    file: Path = PARAMS_FILE
+    scale: str | None = None
+
+    def params(self) -> Params:
+        """params.yaml, checked."""
+        return load(self.file, self.scale)
+
+
+settings = Settings()
+
+
+@app.callback()
+def _settings(
+    params: Annotated[Path, typer.Option("--params", help="Parameter file.")] = PARAMS_FILE,
+    scale: Annotated[str | None, typer.Option("--scale", help="Group of studies, in place of the file's.")] = None,
+) -> None:
+    settings.file, settings.scale = params, scale
+
+
+@app.command()
+def download(
+    dataset: DatasetName,
+    mirror: Annotated[
+        Path | None, typer.Option(envvar="APAO_MIRROR", help="Folder that holds the files, in their original paths.")
+    ] = None,
+) -> None:
+    """Fetch a dataset's files and check them."""
+    from apao.data.download import download as stage
+
+    stage(dataset, settings.params().dataset(dataset), mirror)
+
+
+@app.command()
+def preprocess(dataset: DatasetName) -> None:
+    """Filter to the k-core, number users and items, order by time, split leave-one-out."""
+    from apao.data.preprocess import preprocess as stage
+
+    stage(dataset, settings.params().dataset(dataset))
+
+
+@app.command()
+def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
+    """Embed the items' texts."""
+    from apao.codes.embed import embed as stage
+    from apao.devices import pick_device
+
+    params = settings.params()
+    embedder = params.embedder_of(dataset)
+    if embedder is None:
+        raise UserError(f"{dataset} uses published codes; there is nothing to embed")
+    stage(dataset, embedder, pick_device(device).type)
+
+
+@app.command()
+def codes(dataset: DatasetName) -> None:
+    """Give every item its code."""
+    from apao.codes.build import build_codes
+
+    params = settings.params()
+    source = params.dataset(dataset)
+    build_codes(dataset, source, params.codes[source.codes])
+
+
+@app.command()
+def baselines(dataset: DatasetName) -> None:
+    """Measure the most-popular and random recommendations."""
+    from apao.evaluation.baselines import baselines as stage
+
+    settings.params().dataset(dataset)
+    stage(dataset)
+
+
+@app.command()
+def train(run: RunName, device: DeviceName = "auto") -> None:
+    """Train one run, or go on with it where it was stopped."""
+    from apao.devices import pick_device
+    from apao.training.train import train as stage
+
+    parsed = Run.parse(run)
+    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+
+
+@app.command()
+def evaluate(run: RunName, device: DeviceName = "auto") -> None:
+    """Decode every user with a trained run and compute the metrics."""
+    from apao.devices import pick_device
+    from apao.evaluation.evaluate import evaluate as stage
+
+    parsed = Run.parse(run)
+    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+
+
+@app.command()
+def pruning(run: RunName, device: DeviceName = "auto") -> None:
+    """Measure how much of the true top 20 each beam step keeps (Figure 1c)."""
+    from apao.devices import pick_device
+    from apao.evaluation.studies import pruning as stage
+
+    parsed = Run.parse(run)
+    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+
+
+@app.command()
+def beams(run: RunName, device: DeviceName = "auto") -> None:
+    """Measure metrics and time at every beam size of Figure 4."""
+    from apao.devices import pick_device
+    from apao.evaluation.studies import beam_sizes
+
+    parsed, params = Run.parse(run), settings.params()
+    study = params.study.figure4
+    if study is None:
+        raise UserError(f"scale {params.scale} has no figure4, which lists the beam sizes; add it under studies")
+    beam_sizes(parsed, params.resolve(parsed), study.beams, pick_device(device))
+
+
+@app.command(name="decoding-time")
+def decoding_time(
+    dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
+) -> None:
+    """Time beam search and full sorting as the catalogue grows (Figure 1b)."""
+    from apao.devices import pick_device
+    from apao.evaluation.studies import decoding_time as stage
+
+    params = settings.params()
+    study = params.study.figure1
+    if study is None:
+        raise UserError(f"scale {params.scale} has no figure1, which lists the catalogue sizes; add it under studies")
+    # Only the sizes of the model matter here, so any objective would do.
+    run = Run.of(dataset, backbone, study.objectives[0], study.seeds[0])
+    stage(run, params.resolve(run), study.catalogue_sizes, study.timed_users, pick_device(device))
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="table1 .. table5, figure1 .. figure5.")],
+) -> None:
+    """Draw one table or figure from finished runs."""
+    from apao.report.report import report as stage
+
+    params = settings.params()
+    chosen: dict[str, Study] = params.study.chosen()
+    if study not in chosen:
+        raise UserError(f"scale {params.scale} has no study {study!r}; {nearest(study, chosen)}")
+    for path in stage(study, params):
+        console.print(str(path))
+
+
+@app.command()
+def headline() -> None:
+    """Print the headline table and where tables, figures and report are."""
+    from apao.report.summary import headline as text
+
+    typer.echo(text(settings.params()))
+
+
+@app.command()
+def runs() -> None:
+    """List every run of the chosen scale."""
+    params = settings.params()
+    for run in dict.fromkeys(params.normalised(run) for _, run in params.study.named_runs()):
+        typer.echo(str(run))
+
+
+@params_app.command()
+def check() -> None:
+    """Read params.yaml as every stage does and say what it asks for."""
+    params = settings.params()
+    count = len({params.normalised(run) for _, run in params.study.named_runs()})
+    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.study.chosen())} studies from {count} runs")
+
+
+@params_app.command()
+def schema() -> None:
+    """Print the JSON schema of params.yaml."""
+    typer.echo(schema_text(), nl=False)
+
+
+def main() -> None:
+    """Entry point: users' mistakes become one line and exit status 1."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        console.print("stopped; the same command goes on from the last checkpoint or finished file")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, say) has gone; nothing is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

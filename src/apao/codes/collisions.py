@@ -1,0 +1,77 @@
+"""What is done about items that share a code: the policies ``extra`` and ``reassign``.
+
+(The third, ``keep``, leaves the codes as they are, as the paper does.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from apao.codes.itemcodes import IntArray
+from apao.codes.rqkmeans import FloatMatrix, Matrix, reconstruction
+
+
+def with_extra_level(codes: IntArray) -> IntArray:
+    """One more level, (I, T + 1), that numbers the items of a code 0, 1, 2, ... by item id (TIGER).
+
+    All codes are distinct afterwards.
+    """
+    shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(shared, kind="stable")
+    counts = np.bincount(shared)
+    number = np.empty(len(codes), dtype=np.int64)
+    number[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.column_stack([codes, number])
+
+
+def reassigned(
+    codes: IntArray, embeddings: Matrix, codebooks: Sequence[FloatMatrix], clusters: int
+) -> tuple[IntArray, list[FloatMatrix]]:
+    """Move items that share a code to the nearest free code of the last level, under their prefix.
+
+    Of the items that share a code, the one nearest to it keeps it (ties: the lower item id). The
+    others choose in the order of their distance to the code they leave (ties: item id), each the
+    nearest last-level centroid that no item with its prefix uses (ties: the lower code). Where every
+    centroid is in use under the prefix, an item takes the lowest unused number below ``clusters``;
+    such a code says nothing beyond its prefix, and its codebook row is zero. Only more than
+    ``clusters`` items with one prefix still share codes. No other item's code changes.
+
+    Args:
+        codes: (I, T).
+        embeddings: (I, D).
+        codebooks: T arrays (k_l, D).
+        clusters: number of codes the last level may have, at least k_T.
+
+    Returns:
+        The new codes (I, T), and the codebooks with the zero rows that new codes need.
+    """
+    codes, last = codes.copy(), codebooks[-1]
+    # What the last level has to express.
+    wanted = np.asarray(embeddings, dtype=np.float64) - reconstruction(codes[:, :-1], codebooks[:-1])
+    distance = np.square(wanted - last[codes[:, -1]]).sum(axis=1)
+    shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.lexsort((distance, shared))  # stable: ties stay in the order of item ids
+    keeps = np.r_[True, np.diff(shared[order]) != 0]
+    leaving = np.sort(order[~keeps])
+    leaving = leaving[np.argsort(distance[leaving], kind="stable")]
+
+    used: defaultdict[bytes, set[int]] = defaultdict(set)
+    for row in codes:
+        used[row[:-1].tobytes()].add(int(row[-1]))
+    norms = np.square(last).sum(axis=1)
+    with threadpool_limits(limits=1):
+        for item in leaving:
+            taken = used[codes[item, :-1].tobytes()]
+            by_distance = np.argsort(norms - 2 * (last @ wanted[item]), kind="stable")
+            beyond = range(len(last), clusters)
+            free = next((int(code) for code in chain(by_distance, beyond) if code not in taken), None)
+            if free is not None:
+                codes[item, -1] = free
+                taken.add(free)
+    added = max(0, int(codes[:, -1].max()) + 1 - len(last))
+    return codes, [*codebooks[:-1], np.vstack([last, np.zeros((added, last.shape[1]))])]

@@ -1,0 +1,49 @@
+"""How good a code table is: collisions, use of the codebooks, reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from apao.codes.itemcodes import ItemCodes
+
+
+def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str, Any]:
+    """Numbers about ``codes``, ready for JSON.
+
+    ``items_sharing_a_code`` counts all items of a code that has several; ``items_beyond_distinct_codes``
+    leaves one item of each such code out (items - distinct codes). ``collision_rate`` is the first
+    over the items. A level's entropy (bits) is that of its codes over the items, its perplexity
+    2^entropy: the number of equally used codes that would have it. ``prefix_counts``: distinct
+    prefixes of length 1 .. T.
+
+    Args:
+        codes: the table.
+        errors: relative reconstruction error after each level (``rqkmeans.relative_errors``); None
+            where there are no embeddings to compare with.
+    """
+    entropies = [_entropy(codes, level) for level in range(codes.levels)]
+    sharing = int(codes.items_per_code[codes.items_per_code > 1].sum())
+    return {
+        "items": codes.items,
+        "levels": codes.levels,
+        "distinct_codes": len(codes.distinct),
+        "items_sharing_a_code": sharing,
+        "collision_rate": sharing / codes.items,
+        "items_beyond_distinct_codes": codes.items - len(codes.distinct),
+        "largest_group": int(codes.items_per_code.max()),
+        "codes_used": [len(np.unique(codes.codes[:, level])) for level in range(codes.levels)],
+        "entropy_bits": entropies,
+        "perplexity": [2**entropy for entropy in entropies],
+        "prefix_counts": [len(np.unique(codes.distinct[:, : depth + 1], axis=0)) for depth in range(codes.levels)],
+        "relative_reconstruction_error": None if errors is None else [float(error) for error in errors],
+    }
+
+
+def _entropy(codes: ItemCodes, level: int) -> float:
+    counts = np.unique(codes.codes[:, level], return_counts=True)[1]
+    share = counts / counts.sum()
+    # One code has the entropy -0.0.
+    return abs(float(-(share * np.log2(share)).sum()))

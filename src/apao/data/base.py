@@ -1,0 +1,80 @@
+"""The contract every data source keeps.
+
+A source is one entry under ``datasets`` in params.yaml (a parameter model) that can fetch its files
+into a folder and read them from there as two tables. Filtering, ids, order and the split are the
+same for all and come later (``preprocess``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pandas as pd
+from pydantic import Field
+
+from apao.registry import Model, Registry
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """What a source reads from its files.
+
+    Attributes:
+        interactions: columns user, item (raw ids as strings) and timestamp (integer; where a source
+            has an order but no clock, the position), rows in file order.
+        items: columns item (raw id) and one string column for each name in the source's ``text``;
+            may lack items, has no duplicate ids. None where the source has no item texts.
+        malformed: number of records that were skipped, by reason.
+    """
+
+    interactions: pd.DataFrame
+    items: pd.DataFrame | None
+    malformed: dict[str, int] = field(default_factory=dict)
+
+
+class Source(Model, ABC):
+    """Where a dataset comes from, and which recipe and codes its runs use."""
+
+    source: str
+    recipe: str
+    """Name of an entry under ``recipes``: model sizes, training and decoding."""
+    codes: str
+    """Name of an entry under ``codes``."""
+    core: Annotated[int, Field(ge=3)] = 5
+    """k of the k-core filter; leave-one-out needs three interactions a user."""
+    text: tuple[str, ...]
+    """Columns of the item table that are embedded, in this order."""
+
+    publishes_codes: ClassVar[bool] = False
+    """Whether the source ships item codes of its own (``published_codes``)."""
+    fetched_by: ClassVar[tuple[str, ...]] = ()
+    """Fields that decide, beside ``source``, which files are downloaded; the others only matter to ``read``."""
+
+    @abstractmethod
+    def download(self, folder: Path, mirror: Path | None) -> list[str]:
+        """Put the source's files into ``folder``, verified; return their names.
+
+        Files that are there and verify are kept, partial ones are continued.
+
+        Raises:
+            UserError: when a file cannot be had or does not match, naming it, what was expected and
+                the ways out.
+        """
+
+    @abstractmethod
+    def read(self, folder: Path) -> RawTables:
+        """Read the downloaded files.
+
+        Raises:
+            UserError: naming file and line, when too many records are malformed.
+        """
+
+    def published_codes(self, folder: Path) -> Path:
+        """The downloaded file of codes, item id to code strings; only if ``publishes_codes``."""
+        raise NotImplementedError
+
+
+SOURCES: Registry[Source] = Registry("source", "apao.data", tag="source")

@@ -1,0 +1,84 @@
+"""The stage ``download``: a dataset's raw files, each with its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from apao.artifacts import Stage, read_json, sha256_of
+from apao.data.base import Source
+from apao.errors import UserError
+from apao.runs import DatasetPaths
+
+
+def download(dataset: str, source: Source, mirror: Path | None) -> Path:
+    """Fill ``data/<dataset>/raw`` and write its ``manifest.json`` last; return the manifest's path.
+
+    The manifest holds what decided the download (``source``) and every file's sha256 and size
+    (``files``). Files that an earlier manifest vouches for are kept; changed ones are had anew.
+
+    Args:
+        dataset: key of the entry in params.yaml.
+        source: the entry.
+        mirror: folder to take files from before the net is asked, or None.
+
+    Raises:
+        UserError: when a file cannot be had, is not the expected one, or the mirror is no folder.
+    """
+    paths = DatasetPaths(dataset)
+    if mirror is not None and not mirror.is_dir():
+        raise UserError(f"{mirror}: the mirror is not a folder; name an existing one, or none to use the net")
+    _drop_changed(paths)
+    with Stage("download", paths.raw, [], {**what_is_fetched(source), "mirror": mirror and str(mirror)}) as stage:
+        files = {}
+        for name in source.download(paths.raw, mirror):
+            path = paths.raw / name
+            stage.outputs[name] = sha256_of(path)
+            files[name] = {"sha256": stage.outputs[name], "bytes": path.stat().st_size}
+        stage.output_json(paths.manifest.name, {"source": what_is_fetched(source), "files": files})
+    return paths.manifest
+
+
+def what_is_fetched(source: Source) -> dict[str, Any]:
+    """The parameters that decide which files are downloaded."""
+    return source.model_dump(mode="json", include={"source", *source.fetched_by})
+
+
+def check_raw(dataset: str, source: Source) -> None:
+    """Check the downloaded files against the manifest.
+
+    Raises:
+        UserError: naming the file, when one is missing, truncated or changed, or the manifest is of
+            another source.
+    """
+    paths = DatasetPaths(dataset)
+    manifest = read_json(paths.manifest)
+    again = f"run: apao download {dataset}"
+    wanted = what_is_fetched(source)
+    if manifest["source"] != wanted:
+        raise UserError(f"{paths.manifest}: was made for {manifest['source']}, params.yaml says {wanted}; {again}")
+    for name, recorded in manifest["files"].items():
+        path = paths.raw / name
+        if not path.exists():
+            raise UserError(f"{path}: not found, though the manifest lists it; {again}")
+        size = path.stat().st_size
+        if size != recorded["bytes"]:
+            raise UserError(f"{path}: has {size} bytes, had {recorded['bytes']} when it was downloaded; {again}")
+        if sha256_of(path) != recorded["sha256"]:
+            raise UserError(f"{path}: its content changed since it was downloaded (sha256 differs); {again}")
+
+
+def _drop_changed(paths: DatasetPaths) -> None:
+    """Remove files that differ from the earlier manifest, and the manifest: it vouches for the past."""
+    if not paths.manifest.exists():
+        return
+    try:
+        recorded = {name: facts["sha256"] for name, facts in read_json(paths.manifest)["files"].items()}
+    except (UserError, LookupError, TypeError, AttributeError):
+        # A manifest that cannot be read vouches for nothing: each source checks what it knows.
+        recorded = {}
+    for name, expected in recorded.items():
+        path = paths.raw / name
+        if path.exists() and sha256_of(path) != expected:
+            path.unlink()
+    paths.manifest.unlink()

@@ -1,0 +1,101 @@
+"""Users' histories in time order, and the examples that leave-one-out makes of them.
+
+Shapes: U users, N interactions, B examples. A position counts a user's interactions from 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from apao.artifacts import verified
+from apao.errors import UserError
+
+IntArray = NDArray[np.int64]
+Split = Literal["valid", "test"]
+
+HELD_OUT = 2
+"""A user's last interaction is the test item, the one before it the validation item."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Every user's items in time order, one user after another.
+
+    Attributes:
+        offsets: (U + 1,) where each user's items begin in ``items``; the last entry is N.
+        items: (N,) item ids.
+    """
+
+    offsets: IntArray
+    items: IntArray
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read ``interactions.parquet``.
+
+        Raises:
+            UserError: when the file is missing, damaged, holds nothing, or has a user with fewer
+                than three interactions, which leave-one-out needs.
+        """
+        try:
+            table = pd.read_parquet(verified(path), columns=["user", "item"])
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a table with the columns user and item ({error})") from error
+        if table.empty:
+            raise UserError(f"{path}: holds no interactions; choose another dataset or a smaller core")
+        user = table["user"].to_numpy(dtype=np.int64)
+        if user[0] != 0 or not np.isin(np.diff(user), (0, 1)).all():
+            raise UserError(f"{path}: expected users 0, 1, 2, ... in this order; run its stage again")
+        lengths = np.bincount(user)
+        if lengths.min() <= HELD_OUT:
+            raise UserError(
+                f"{path}: user {lengths.argmin()} has {lengths.min()} interactions; leave-one-out needs at least three"
+            )
+        return cls(np.concatenate([[0], np.cumsum(lengths)]), table["item"].to_numpy(dtype=np.int64))
+
+    @property
+    def users(self) -> int:
+        """Number of users U."""
+        return len(self.offsets) - 1
+
+    def train_end(self, users: IntArray) -> IntArray:
+        """Length of the training part of each of ``users``, which is the position of its validation item."""
+        return self.offsets[users + 1] - self.offsets[users] - HELD_OUT
+
+    def training_examples(self) -> tuple[IntArray, IntArray]:
+        """User and position of every training example: all of the training part but its first item."""
+        ends = self.train_end(np.arange(self.users))
+        counts = ends - 1
+        users = np.repeat(np.arange(self.users), counts)
+        before = np.cumsum(counts) - counts
+        return users, np.arange(len(users)) - before[users] + 1
+
+    def evaluation_targets(self, split: Split) -> IntArray:
+        """Position of each user's validation or test item (U,); the history is all that lies before it."""
+        return self.train_end(np.arange(self.users)) + (split == "test")
+
+    def history(self, users: IntArray, positions: IntArray, max_items: int) -> IntArray:
+        """The latest ``max_items`` items before each position (B, max_items), oldest first, -1 behind them.
+
+        Raises:
+            UserError: when a history would be empty (position 0).
+        """
+        if (positions < 1).any():
+            raise UserError("a history needs at least one item: positions start at 1")
+        lengths = np.minimum(positions, max_items)
+        column = np.arange(max_items)
+        index = (self.offsets[users] + positions - lengths)[:, None] + column
+        within = column < lengths[:, None]
+        return np.where(within, self.items[np.where(within, index, 0)], -1)
+
+    def train_popularity(self, items: int) -> IntArray:
+        """How often each of ``items`` items occurs in the training parts (items,)."""
+        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        ends = np.repeat(self.train_end(np.arange(self.users)), np.diff(self.offsets))
+        return np.bincount(self.items[position < ends], minlength=items)

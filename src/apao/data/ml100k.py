@@ -1,0 +1,108 @@
+"""MovieLens-100K, as the RecBole wheel on PyPI ships it: small, real, and reachable wherever PyPI is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from apao.artifacts import atomic_path
+from apao.data.base import SOURCES, RawTables, Source
+from apao.data.delimited import parse_id, parse_timestamp, read_rows
+from apao.data.fetch import Expected, copy
+from apao.errors import UserError
+from apao.progress import console
+
+REQUIREMENT = "recbole==1.2.1"
+WHEEL = "recbole-1.2.1-py3-none-any.whl"
+WHEEL_EXPECTED = Expected(sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
+FOLDER_IN_WHEEL = "recbole/dataset_example/ml-100k"
+FILES = {
+    "ml-100k.inter": Expected(1979230, "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff"),
+    "ml-100k.item": Expected(66632, "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532"),
+}
+PIP_SECONDS = 600
+MAX_MEMBER_BYTES = 1 << 22
+WAYS_OUT = (
+    f"Ways out: put {WHEEL} or the two files {' and '.join(FILES)} into a folder and name it as the mirror "
+    "(--config mirror=DIR, or APAO_MIRROR=DIR), or choose another dataset."
+)
+COLUMNS = {"title": "movie_title", "year": "release_year", "genres": "class"}
+
+
+@SOURCES.register
+class MovieLens100K(Source):
+    """100,000 ratings of 1,682 films by 943 people, 1997 to 1998; every rating is an interaction."""
+
+    source: Literal["ml-100k"]
+    text: tuple[Literal["title", "year", "genres"], ...] = ("title", "year", "genres")
+
+    def download(self, folder: Path, mirror: Path | None) -> list[str]:
+        """Two files of the wheel, from the mirror (the files or the wheel) or through pip."""
+        missing = [name for name in FILES if not _is_good(folder / name)]
+        if mirror is not None:
+            for name in [name for name in missing if (mirror / name).exists()]:
+                copy(mirror / name, folder / name, FILES[name], WAYS_OUT)
+                missing.remove(name)
+        if missing and mirror is not None and (mirror / WHEEL).exists():
+            _extract(mirror / WHEEL, missing, folder)
+        elif missing:
+            with tempfile.TemporaryDirectory(prefix="apao-") as temporary:
+                _extract(_download_wheel(Path(temporary)), missing, folder)
+        return list(FILES)
+
+    def read(self, folder: Path) -> RawTables:
+        """Ratings in file order, which is not the order of time."""
+        path = folder / "ml-100k.inter"
+        interactions = []
+        for line, (user, item, time) in read_rows(path, "\t", ("user_id", "item_id", "timestamp"), quoted=False):
+            where = f"{path}:{line}"
+            interactions.append(
+                (parse_id(user, "user", where), parse_id(item, "item", where), parse_timestamp(time, where))
+            )
+        columns = ("item_id", *(COLUMNS[name] for name in self.text))
+        rows = [row for _, row in read_rows(folder / "ml-100k.item", "\t", columns, quoted=False)]
+        return RawTables(
+            pd.DataFrame(interactions, columns=["user", "item", "timestamp"]),
+            pd.DataFrame(rows, columns=["item", *self.text]),
+        )
+
+
+def _is_good(path: Path) -> bool:
+    return path.exists() and FILES[path.name].difference(path) is None
+
+
+def _download_wheel(folder: Path) -> Path:
+    """The wheel, by pip with the user's own configuration; nothing of it is installed or run."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--dest", str(folder), REQUIREMENT]
+    console.print(f"ml-100k: fetching {WHEEL} (2 MB) with pip")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        problem = "" if done.returncode == 0 else (done.stderr.strip() or "no message").splitlines()[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    wheel = folder / WHEEL
+    if problem or not wheel.exists():
+        raise UserError(
+            f"ml-100k: pip could not download {WHEEL} (sha256 {WHEEL_EXPECTED.sha256}), which holds the data: "
+            f"{problem or 'it left no such file'}. {WAYS_OUT}"
+        )
+    return wheel
+
+
+def _extract(wheel: Path, names: list[str], folder: Path) -> None:
+    """Take the named files out of the wheel, whose hash is checked first."""
+    difference = WHEEL_EXPECTED.difference(wheel)
+    if difference is not None:
+        raise UserError(f"{wheel}: not the expected wheel: {difference}. {WAYS_OUT}")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in names:
+            with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member, atomic_path(folder / name) as temporary:
+                temporary.write_bytes(member.read(MAX_MEMBER_BYTES))
+            assert _is_good(folder / name), "the wheel's hash vouches for its members"

@@ -1,0 +1,133 @@
+"""The four datasets of the paper as its authors released them, preprocessed, with their item codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pandas as pd
+from pydantic import model_validator
+
+from apao.artifacts import read_json
+from apao.data.base import SOURCES, RawTables, Source
+from apao.data.fetch import Expected, obtain
+from apao.errors import UserError
+from apao.progress import console
+
+REPOSITORY = "yuyq18/APAO"
+COMMIT = "aa08fcfab4ad306a536a1fde648042972a292bbe"
+ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
+
+# Two files are known by their git blob only.
+FILES = {
+    "data/Office/Office.inter.json": Expected(
+        799708, "10f983c76de3d2443ae68bf50bc6231962ab493f4d08c7e716e2f183ae70d698"
+    ),
+    "data/Office/Office.item.json": Expected(
+        2417410, "df013666416847d0f3468f08d9f68877faf251f71b51247050e98da5b705b5c7"
+    ),
+    "data/Office/Office.index.rq-kmeans.json": Expected(
+        120271, "6c06fd85972bfa297f66e9597057fa6797886d1483e3f0aaed7be87fb7ddd1f9"
+    ),
+    "data/Grocery/Grocery.inter.json": Expected(
+        2347096, "62c210e03bf86775a847faf8c9850c5cda7eeafa6cd5854900e5b78407b538b9"
+    ),
+    "data/Grocery/Grocery.item.json": Expected(git_blob="ec85487a284e14962a3e80bcd8a06edda12d0ca0"),
+    "data/Grocery/Grocery.index.rq-kmeans.json": Expected(
+        445130, "4ed40e0ed6da04146c3611070008513546bdb1dd99111b5b2ed0bf065d046906"
+    ),
+    "data/Beauty/Beauty.inter.json": Expected(
+        3212008, "8809584b8b78fa6561771c88911ed65bd716fc9926fca1e581e6a1ab578ccfd5"
+    ),
+    "data/Beauty/Beauty.item.json": Expected(git_blob="098205baf4a483b818507dc98c4b9bc9151a69f0"),
+    "data/Beauty/Beauty.index.rq-kmeans.json": Expected(
+        625198, "75ec4c78aba505cec7503a5e5ada1f2eee4ebfa7eefb5a0988978677b4089aea"
+    ),
+    "data/Yelp/Yelp.inter.json": Expected(5117807, "22069fef8afd1d53fe9e0aaa385a6c93f7b43e43574fb10f5f5155fa2c869a97"),
+    "data/Yelp/Yelp.item.json": Expected(2673394, "8f58a9d54111fc10ccd675f99e6f2afe988cd0ee70b40f1e37d04f9aea764c2d"),
+    "data/Yelp/Yelp.index.rq-kmeans.json": Expected(
+        1042345, "f7c751f8a21087c3e6d7d6f5706e891af2811b3431f905bc64a5e4d8d2606c30"
+    ),
+}
+
+Column = Literal["title", "description", "brand", "categories"]
+
+
+@SOURCES.register
+class Release(Source):
+    """Histories in time order without a clock: the timestamp of an interaction is its position.
+
+    Users and items are numbered by first appearance, users one after another; the project's own
+    numbering therefore reproduces the released ids, which the released codes are keyed by. The
+    files are 5-core already.
+    """
+
+    source: Literal["release"]
+    name: Literal["Office", "Grocery", "Beauty", "Yelp"]
+    text: tuple[Column, ...] = ("title", "description", "brand", "categories")
+
+    publishes_codes: ClassVar[bool] = True
+    fetched_by: ClassVar[tuple[str, ...]] = ("name",)
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Release:
+        if self.name == "Yelp" and not set(self.text) <= {"title", "description"}:
+            raise ValueError("text: the Yelp release has the columns title and description only; name those")
+        return self
+
+    @property
+    def _interactions(self) -> str:
+        return f"{self.name}.inter.json"
+
+    @property
+    def _items(self) -> str:
+        return f"{self.name}.item.json"
+
+    @property
+    def _codes(self) -> str:
+        return f"{self.name}.index.rq-kmeans.json"
+
+    def download(self, folder: Path, mirror: Path | None) -> list[str]:
+        """Interactions, codes and item texts; a mirror that holds some of them is not left for the net.
+
+        A mirror that lacks the item texts is enough for runs on the published codes.
+        """
+        names = (self._interactions, self._codes, self._items)
+        in_repository = {name: f"data/{self.name}/{name}" for name in names}
+        has_some = mirror is not None and any((mirror / path).exists() for path in in_repository.values())
+        downloaded = []
+        for name, path in in_repository.items():
+            mirrored = None if mirror is None else mirror / path
+            here = (folder / name).exists() or (mirrored is not None and mirrored.exists())
+            if has_some and not here:
+                if name != self._items:
+                    raise UserError(f"{mirrored}: not found, though the mirror has other files of {self.name}")
+                console.print(
+                    f"{self.name}: the mirror has no {path}, so the items have no texts; published codes need none"
+                )
+                continue
+            ways_out = (
+                f"Ways out: put the file {path} of github.com/{REPOSITORY} at commit {COMMIT} into a folder, under "
+                "that path, and name the folder as the mirror (--config mirror=DIR, or APAO_MIRROR=DIR); or choose "
+                "another dataset, such as ml-100k."
+            )
+            obtain(folder / name, FILES[path], f"{ADDRESS}/{path}", mirrored, ways_out)
+            downloaded.append(name)
+        return downloaded
+
+    def read(self, folder: Path) -> RawTables:
+        """Histories as they are; item texts as released (entities and all), None where not downloaded."""
+        histories = read_json(folder / self._interactions)
+        rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
+        items = None
+        if (folder / self._items).exists():
+            texts = read_json(folder / self._items)
+            items = pd.DataFrame(
+                [(item, *(fields[column] for column in self.text)) for item, fields in texts.items()],
+                columns=["item", *self.text],
+            )
+        return RawTables(pd.DataFrame(rows, columns=["user", "item", "timestamp"]), items)
+
+    def published_codes(self, folder: Path) -> Path:
+        """The released RQ-K-means codes."""
+        return folder / self._codes

@@ -1,0 +1,69 @@
+"""Trie-constrained beam search, all users and beams at once.
+
+Shapes: B users, K beams, T levels, V vocabulary.
+
+Only legal continuations are kept, but scores are log-probabilities under the softmax over the whole
+vocabulary: probability given to illegal codes is lost, as in the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apao.backbones.base import Backbone, Context, reorder
+from apao.codes.itemcodes import EOS
+from apao.codes.trie import Trie
+
+
+@dataclass(frozen=True)
+class Beams:
+    """What the search found, best first.
+
+    Attributes:
+        tokens: (B, K, T) codes; meaningless where the score is -inf (fewer codes than beams).
+        scores: (B, K) summed log-probability divided by the number of decoded tokens.
+        states: trie states after each step, T tensors (B, K_m); -1 where a beam is empty.
+    """
+
+    tokens: Tensor
+    scores: Tensor
+    states: tuple[Tensor, ...]
+
+
+@torch.no_grad()
+def beam_search(backbone: Backbone, context: Context, trie: Trie, beam: int, eos: bool) -> Beams:
+    """The ``beam`` best codes of each history, by beam search of that width.
+
+    With ``eos`` a closing eos is decoded too and scores are means over T + 1 tokens, as the authors'
+    release does for T5.
+    """
+    batch, device = len(context.start), context.start.device
+    scores = torch.zeros(batch, 1, device=device)
+    states = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    tokens = torch.empty(batch, 1, 0, dtype=torch.long, device=device)
+    hidden, past = context.start[:, None], None
+    history = []
+    levels = len(trie.prefix_counts)
+    for level, prefixes in enumerate(trie.prefix_counts):
+        logp = backbone.logits(hidden).float().log_softmax(dim=-1)
+        total = torch.where(trie.legal(states), logp + scores[..., None], -torch.inf)
+        # Empty beams stand on the root so that every lookup is in range; their score keeps them out.
+        total = total.masked_fill(scores.isinf()[..., None], -torch.inf)
+        scores, flat = total.flatten(1).topk(min(beam, prefixes, total[0].numel()), dim=1)
+        parents, chosen = flat // trie.vocabulary, flat % trie.vocabulary
+        states = trie.advance(states.gather(1, parents), chosen)
+        history.append(states.masked_fill(scores.isinf(), -1))
+        states = states.masked_fill(scores.isinf(), 0)
+        tokens = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, level)), chosen[..., None]], dim=-1)
+        if level + 1 < levels or eos:
+            past = reorder(past, parents) if past else None
+            hidden, past = backbone.extend(context, chosen[..., None], past)
+            hidden = hidden[:, :, 0]
+    if eos:
+        closing = backbone.logits(hidden).float().log_softmax(dim=-1)[..., EOS]
+        scores, order = (scores + closing).sort(dim=1, descending=True, stable=True)
+        tokens = tokens.gather(1, order[..., None].expand_as(tokens))
+    return Beams(tokens, scores / (levels + eos), tuple(history))

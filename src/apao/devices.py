@@ -1,0 +1,58 @@
+"""Where to compute, and with which number format."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from apao.errors import UserError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is there to be asked for, without loading CUDA (the workflow asks this)."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return hidden not in ("", "-1") and shutil.which("nvidia-smi") is not None and torch.cuda.is_available()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called ``name``; ``auto`` is the GPU where there is one.
+
+    Raises:
+        UserError: when it does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here ({error}); use auto, cpu or cuda") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """A name for records and captions."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether to compute in bf16: if asked to, or by ``auto`` where its matrix products are fast."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # On CPUs only the matrix tiles (AMX) make up for the conversions.
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """bf16 autocast, or nothing; weights stay fp32 either way."""
+    if uses_bf16(precision, device):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

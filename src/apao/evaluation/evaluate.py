@@ -1,0 +1,66 @@
+"""The stage ``evaluate``: beam search for every user, per-user ranks, and their means."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from apao.artifacts import Stage
+from apao.devices import device_name
+from apao.evaluation.metrics import code_ranks, items_before, prefixes_kept, rank_metrics
+from apao.evaluation.trained import SPLITS, Split, TrainedRun, model_file
+from apao.params import RunParams
+from apao.progress import console
+from apao.runs import DatasetPaths, Run
+
+
+def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
+    """Write metrics.json (validation and test) and ranks.parquet (one row a user and split)."""
+    paths = DatasetPaths(run.dataset)
+    inputs = [model_file(run), paths.codes, paths.interactions]
+    with Stage("evaluate", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
+        trained = TrainedRun(run, params, device)
+        metrics: dict[str, Any] = {"run": str(run), **params.for_evaluation()["decoding"], "eos": params.decodes_eos}
+        tables = []
+        for split in SPLITS:
+            table, metrics[split], seconds = evaluate_split(trained, split)
+            tables.append(table)
+            console.print(f"{run}: {split}, {len(table)} users in {seconds:.1f} s, {len(table) / seconds:.0f} users/s")
+        with stage.output("ranks.parquet") as path:
+            pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
+        stage.output_json("metrics.json", metrics)
+
+
+def evaluate_split(
+    trained: TrainedRun, split: Split, beam: int | None = None
+) -> tuple[pd.DataFrame, dict[str, Any], float]:
+    """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds."""
+    codes, device = trained.codes, trained.device
+    items_per_code = torch.as_tensor(codes.items_per_code, device=device)
+    started = time.perf_counter()
+    parts, kept = [], []
+    for decoded in trained.decode(split, beam):
+        ranks = code_ranks(decoded.beams, decoded.targets)
+        before = items_before(decoded.beams, ranks, trained.trie, items_per_code)
+        kept.append(prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)))
+        parts.append({"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()})
+    seconds = time.perf_counter() - started
+
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table = pd.DataFrame(columns).sort_values("user", ignore_index=True)
+    positions = trained.histories.evaluation_targets(split)
+    item = trained.histories.items[trained.histories.offsets[:-1] + positions]
+    table.insert(0, "split", split)
+    table.insert(2, "item", item)
+    table["group"] = codes.items_per_code[codes.code_of_item[item]]
+    prefix_recall = torch.cat(kept).double().mean(dim=0)
+    metrics = {
+        "users": len(table),
+        **rank_metrics(table),
+        "prefix_recall@20": [float(value) for value in prefix_recall],
+    }
+    return table, metrics, seconds

@@ -1,0 +1,93 @@
+"""A trained run, loaded and ready to rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from apao.artifacts import verified
+from apao.backbones.base import Backbone, Context
+from apao.codes.itemcodes import IntArray, ItemCodes
+from apao.codes.trie import Trie
+from apao.data.histories import Histories
+from apao.decoding.beam import Beams, beam_search
+from apao.errors import UserError
+from apao.params import RunParams
+from apao.progress import progress
+from apao.runs import DatasetPaths, Run
+from apao.training.batches import Examples
+
+Split = Literal["valid", "test"]
+SPLITS: tuple[Split, Split] = ("valid", "test")
+
+
+def model_file(run: Run) -> Path:
+    """Where a run's weights are."""
+    return run.folder / "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of users after beam search; rows go together."""
+
+    users: IntArray
+    targets: Tensor
+    context: Context
+    beams: Beams
+
+
+class TrainedRun:
+    """Weights, catalogue and histories of a run, on a device, for evaluation in fp32."""
+
+    def __init__(self, run: Run, params: RunParams, device: torch.device) -> None:
+        self.run, self.params, self.device = run, params, device
+        torch.set_num_threads(params.training.threads)
+        paths = DatasetPaths(run.dataset)
+        self.codes = ItemCodes.read(verified(paths.codes))
+        self.trie = Trie.of(self.codes, device)
+        self.histories = Histories.load(paths.interactions)
+        self.examples = Examples(self.histories, self.codes, params.training.max_history, device)
+        self.backbone = self._backbone(verified(model_file(run)))
+        beam, most = params.decoding.beam, len(self.codes.distinct)
+        if beam > most:
+            raise UserError(f"{run}: decoding.beam {beam} is more than the catalogue's {most} distinct codes")
+
+    def _backbone(self, path: Path) -> Backbone:
+        backbone = self.params.backbone.build(len(self.codes.vocabulary))
+        try:
+            backbone.load_transformers(load_file(path))
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from error
+        except UserError as error:
+            raise UserError(
+                f"{path}: {error}; the run was trained with other parameters or codes: train it again"
+            ) from error
+        return backbone.to(self.device).eval()
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return self.histories.users
+
+    def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
+        """Beam search for every user (or those given), in batches sorted by history length."""
+        beam = beam or self.params.decoding.beam
+        positions = self.histories.evaluation_targets(split)
+        chosen = np.arange(self.users) if users is None else users
+        chosen = chosen[np.argsort(np.minimum(positions[chosen], self.params.training.max_history), kind="stable")]
+        with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
+            for begin in range(0, len(chosen), self.params.decoding.batch_users):
+                rows = chosen[begin : begin + self.params.decoding.batch_users]
+                batch = self.examples.batch(rows, positions[rows])
+                context = self.backbone.encode(batch.history)
+                beams = beam_search(self.backbone, context, self.trie, beam, self.params.decodes_eos)
+                yield Decoded(rows, batch.targets, context, beams)
+                advance(len(rows))

@@ -1,0 +1,67 @@
+"""Progress with an ETA: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Advance(Protocol):
+    """Tell the progress that ``amount`` more is done; ``shown`` is printed beside it."""
+
+    def __call__(self, amount: float = 1, shown: str = "") -> None:
+        """See the class."""
+
+
+@contextmanager
+def progress(what: str, total: float, done: float = 0) -> Iterator[Advance]:
+    """Show how far ``what`` is out of ``total`` (any unit), with an ETA, on standard error."""
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=int(done), shown="")
+
+            def advance_bar(amount: float = 1, shown: str = "") -> None:
+                bar.advance(task, amount)
+                if shown:
+                    bar.update(task, shown=shown)
+
+            yield advance_bar
+        return
+
+    started = last = time.monotonic()
+    reached = done
+
+    def advance_line(amount: float = 1, shown: str = "") -> None:
+        nonlocal reached, last
+        reached += amount
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        left = (now - started) / max(reached - done, 1e-9) * (total - reached)
+        console.print(f"{what}: {reached:,.0f} of {total:,.0f}, {left:,.0f} s left {shown}".rstrip())
+
+    yield advance_line

@@ -1,0 +1,86 @@
+"""Figure 4: NDCG@5 and decoding time against the beam size."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from apao.errors import UserError
+from apao.report import style
+from apao.report.figure1 import machine_name
+from apao.report.results import Estimate, Results, entry, number, origin, seeds_sentence
+from apao.runs import Run
+from apao.studies import Figure4
+
+QUANTITIES = {"ndcg@5": "NDCG@5", "seconds_per_1000_users": "Seconds per 1,000 users"}
+COLUMNS = ["dataset", "backbone", "objective", "beam", "quantity", "value", "sd", "seeds"]
+
+
+def build(study: Figure4, results: Results) -> style.Drawing:
+    """The figure of a study."""
+    width = max(4.5, 3.2 * len(study.datasets))
+    figure = style.blank(width, 4.0)
+    axes = figure.subplots(len(QUANTITIES), len(study.datasets), squeeze=False, sharex=True)
+    beams = sorted(set(study.beams))
+    rows = []
+    machines: dict[str, None] = {}
+    for j, dataset in enumerate(study.datasets):
+        for b, backbone in enumerate(study.backbones):
+            for s, objective in enumerate(study.objectives):
+                runs = results.experiment(dataset, backbone, objective, study.seeds)
+                machines |= dict.fromkeys(_machine(run, results) for run in runs)
+                for i, quantity in enumerate(QUANTITIES):
+                    of_runs = [_by_beam(run, results, quantity) for run in runs]
+                    estimates = [
+                        Estimate(tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)))
+                        for beam in beams
+                    ]
+                    places = style.places(axes[i, j], [f"{beam:,}" for beam in beams])
+                    style.draw_line(axes[i, j], places, estimates, s, len(study.objectives), b)
+                    seeds = " ".join(map(str, study.seeds))
+                    rows += [
+                        (dataset, backbone, objective, beam, quantity, one.mean, one.sd, seeds)
+                        for beam, one in zip(beams, estimates, strict=True)
+                    ]
+        axes[0, j].set_title(dataset)
+        axes[-1, j].set_xlabel("Beam size")
+        axes[-1, j].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel(QUANTITIES["ndcg@5"])
+    measured_on = f"\n({next(iter(machines))})" if len(machines) == 1 else ""
+    axes[1, 0].set_ylabel(QUANTITIES["seconds_per_1000_users"] + measured_on)
+    figure.align_ylabels()
+    style.make_room(figure, style.legend(figure, width, study.objectives, study.backbones))
+    caption = (
+        "NDCG@5 on the test items (code level, above) and decoding time (below) against the number of beams; time "
+        f"measured on {' and '.join(machines)}. The beam sizes are evenly spaced, not to scale. "
+        f"{origin(results.scale, [results.normalised(run) for run in study.runs()])} "
+        + seeds_sentence(study.seeds, "error bars are")
+    )
+    return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
+
+
+def _machine(run: Run, results: Results) -> str:
+    path = run.folder / "beams.json"
+    data = results.json(path)
+    return machine_name(entry(path, data, "device"), number(path, data, "threads"))
+
+
+def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
+    """Beam size to quantity."""
+    path = run.folder / "beams.json"
+    data = results.json(path)
+    measured = entry(path, data, "beams")
+    found = {}
+    for i in range(len(measured)):
+        beam = int(number(path, measured, i, "beam", within=("beams",)))
+        if quantity in QUANTITIES and quantity != "ndcg@5":
+            seconds = number(path, measured, i, "seconds", within=("beams",))
+            found[beam] = 1000 * seconds / number(path, data, "users")
+        else:
+            found[beam] = number(path, measured, i, quantity, within=("beams",))
+    return found
+
+
+def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
+    if beam not in by_beam:
+        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and make it again")
+    return by_beam[beam]

@@ -1,0 +1,35 @@
+"""The numbers that the APAO paper (arXiv 2603.02730) printed, to set ours beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import as_file, files
+
+import pandas as pd
+
+NAN = float("nan")
+
+
+@cache
+def _table(name: str) -> pd.DataFrame:
+    with as_file(files("apao.report").joinpath("paper", f"{name}.csv")) as path:
+        return pd.read_csv(path)
+
+
+def printed(table: str, column: str, **keys: str) -> float:
+    """The paper's number in ``column`` of the row that ``keys`` name; NaN where the paper has none."""
+    frame = _table(table)
+    for key, value in keys.items():
+        frame = frame[frame[key].astype(str) == value]
+    assert len(frame) <= 1, f"{table}: {keys} name {len(frame)} rows"
+    return float(frame[column].iloc[0]) if len(frame) else NAN
+
+
+def coverage(datasets: Iterable[str]) -> str:
+    """A sentence about the datasets that the paper did not use; empty when it used them all."""
+    known = set(_table("table2")["dataset"])
+    absent = [name for name in dict.fromkeys(datasets) if name not in known]
+    if not absent:
+        return ""
+    return f"The paper has no dataset {' or '.join(absent)}, so no number of its own stands beside ours."

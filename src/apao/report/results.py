@@ -1,0 +1,177 @@
+"""What a report reads: the files that stages left, as numbers.
+
+A file that lacks what it should hold is named in one error; NaN never gets into a table from here.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from apao.artifacts import read_json
+from apao.errors import UserError
+from apao.runs import DatasetPaths, Run
+
+if TYPE_CHECKING:
+    from apao.params import Params
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number of an experiment, once for each seed."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over the seeds (n - 1); NaN for a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+class Results:
+    """The results on disk, read at most once each.
+
+    An experiment is the list of its runs, one for each seed. The runs are the normalised ones: an
+    override that says what holds anyway is left out, so that several studies share one training.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.scale = params.scale
+        self.normalised: Callable[[Run], Run] = params.normalised
+        self._read: dict[Path, Any] = {}
+
+    def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
+        """The runs of an objective as a study spells it, one for each seed."""
+        return [self.normalised(Run.of(dataset, backbone, objective, seed)) for seed in seeds]
+
+    def json(self, path: Path) -> Any:
+        """Content of a JSON file."""
+        if path not in self._read:
+            self._read[path] = read_json(path)
+        return self._read[path]
+
+    def metric(self, runs: Iterable[Run], split: str, name: str) -> Estimate:
+        """A metric of an experiment on ``valid`` or ``test``."""
+        paths = [run.folder / "metrics.json" for run in runs]
+        return Estimate(tuple(number(path, self.json(path), split, name) for path in paths))
+
+    def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
+        """A list with one number for each code level, such as ``test``, ``prefix_recall@20``."""
+        rows: list[list[float]] = []
+        for run in runs:
+            path = run.folder / file
+            values = entry(path, self.json(path), *keys)
+            if not isinstance(values, list) or not values or len(values) != len(rows[0] if rows else values):
+                raise _unexpected(path, keys, "a list with one number for each code level")
+            rows.append([number(path, values, i, within=keys) for i in range(len(values))])
+        return [Estimate(column) for column in zip(*rows, strict=True)]
+
+    def baselines(self, dataset: str) -> dict[str, Any]:
+        """Test metrics of the untrained baselines of a dataset, by the baseline's name."""
+        path = DatasetPaths(dataset).baselines
+        found = self.json(path)
+        if not isinstance(found, dict) or not found:
+            raise _unexpected(path, (), "an object with one entry for each baseline")
+        return found
+
+    def history(self, run: Run) -> pd.DataFrame:
+        """Training history of a run, one row for each epoch, ``best`` as bool."""
+        path = run.folder / "history.csv"
+        try:
+            frame = pd.read_csv(path)
+            frame = frame.assign(
+                epoch=frame["epoch"].astype(int), seconds=frame["seconds"].astype(float), best=_as_bool(frame["best"])
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise UserError(f"{path}: not a training history ({error}); delete it and train the run again.") from error
+        if not frame["best"].any():
+            raise UserError(f"{path}: no epoch is marked as the best one; delete it and train the run again.")
+        return frame
+
+    def test_ranks(self, run: Run) -> pd.Series[int]:
+        """Code-level rank of every test user's target, from 1; 0 where the beam lost it. Index: user."""
+        path = run.folder / "ranks.parquet"
+        try:
+            frame = pd.read_parquet(path, columns=["split", "user", "rank"])
+        except (ValueError, KeyError, OSError) as error:
+            raise UserError(f"{path}: not a table of ranks ({error}); delete it and evaluate the run again.") from error
+        return frame[frame["split"] == "test"].set_index("user")["rank"].sort_index()
+
+
+def entry(path: Path, data: Any, *keys: str | int) -> Any:
+    """``data[key][key]...``.
+
+    Raises:
+        UserError: when ``path``, where ``data`` comes from, has no such entry.
+    """
+    for i, key in enumerate(keys):
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError) as error:
+            raise _unexpected(path, keys[: i + 1], "an entry of that name") from error
+    return data
+
+
+def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] = ()) -> float:
+    """A finite number of a JSON file; ``within`` says where ``data`` itself stands in it.
+
+    Raises:
+        UserError: when there is none.
+    """
+    value = entry(path, data, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _unexpected(path, (*within, *keys), "a finite number")
+    return float(value)
+
+
+def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:
+    where = ".".join(str(key) for key in keys)
+    return UserError(f"{path}: expected {expected} at {where or 'its top'!r}; delete the file and make it again.")
+
+
+def _as_bool(column: pd.Series[Any]) -> pd.Series[bool]:
+    """Spelled as true/false in any case, or as 1/0."""
+    flags = column.astype(str).str.lower().map({"true": True, "false": False, "1": True, "0": False})
+    if flags.isna().any():
+        raise ValueError("column best holds something else than true and false")
+    return flags.astype(bool)
+
+
+def origin(scale: str, runs: Sequence[Run], objectives: Sequence[str] = ()) -> str:
+    """A sentence that says which runs something was made from.
+
+    ``objectives`` take the place of the runs' own where those are too many to name.
+    """
+
+    def listed(what: str, names: Iterable[str]) -> str:
+        distinct = list(dict.fromkeys(names))
+        return f"{what}{'s' if len(distinct) > 1 else ''} {', '.join(distinct)}"
+
+    distinct = len(dict.fromkeys(runs))
+    parts = [
+        f"Scale {scale}",
+        listed("dataset", (run.dataset for run in runs)),
+        listed("backbone", (run.backbone for run in runs)),
+        listed("objective", objectives or (run.spelled_objective for run in runs)),
+        listed("seed", (str(run.seed) for run in runs)),
+        f"{distinct} run{'s' if distinct > 1 else ''}",
+    ]
+    return "; ".join(parts) + "."
+
+
+def seeds_sentence(seeds: Sequence[int], shown: str) -> str:
+    """How the seeds enter: ``shown`` says what stands for the spread."""
+    if len(seeds) == 1:
+        return "One seed, so no spread over seeds is known."
+    return f"Means over {len(seeds)} seeds; {shown} the sample standard deviation over them."

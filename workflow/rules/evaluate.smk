@@ -1,0 +1,89 @@
+# What a trained run achieves, and the measurements behind single figures.
+
+
+rule evaluate_run:
+    input:
+        model=rules.train_run.output.model,
+        interactions="data/{dataset}/interactions.parquet",
+        codes="data/{dataset}/codes.parquet",
+    output:
+        metrics="results/{dataset}/{backbone}/{objective}/seed{seed}/metrics.json",
+        ranks="results/{dataset}/{backbone}/{objective}/seed{seed}/ranks.parquet",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.log",
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.benchmark.tsv"
+    threads: training_threads
+    resources:
+        gpu=GPUS,
+    params:
+        evaluation=evaluation_of,
+    shell:
+        "{APAO} evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"
+
+
+rule evaluate_baselines:
+    input:
+        interactions="data/{dataset}/interactions.parquet",
+        items="data/{dataset}/items.parquet",
+    output:
+        "results/{dataset}/baselines/metrics.json",
+    log:
+        "logs/{dataset}/baselines.log",
+    shell:
+        "{APAO} baselines {wildcards.dataset:q} > {log:q} 2>&1"
+
+
+rule measure_pruning:
+    input:
+        model=rules.train_run.output.model,
+        interactions="data/{dataset}/interactions.parquet",
+        codes="data/{dataset}/codes.parquet",
+    output:
+        "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.log",
+    threads: training_threads
+    resources:
+        gpu=GPUS,
+    params:
+        evaluation=evaluation_of,
+    shell:
+        "{APAO} pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"
+
+
+rule measure_beams:
+    input:
+        model=rules.train_run.output.model,
+        interactions="data/{dataset}/interactions.parquet",
+        codes="data/{dataset}/codes.parquet",
+    output:
+        "results/{dataset}/{backbone}/{objective}/seed{seed}/beams.json",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.log",
+    threads: training_threads
+    resources:
+        gpu=GPUS,
+    params:
+        evaluation=evaluation_of,
+        beams=lambda wildcards: as_param(STUDIES["figure4"].beams),
+    shell:
+        "{APAO} beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"
+
+
+rule measure_decoding_time:
+    output:
+        "results/{dataset}/{backbone}/decoding_time.json",
+    log:
+        "logs/{dataset}/{backbone}/decoding_time.log",
+    # Alone on the machine: a neighbour would be part of the measurement.
+    threads: workflow.cores
+    resources:
+        gpu=GPUS,
+    params:
+        sizes=timing_of,
+    shell:
+        "{APAO} decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"

@@ -1,0 +1,24 @@
+# One training a run. A stopped one goes on from its checkpoint, which is no declared output and so
+# outlives the job.
+
+
+rule train_run:
+    input:
+        interactions="data/{dataset}/interactions.parquet",
+        codes="data/{dataset}/codes.parquet",
+    output:
+        model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
+        config="results/{dataset}/{backbone}/{objective}/seed{seed}/config.json",
+        history="results/{dataset}/{backbone}/{objective}/seed{seed}/history.csv",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/train.log",
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/train.benchmark.tsv"
+    threads: training_threads
+    resources:
+        gpu=GPUS,
+    params:
+        training=training_of,
+    shell:
+        "{APAO} train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        " > {log:q} 2>&1"
