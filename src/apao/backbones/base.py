@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from apao.registry import Model, Registry
@@ -25,8 +26,16 @@ class BackboneParams(Model, ABC):
     """Sizes of a backbone, as in params.yaml; builds the model."""
 
     type: str
+    max_history: PositiveInt = 20
+    """Items a history is cut to, the latest kept."""
+
     decodes_eos: ClassVar[bool]
     """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether training reads all examples of a user in one sequence (see ``training.packing``)."""
+        return False
 
     @abstractmethod
     def build(self, vocabulary: int) -> Backbone:
@@ -64,8 +73,8 @@ class Context:
     Attributes:
         start: (B, D) final hidden state that predicts the first code.
         layers: one entry a layer, of the backbone's own kind.
-        mask: (B, 1, 1, L) additive attention mask of the history's tokens.
-        lengths: (B,) tokens before the first candidate token, for backbones with absolute offsets.
+        mask: additive attention mask of the history's tokens, in the backbone's own shape.
+        lengths: (B, 1) or (B, C) tokens before the first candidate token.
     """
 
     start: Tensor
@@ -101,6 +110,16 @@ class Backbone(nn.Module, ABC):
         Returns the final hidden states (B, C, S, D), each of which predicts the token after it, and
         the cache that now holds P + S tokens. A candidate sees the history and itself, no other.
         """
+
+    def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
+        """Causal states of whole sequences, and a context for candidates in the middle of them.
+
+        ``tokens`` (R, L) are padded on the right; ``starts`` (R, E) are places in them. Returns the
+        states (R, L, D) and a context in which ``candidates`` codes go on from each place: candidate
+        e * ``candidates`` + c of row r sees the tokens up to ``starts[r, e]``. Its ``start`` is empty.
+        Only for backbones whose parameters may say ``packs``.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
@@ -138,10 +157,14 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(-2, -3).flatten(-2)
 
 
-def padding_mask(present: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Additive mask (B, 1, 1, L) from bool (B, L): 0 where present, a very negative number elsewhere."""
-    mask = torch.zeros(present.shape, dtype=dtype, device=present.device)
-    return mask.masked_fill(~present, torch.finfo(dtype).min)[:, None, None, :]
+def additive_mask(visible: Tensor) -> Tensor:
+    """0 where ``visible``, a very negative number elsewhere."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, torch.finfo(torch.float32).min)
+
+
+def padding_mask(present: Tensor) -> Tensor:
+    """Additive mask (B, 1, 1, L) from bool (B, L)."""
+    return additive_mask(present)[:, None, None, :]
 
 
 def candidate_attention(
@@ -184,5 +207,4 @@ def candidate_attention(
 
 def causal_mask(new: int, total: int, device: torch.device) -> Tensor:
     """Additive (new, total): the last ``new`` of ``total`` tokens see themselves and what is before."""
-    ahead = torch.ones(new, total, dtype=torch.bool, device=device).triu(total - new + 1)
-    return torch.zeros(new, total, device=device).masked_fill(ahead, torch.finfo(torch.float32).min)
+    return additive_mask(torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new))

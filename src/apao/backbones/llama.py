@@ -22,6 +22,7 @@ from apao.backbones.base import (
     KeyValues,
     Past,
     RMSNorm,
+    additive_mask,
     candidate_attention,
     causal_mask,
     merge_heads,
@@ -45,6 +46,9 @@ class LlamaParams(BackboneParams):
     intermediate: PositiveInt = 1024
     heads: PositiveInt = 8
     layers: PositiveInt = 8
+    pack: bool = False
+    """Train on all examples of a user in one sequence: the same losses, many times faster, but whole
+    users are drawn into a batch instead of single examples."""
 
     decodes_eos: ClassVar[bool] = False
 
@@ -53,6 +57,11 @@ class LlamaParams(BackboneParams):
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden {self.hidden} must be a multiple of 2 * heads ({2 * self.heads})")
         return self
+
+    @property
+    @override
+    def packs(self) -> bool:
+        return self.pack
 
     @override
     def build(self, vocabulary: int) -> Llama:
@@ -129,6 +138,13 @@ class Layer(nn.Module):
         normed = self.mlp_norm(x)
         return x + self.down(nn.functional.silu(self.gate(normed)) * self.up(normed))
 
+    def causal(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
+        """The whole layer over sequences (B, L, D), each position seeing itself and what is before."""
+        queries, memory = self.project(x, cos, sin)
+        # Padding is on the right: causality alone keeps it out of every real position.
+        mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
+        return self.finish(x, mixed), memory
+
     def last_position(
         self, x: Tensor, cos: Tensor, sin: Tensor, last: Tensor, mask: Tensor
     ) -> tuple[Tensor, KeyValues]:
@@ -175,30 +191,46 @@ class Llama(Backbone):
     def encode(self, history: Tensor) -> Context:
         lengths = (history != PAD).sum(dim=1)
         mask = padding_mask(history != PAD)
-        cos, sin = self._angles(torch.arange(history.shape[1], device=history.device))
-        x = self.embedding(history)
-        memories = []
-        *before, last = cast(list[Layer], self.layers)
-        for layer in before:
-            queries, memory = layer.project(x, cos, sin)
-            # Padding is on the right: causality alone keeps it out of every real position.
-            mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
-            x = layer.finish(x, mixed)
-            memories.append(memory)
+        x, memories, (cos, sin) = self._read_but_last(history)
         # Of the last layer only the last token's output is ever read.
+        last = cast(Layer, self.layers[-1])
         x, memory = last.last_position(x, cos, sin, lengths - 1, mask)
-        memories.append(memory)
-        return Context(start=self.norm(x)[:, 0], layers=memories, mask=mask, lengths=lengths)
+        return Context(
+            start=self.norm(x)[:, 0], layers=[*memories, memory], mask=mask[:, :, None], lengths=lengths[:, None]
+        )
+
+    @override
+    def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
+        x, memories, (cos, sin) = self._read_but_last(tokens)
+        x, memory = cast(Layer, self.layers[-1]).causal(x, cos, sin)
+        place = starts.repeat_interleave(candidates, dim=1)
+        seen = torch.arange(tokens.shape[1], device=tokens.device) <= place[..., None]
+        context = Context(
+            start=x[:, :0, 0],
+            layers=[*memories, memory],
+            mask=additive_mask(seen)[:, None, :, None],
+            lengths=place + 1,
+        )
+        return self.norm(x), context
+
+    def _read_but_last(self, tokens: Tensor) -> tuple[Tensor, list[KeyValues], tuple[Tensor, Tensor]]:
+        """All layers but the last over (B, L): states, keys and values, and the positions' cos and sin."""
+        cos, sin = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
+        x = self.embedding(tokens)
+        memories = []
+        for layer in cast(list[Layer], self.layers[:-1]):
+            x, memory = layer.causal(x, cos, sin)
+            memories.append(memory)
+        return x, memories, (cos, sin)
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         new = tokens.shape[-1]
         total = new + (past[0].keys.shape[-2] if past else 0)
-        positions = context.lengths[:, None] + torch.arange(total - new, total, device=tokens.device)
-        # (B, S, d/2) -> (B, C, H, S, d/2) by broadcasting.
-        cos, sin = (angle[:, None, None] for angle in self._angles(positions))
+        positions = context.lengths[..., None] + torch.arange(total - new, total, device=tokens.device)
+        # (B, C or 1, S, d/2) -> (B, C, H, S, d/2) by broadcasting.
+        cos, sin = (angle[:, :, None] for angle in self._angles(positions))
         own_bias = causal_mask(new, total, tokens.device)
-        shared_bias = context.mask[:, :, None]
         x = self.embedding(tokens)
         cache = []
         for i, layer in enumerate(cast(list[Layer], self.layers)):
@@ -206,7 +238,7 @@ class Llama(Backbone):
             if past:
                 own = past[i].append(own)
             mixed = candidate_attention(
-                queries, context.layers[i], shared_bias, own, own_bias, queries.shape[-1] ** -0.5, nn.Identity()
+                queries, context.layers[i], context.mask, own, own_bias, queries.shape[-1] ** -0.5, nn.Identity()
             )
             x = layer.finish(x, mixed)
             cache.append(own)

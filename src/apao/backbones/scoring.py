@@ -1,6 +1,6 @@
 """Scores of whole codes under a backbone: what training and exact ranking both need.
 
-Shapes: B batch, C candidates a history, T levels, V vocabulary.
+Shapes: B batch, C candidates a history, S tokens fed a candidate, T levels, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ def target_logits(backbone: Backbone, context: Context, targets: Tensor, eos: bo
 
 
 def candidate_logp(backbone: Backbone, context: Context, tokens: Tensor, eos: int | None = None) -> Tensor:
-    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T); with ``eos`` (B, C, T + 1).
-
-    The first level is one distribution a history, scored once for all candidates.
-    """
-    first = backbone.logits(context.start).float().log_softmax(dim=-1)
-    parts = [first.gather(1, tokens[..., 0])[..., None]]
+    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T); with ``eos`` (B, C, T + 1)."""
     predicted = tokens[..., 1:]
     if eos is not None:
         predicted = torch.nn.functional.pad(predicted, (0, 1), value=eos)
     fed = tokens[..., : predicted.shape[-1]]
-    if fed.shape[-1]:
-        hidden, _ = backbone.extend(context, fed)
-        parts.append(token_logp(backbone.logits(hidden), predicted))
-    return torch.cat(parts, dim=-1)
+    after = backbone.extend(context, fed)[0] if fed.shape[-1] else None
+    return join_logp(backbone, backbone.logits(context.start), tokens[..., 0], after, predicted)
+
+
+def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:
+    """Log-probabilities (B, C, 1 + S) of codes scored in two parts.
+
+    The first token (B, C) comes from one distribution a history, ``start`` (B, V), computed once for
+    all candidates; the tokens ``predicted`` (B, C, S) from the states ``after`` (B, C, S, D).
+    """
+    head = start.float().log_softmax(dim=-1).gather(1, first)[..., None]
+    if after is None:
+        return head
+    return torch.cat([head, token_logp(backbone.logits(after), predicted)], dim=-1)

@@ -266,7 +266,7 @@ class Tiger(Backbone):
             start, own = layer.begin(start, start_bias, memory, mask)
             layers.append((own, memory))
         final = self.dropout(self.decoder_norm(start))[:, 0]
-        return Context(start=final, layers=layers, mask=mask, lengths=torch.ones_like(lengths))
+        return Context(start=final, layers=layers, mask=mask, lengths=torch.ones_like(lengths)[:, None])
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:

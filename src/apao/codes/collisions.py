@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from apao.codes.itemcodes import IntArray
-from apao.codes.rqkmeans import FloatMatrix, Matrix, reconstruction
+from apao.codes.rqkmeans import FloatMatrix, Matrix, residuals
 
 
 def with_extra_level(codes: IntArray) -> IntArray:
@@ -51,8 +51,7 @@ def reassigned(
         The new codes (I, T), and the codebooks with the zero rows that new codes need.
     """
     codes, last = codes.copy(), codebooks[-1]
-    # What the last level has to express.
-    wanted = np.asarray(embeddings, dtype=np.float64) - reconstruction(codes[:, :-1], codebooks[:-1])
+    wanted = residuals(embeddings, codes, codebooks[:-1])  # what the last level has to express
     distance = np.square(wanted - last[codes[:, -1]]).sum(axis=1)
     shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.lexsort((distance, shared))  # stable: ties stay in the order of item ids

@@ -162,4 +162,6 @@ class ItemCodes:
         except FileNotFoundError as error:
             raise missing(path) from error
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: not a table of item codes ({error}); delete it and run its stage again") from error
+            raise UserError(
+                f"{path}: not a table of item codes ({error}); delete it and run its stage again"
+            ) from error

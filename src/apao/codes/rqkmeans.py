@@ -82,7 +82,7 @@ def _numbered(rows: FloatMatrix, most: int) -> IntArray | None:
     """Number of each row, equal rows alike, in order of appearance; None for more than ``most``."""
     seen: dict[bytes, int] = {}
     numbers = np.empty(len(rows), dtype=np.int64)
-    for i, row in enumerate(rows):
+    for i, row in enumerate(rows + 0.0):  # 0.0 and -0.0 are equal but differ in their bytes
         numbers[i] = seen.setdefault(row.tobytes(), len(seen))
         if len(seen) > most:
             return None
@@ -96,12 +96,12 @@ def _centroids(rows: FloatMatrix, labels: IntArray) -> FloatMatrix:
     return np.stack([group[0] if (group == group[0]).all() else group.mean(axis=0) for group in groups])
 
 
-def reconstruction(codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
-    """Sum of the codebook rows that ``codes`` (I, at least T) name: (I, D), T the number of codebooks."""
-    total = np.zeros((len(codes), codebooks[0].shape[1]))
+def residuals(embeddings: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
+    """What the first levels, those of ``codebooks``, leave of ``embeddings``: (I, D)."""
+    left = np.array(embeddings, dtype=np.float64)
     for level, codebook in enumerate(codebooks):
-        total += codebook[codes[:, level]]
-    return total
+        left -= codebook[codes[:, level]]
+    return left
 
 
 def relative_errors(embeddings: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> list[float]:
@@ -109,13 +109,11 @@ def relative_errors(embeddings: Matrix, codes: IntArray, codebooks: Sequence[Flo
 
     Embeddings that are all equal have no spread to explain; their error is 0.
     """
-    residual = np.array(embeddings, dtype=np.float64)
-    spread = _mean_square(residual - residual.mean(axis=0))
-    errors = []
-    for level, codebook in enumerate(codebooks):
-        residual -= codebook[codes[:, level]]
-        errors.append(_mean_square(residual) / spread if spread > 0 else 0.0)
-    return errors
+    spread = _mean_square(embeddings - embeddings.mean(axis=0, dtype=np.float64))
+    if spread == 0:
+        return [0.0] * len(codebooks)
+    depths = range(1, len(codebooks) + 1)
+    return [_mean_square(residuals(embeddings, codes, codebooks[:depth])) / spread for depth in depths]
 
 
 def _mean_square(rows: FloatMatrix) -> float:

@@ -85,7 +85,7 @@ class Trie:
     def legal(self, states: Tensor) -> Tensor:
         """Which tokens may follow: bool (*states.shape, V). Complete codes and the state -1 have none."""
         # -1 becomes the last state, which is a complete code.
-        flat = states.reshape(-1) % self.states
+        flat = torch.where(states < 0, self.states - 1, states).reshape(-1)
         first, count = self.indptr[flat], self.indptr[flat + 1] - self.indptr[flat]
         row = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), count)
         within = torch.arange(len(row), device=flat.device) - (count.cumsum(0) - count)[row]

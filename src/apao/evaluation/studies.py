@@ -124,7 +124,7 @@ def _time_catalogue(params: RunParams, codes: ItemCodes, users: int, device: tor
     backbone = params.backbone.build(len(codes.vocabulary)).to(device).eval()
     trie = Trie.of(codes, device)
     tokens = torch.as_tensor(codes.distinct_tokens, device=device)
-    chosen = torch.randint(len(tokens), (users, params.training.max_history), device=device)
+    chosen = torch.randint(len(tokens), (users, params.backbone.max_history), device=device)
     eos, beam = params.decodes_eos, min(params.decoding.beam, len(tokens))
     with torch.no_grad():
 

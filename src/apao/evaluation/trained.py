@@ -54,7 +54,7 @@ class TrainedRun:
         self.codes = ItemCodes.read(verified(paths.codes))
         self.trie = Trie.of(self.codes, device)
         self.histories = Histories.load(paths.interactions)
-        self.examples = Examples(self.histories, self.codes, params.training.max_history, device)
+        self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
         self.backbone = self._backbone(verified(model_file(run)))
         beam, most = params.decoding.beam, len(self.codes.distinct)
         if beam > most:
@@ -82,7 +82,7 @@ class TrainedRun:
         beam = beam or self.params.decoding.beam
         positions = self.histories.evaluation_targets(split)
         chosen = np.arange(self.users) if users is None else users
-        chosen = chosen[np.argsort(np.minimum(positions[chosen], self.params.training.max_history), kind="stable")]
+        chosen = chosen[np.argsort(np.minimum(positions[chosen], self.params.backbone.max_history), kind="stable")]
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]

@@ -14,12 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from apao.codes.itemcodes import EOS
 from apao.registry import Model, Registry
 
 Need = Literal["negatives"]
@@ -35,7 +36,6 @@ class Scores:
         logits: (B, T, V) at the steps that predict the target's codes.
         targets: (B, T) token ids of the target's code.
         eos_logits: (B, V) at the step after the code; None unless the objective trains eos.
-        eos: token id of eos.
         negatives: (B, N, T) token ids of the sampled codes, where declared as needed.
         negative_logp: (B, N, T) their token log-probabilities, where declared.
         prefix_counts: number of distinct legal prefixes of length 1 .. T in the catalogue.
@@ -45,9 +45,22 @@ class Scores:
     targets: Tensor
     prefix_counts: tuple[int, ...]
     eos_logits: Tensor | None = None
-    eos: int = 1
     negatives: Tensor | None = None
     negative_logp: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        targets: Tensor,
+        prefix_counts: tuple[int, ...],
+        negatives: Tensor | None,
+        negative_logp: Tensor | None,
+    ) -> Self:
+        """From logits (B, T, V), or (B, T + 1, V) where the step after the code is scored too."""
+        levels = targets.shape[1]
+        closing = logits[:, levels] if logits.shape[1] > levels else None
+        return cls(logits[:, :levels], targets, prefix_counts, closing, negatives, negative_logp)
 
     @cached_property
     def target_logp(self) -> Tensor:
@@ -59,7 +72,7 @@ class Scores:
         """(B,) log-probability of eos after the code; 0 where eos is not trained."""
         if self.eos_logits is None:
             return self.target_logp.new_zeros(len(self.targets))
-        return self.eos_logits.log_softmax(-1)[:, self.eos]
+        return token_logp(self.eos_logits, torch.full_like(self.targets[:, 0], EOS))
 
     @property
     def prefix_logp(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ def build(study: Figure1, results: Results) -> style.Drawing:
     figure = style.blank(style.WIDTH, 2.7)
     left, right = np.asarray(figure.subfigures(1, 2))
     timing, machine = _draw_times(left.subplots(), study, results)
-    kept, beam = _draw_kept(right.subplots(), study, results)
+    kept, beam, top = _draw_kept(right.subplots(), study, results)
     half = style.WIDTH / 2
     above_left = style.legend(left, half, list(METHODS), study.backbones, first=FIRST_METHOD)
     above_right = style.legend(right, half, study.objectives, study.backbones)
@@ -34,8 +35,8 @@ def build(study: Figure1, results: Results) -> style.Drawing:
     caption = (
         f"(b) Time of decoding the top items of one user by beam search (beam {beam}) and by full sorting, which "
         f"scores every item, against the number of items; untrained models of the sizes of {study.dataset}'s recipe "
-        f"and synthetic codes, measured on {machine}. (c) Share of the 20 items that full sorting ranks highest whose "
-        "prefix is still in the beam after each step, mean over test users. "
+        f"and synthetic codes, measured on {machine}. (c) Share of the {top} items that full sorting ranks "
+        "highest whose prefix is still in the beam after each step, mean over test users. "
         f"{origin(results.scale, [results.normalised(run) for run in study.runs()])} "
         + seeds_sentence(study.seeds, "error bars are")
     )
@@ -67,7 +68,7 @@ def _draw_times(axes: Axes, study: Figure1, results: Results) -> tuple[list[tupl
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(rows) < 3 else (1,)))
     axes.yaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
     machine = " and ".join(machines)
-    axes.set_title(f"(b) Decoding time on {machine}")
+    axes.set_title(fill(f"(b) Decoding time on {machine}", 44))
     return rows, machine
 
 
@@ -77,24 +78,23 @@ def _decades(rows: list[tuple[object, ...]]) -> float:
     return math.log10(max(values) / min(values))
 
 
-def _draw_kept(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], int]:
+def _draw_kept(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], int, int]:
     rows: list[tuple[object, ...]] = []
-    beam = 0
     for b, backbone in enumerate(study.backbones):
         for s, objective in enumerate(study.objectives):
             runs = results.experiment(study.dataset, backbone, objective, study.seeds)
             kept = results.levels(runs, "pruning.json", "kept")
-            path = runs[0].folder / "pruning.json"
-            beam = int(number(path, results.json(path), "beam"))
             steps = list(range(1, len(kept) + 1))
             style.draw_line(axes, steps, kept, s, len(study.objectives), b, scale=100)
             rows += [
                 ("c", backbone, objective, step, one.mean, one.sd, _seeds(study), "share kept")
                 for step, one in zip(steps, kept, strict=True)
             ]
-    axes.set(xlabel="Beam step", ylabel="True top 20 still in the beam (%)", xticks=steps)
-    axes.set_title(f"(c) {study.dataset}: true top 20 kept, beam {beam}")
-    return rows, beam
+    path = runs[0].folder / "pruning.json"
+    beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
+    axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)", xticks=steps)
+    axes.set_title(f"(c) {study.dataset}: true top {top} kept, beam {beam}")
+    return rows, beam, top
 
 
 def _seeds(study: Figure1) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import pandas as pd
 
 from apao.errors import UserError
@@ -45,7 +47,7 @@ def build(study: Figure4, results: Results) -> style.Drawing:
         axes[-1, j].set_xlabel("Beam size")
         axes[-1, j].set_ylim(bottom=0)
     axes[0, 0].set_ylabel(QUANTITIES["ndcg@5"])
-    measured_on = f"\n({next(iter(machines))})" if len(machines) == 1 else ""
+    measured_on = "\n" + fill(f"({next(iter(machines))})", 24) if len(machines) == 1 else ""
     axes[1, 0].set_ylabel(QUANTITIES["seconds_per_1000_users"] + measured_on)
     figure.align_ylabels()
     style.make_room(figure, style.legend(figure, width, study.objectives, study.backbones))

@@ -53,6 +53,7 @@ def fixed(value: float, digits: int = 4, signed: bool = False) -> str:
     """A number with ``digits`` decimals and thousands separated; the absent mark for NaN."""
     if math.isnan(value):
         return ABSENT
+    value = round(value, digits) + 0.0  # no minus before a zero
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     return text.replace("-", MINUS)
 

@@ -160,4 +160,4 @@ def _write_figure(stage: Stage, name: str, study: Study, results: Results) -> No
 
 def rst_text(text: str) -> str:
     """Escape for a paragraph of reStructuredText, which snakemake also reads as a Jinja template."""
-    return re.sub(r"([\\*_`|{}])", r"\\\1", text)
+    return re.sub(r"([\\*_`|{}%#])", r"\\\1", text)

@@ -45,7 +45,7 @@ def headline(params: Params) -> str:
     console = Console(file=buffer, width=100, color_system=None)
     for table in tables:
         console.print(table)
-    return buffer.getvalue()
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
 def _dataset_table(study: Table1, dataset: str, values: pd.Series[float], seeds: str) -> Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from apao.codes.itemcodes import PAD, IntArray, ItemCodes
 from apao.data.histories import Histories
+
+AnyBatch = TypeVar("AnyBatch")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class Batch:
         return len(self.targets)
 
 
+@dataclass(frozen=True)
+class EffectiveBatch(Generic[AnyBatch]):
+    """The examples of one optimizer step, computed in parts."""
+
+    examples: int
+    parts: Iterator[AnyBatch]
+
+
 class Examples:
     """The interactions and codes of a dataset on a device, and batches gathered from them."""
 
@@ -41,8 +52,21 @@ class Examples:
         padding = np.full((1, codes.levels), PAD)
         self._tokens = torch.as_tensor(np.concatenate([codes.tokens, padding]), device=device)
         self._codes = torch.as_tensor(codes.distinct_tokens, device=device)
-        self._items = torch.as_tensor(histories.items, device=device)
+        self._items = torch.as_tensor(histories.items.copy(), device=device)
         self._offsets = histories.offsets
+
+    def tokens_of(self, interactions: Tensor) -> Tensor:
+        """Code tokens (..., T) of the items at these places of ``histories.items``; -1 gives padding."""
+        item = self._items[interactions.clamp(min=0)]
+        return self._tokens[torch.where(interactions >= 0, item, -1)]
+
+    def codes_of(self, indices: Tensor) -> Tensor:
+        """Tokens (..., T) of distinct codes by index."""
+        return self._codes[indices.to(self.device)]
+
+    def sample_negatives(self, examples: int, count: int, generator: torch.Generator) -> Tensor:
+        """(examples, count) indices of distinct codes, uniform with replacement."""
+        return torch.randint(len(self._codes), (examples, count), generator=generator)
 
     def batch(self, users: IntArray, positions: IntArray, negatives: Tensor | None = None) -> Batch:
         """The examples "predict the item at ``positions`` of ``users`` from the items before it".
@@ -50,16 +74,14 @@ class Examples:
         ``negatives`` (B, N) are indices of distinct codes.
         """
         lengths = np.minimum(positions, self.max_history)
-        last = torch.as_tensor(self._offsets[users] + positions, device=self.device)
+        target = torch.as_tensor(self._offsets[users] + positions, device=self.device)
         length = torch.as_tensor(lengths, device=self.device)
         column = torch.arange(int(lengths.max()), device=self.device)
-        within = column < length[:, None]
-        item = self._items[torch.where(within, (last - length)[:, None] + column, 0)]
-        history = self._tokens[torch.where(within, item, -1)].flatten(1)
+        places = torch.where(column < length[:, None], (target - length)[:, None] + column, -1)
         return Batch(
-            history=history,
-            targets=self._tokens[self._items[last]],
-            negatives=None if negatives is None else self._codes[negatives.to(self.device)],
+            history=self.tokens_of(places).flatten(1),
+            targets=self.tokens_of(target),
+            negatives=None if negatives is None else self.codes_of(negatives),
         )
 
     def micro_batches(
@@ -70,7 +92,7 @@ class Examples:
         order = np.argsort(lengths, kind="stable")
         candidate_tokens = self.levels * (1 + (0 if negatives is None else negatives.shape[1]))
         end = len(order)
-        # From the longest down: the first example of a cut says how long all of it is padded.
+        # From the longest down: the last example of a cut says how long all of it is padded.
         while end > 0:
             row = int(lengths[order[end - 1]]) * self.levels + candidate_tokens
             begin = max(0, end - max(1, budget // row))
@@ -79,12 +101,26 @@ class Examples:
             yield self.batch(users[rows], positions[rows], chosen)
             end = begin
 
-    def sample_negatives(self, examples: int, count: int, generator: torch.Generator) -> Tensor:
-        """(examples, count) indices of distinct codes, uniform with replacement."""
-        return torch.randint(len(self._codes), (examples, count), generator=generator)
 
+class ExampleSampler:
+    """Effective batches of ``batch_size`` examples, each example drawn by itself."""
 
-def epoch_order(examples: int, wanted: int | None, generator: torch.Generator) -> IntArray:
-    """A random order of the examples, or of a fresh random sample of ``wanted`` of them."""
-    order = torch.randperm(examples, generator=generator).numpy()
-    return order[:wanted]
+    def __init__(self, examples: Examples, histories: Histories, negatives: int, budget: int) -> None:
+        self.source, self.negatives, self.budget = examples, negatives, budget
+        self.users, self.positions = histories.training_examples()
+        self.examples = len(self.users)
+
+    def epoch(self, wanted: int, batch_size: int, generator: torch.Generator) -> Iterator[EffectiveBatch[Batch]]:
+        """A random order of the examples, or of a fresh random sample of ``wanted`` of them."""
+        order = torch.randperm(self.examples, generator=generator).numpy()[:wanted]
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            parts = self.parts(self.users[chosen], self.positions[chosen], generator)
+            yield EffectiveBatch(len(chosen), parts)
+
+    def parts(self, users: IntArray, positions: IntArray, generator: torch.Generator) -> Iterator[Batch]:
+        """Micro-batches of given examples, with negatives drawn by ``generator``."""
+        negatives = None
+        if self.negatives:
+            negatives = self.source.sample_negatives(len(users), self.negatives, generator)
+        return self.source.micro_batches(users, positions, negatives, self.budget)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from apao.backbones.base import Backbone
-from apao.backbones.scoring import candidate_logp, target_logits
-from apao.codes.itemcodes import EOS, ItemCodes
+from apao.backbones.scoring import candidate_logp, join_logp, target_logits
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast
@@ -26,8 +26,9 @@ from apao.errors import UserError
 from apao.objectives.base import Objective, Outcome, Scores, State
 from apao.params import RunParams
 from apao.progress import progress
-from apao.training.batches import Batch, Examples, epoch_order
+from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
+from apao.training.packing import PackedBatch, PackedSampler
 
 STEPS_BETWEEN_CHECKS = 50
 RELEASE_BATCH = 128
@@ -57,25 +58,41 @@ class Best:
 def score_batch(backbone: Backbone, objective: Objective, batch: Batch, prefix_counts: tuple[int, ...]) -> Scores:
     """Everything ``objective`` needs to know of ``batch``, from one reading of the histories."""
     context = backbone.encode(batch.history)
-    levels = batch.targets.shape[1]
-    logits = target_logits(backbone, context, batch.targets, objective.eos)
-    return Scores(
-        logits=logits[:, :levels],
+    return Scores.of(
+        logits=target_logits(backbone, context, batch.targets, objective.eos),
         targets=batch.targets,
         prefix_counts=prefix_counts,
-        eos_logits=logits[:, levels] if objective.eos else None,
-        eos=EOS,
         negatives=batch.negatives,
         negative_logp=None if batch.negatives is None else candidate_logp(backbone, context, batch.negatives),
     )
 
 
-def learning_rate(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate: a linear rise over the first share, then half a cosine to 0."""
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        return (step + 1) / rise if warmup else 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+def score_packed(
+    backbone: Backbone, objective: Objective, batch: PackedBatch, prefix_counts: tuple[int, ...]
+) -> Scores:
+    """The same for a packed batch: the targets' own tokens are part of the sequences that are read."""
+    drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
+    hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
+    row, slot = batch.present.nonzero(as_tuple=True)
+    levels = batch.targets.shape[1]
+    step = torch.arange(levels + objective.eos, device=row.device)
+    logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])
+    negatives = logp = None
+    if batch.negatives is not None:
+        negatives = batch.negatives[row, slot]
+        after = None
+        if levels > 1:
+            fed = batch.negatives[..., :-1].flatten(1, 2)
+            after = backbone.extend(context, fed)[0].unflatten(1, (-1, drawn))[row, slot]
+        logp = join_logp(backbone, logits[:, 0], negatives[..., 0], after, negatives[..., 1:])
+    return Scores.of(logits, batch.targets, prefix_counts, negatives, logp)
+
+
+def learning_rate(done: float, warmup: float) -> float:
+    """Factor on the learning rate after that share of the training: a linear rise, then half a cosine to 0."""
+    if done < warmup:
+        return done / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 class Sums:
@@ -83,13 +100,13 @@ class Sums:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._examples = 0
+        self.examples = 0
 
     def add(self, outcome: Outcome, examples: int) -> None:
         """Count one micro-batch."""
         for name, value in {"loss": outcome.loss.detach(), **outcome.terms}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.float() * examples
-        self._examples += examples
+        self.examples += examples
 
     def means(self, where: str) -> Row:
         """Means so far.
@@ -97,7 +114,7 @@ class Sums:
         Raises:
             UserError: naming the run, the step and the term, when one is not finite.
         """
-        means = {name: value.item() / max(1, self._examples) for name, value in self._sums.items()}
+        means = {name: value.item() / max(1, self.examples) for name, value in self._sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise UserError(
@@ -118,10 +135,14 @@ class Training:
             self.objective.check_levels(codes.levels)
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-        self.examples = Examples(histories, codes, self.recipe.max_history, device)
         self.prefix_counts = Trie.of(codes).prefix_counts
-        self.train_users, self.train_positions = histories.training_examples()
-        if not len(self.train_users):
+        examples = Examples(histories, codes, params.backbone.max_history, device)
+        supply = (examples, histories, self.objective.negatives_per_example(), self.recipe.micro_batch_tokens)
+        self.evaluation = ExampleSampler(*supply)
+        self.sampler: ExampleSampler | PackedSampler = (
+            PackedSampler(*supply) if params.backbone.packs else self.evaluation
+        )
+        if not self.sampler.examples:
             raise UserError(f"{run}: no user has a training history of two items; nothing to train on")
         self.valid_positions = histories.evaluation_targets("valid")
 
@@ -141,12 +162,7 @@ class Training:
     @property
     def epoch_examples(self) -> int:
         """Examples trained on in one epoch."""
-        return min(len(self.train_users), self.recipe.examples_per_epoch or len(self.train_users))
-
-    @property
-    def epoch_steps(self) -> int:
-        """Optimizer steps of one epoch."""
-        return math.ceil(self.epoch_examples / self.recipe.batch_size)
+        return min(self.sampler.examples, self.recipe.examples_per_epoch or self.sampler.examples)
 
     def fit(self, checkpoint: Path, fingerprint: str, on_epoch: Callable[[Row], None] = lambda row: None) -> Trained:
         """Train until the epochs or the patience run out; call ``on_epoch`` with every row of the history."""
@@ -158,7 +174,7 @@ class Training:
         for row in history:
             on_epoch(row)
         first = len(history)
-        with progress(self.run, self.recipe.epochs * self.epoch_steps, first * self.epoch_steps) as advance:
+        with progress(self.run, self.recipe.epochs * self.epoch_examples, first * self.epoch_examples) as advance:
             for epoch in range(first, self.recipe.epochs):
                 if epoch - best.epoch >= self.recipe.patience and history:
                     break
@@ -176,52 +192,50 @@ class Training:
     def _train_epoch(self, epoch: int, advance: Callable[..., None]) -> Row:
         started = time.perf_counter()
         self.backbone.train()
-        order = epoch_order(len(self.train_users), self.recipe.examples_per_epoch, self.generator)
-        steps = self.recipe.epochs * self.epoch_steps
+        wanted = self.epoch_examples
         sums = Sums()
-        for i, begin in enumerate(range(0, len(order), self.recipe.batch_size)):
-            step = epoch * self.epoch_steps + i
-            rate = self.recipe.lr * learning_rate(step, steps, self.recipe.warmup)
+        rate = 0.0
+        batches: Iterable[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]] = self.sampler.epoch(
+            wanted, self.recipe.batch_size, self.generator
+        )
+        for step, batch in enumerate(batches, start=1):
+            done = (epoch + sums.examples / wanted) / self.recipe.epochs
+            rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self._step(order[begin : begin + self.recipe.batch_size], sums)
+            self._step(batch, sums)
             shown = ""
-            if (i + 1) % STEPS_BETWEEN_CHECKS == 0 or begin + self.recipe.batch_size >= len(order):
-                means = sums.means(f"{self.run}, epoch {epoch + 1}, step {step + 1}")
-                shown = f"epoch {epoch + 1} " + " ".join(
-                    f"{name} {means[name]:.4f}" for name in ("loss", "ce", "prefix") if name in means
-                )
-            advance(1, shown)
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                means = sums.means(f"{self.run}, epoch {epoch + 1}, step {step}")
+                shown = " ".join(f"{name} {means[name]:.4f}" for name in ("loss", "ce", "prefix") if name in means)
+            advance(batch.examples, shown)
+        means = sums.means(f"{self.run}, epoch {epoch + 1}, step {step}")
         return {
             "epoch": epoch + 1,
-            "step": (epoch + 1) * self.epoch_steps,
+            "steps": step,
             "seconds": round(time.perf_counter() - started, 3),
-            "examples": len(order),
+            "examples": sums.examples,
             "lr": rate,
             **{f"train_{name}": value for name, value in means.items()},
         }
 
-    def _step(self, chosen: np.ndarray, sums: Sums) -> None:
-        """One optimizer step on the mean loss of the examples ``chosen``."""
-        users, positions = self.train_users[chosen], self.train_positions[chosen]
+    def _step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
+        """One optimizer step on the mean loss of the batch's examples."""
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in self._micro_batches(users, positions, self.generator):
-            outcome = self._outcome(batch)
-            (outcome.loss * (len(batch) / len(chosen))).backward()
+        for part in batch.parts:
+            outcome = self._outcome(part)
+            (outcome.loss * (len(part) / batch.examples)).backward()
             self.state = outcome.state
-            sums.add(outcome, len(batch))
+            sums.add(outcome, len(part))
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
 
-    def _micro_batches(self, users: np.ndarray, positions: np.ndarray, generator: torch.Generator) -> Iterable[Batch]:
-        negatives = None
-        if "negatives" in self.objective.needs:
-            negatives = self.examples.sample_negatives(len(users), self.objective.negatives_per_example(), generator)
-        return self.examples.micro_batches(users, positions, negatives, self.recipe.micro_batch_tokens)
-
-    def _outcome(self, batch: Batch) -> Outcome:
+    def _outcome(self, batch: Batch | PackedBatch) -> Outcome:
         with autocast(self.recipe.precision, self.device):
-            scores = score_batch(self.backbone, self.objective, batch, self.prefix_counts)
+            if isinstance(batch, PackedBatch):
+                scores = score_packed(self.backbone, self.objective, batch, self.prefix_counts)
+            else:
+                scores = score_batch(self.backbone, self.objective, batch, self.prefix_counts)
         return self.objective(scores, self.state)
 
     @torch.no_grad()
@@ -233,7 +247,7 @@ class Training:
             last = (len(users) - 1) // RELEASE_BATCH * RELEASE_BATCH
             users, positions = users[last:], positions[last:]
         sums = Sums()
-        for batch in self._micro_batches(users, positions, torch.Generator().manual_seed(self.params.seed)):
+        for batch in self.evaluation.parts(users, positions, torch.Generator().manual_seed(self.params.seed)):
             sums.add(self._outcome(batch), len(batch))
         return sums.means(f"{self.run}, validation after epoch {epoch + 1}")
 

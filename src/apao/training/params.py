@@ -27,8 +27,6 @@ class TrainingParams(Model):
     """Padded history and candidate tokens computed at once; bounds memory, not the result's meaning."""
     examples_per_epoch: PositiveInt | None = None
     """Train on a fresh random sample of so many examples an epoch; null: on all."""
-    max_history: PositiveInt = 20
-    """Items a history is cut to, the latest kept."""
     selection: Literal["mean", "release"] = "mean"
     """Best epoch by the mean validation loss; ``release``: as the authors' trainer does for APAO, by
     the last validation batch alone."""

@@ -44,7 +44,7 @@ def train(run: Run, params: RunParams, device: torch.device) -> None:
             save_file(weights, path, metadata={"format": "pt"})
         stage.output_json("config.json", params.backbone.transformers_config(len(codes.vocabulary)))
         with stage.output("history.csv") as path:
-            pd.DataFrame(trained.history).astype({"epoch": int, "step": int, "examples": int, "best": bool}).to_csv(
+            pd.DataFrame(trained.history).astype({"epoch": int, "steps": int, "examples": int, "best": bool}).to_csv(
                 path, index=False
             )
     checkpoint.unlink(missing_ok=True)
@@ -79,10 +79,10 @@ class _EventFiles:
         """Add one epoch."""
         if self._writer is not None:
             for name, value in row.items():
-                if name not in ("epoch", "step", "best"):
+                if name not in ("epoch", "best"):
                     kind, _, rest = name.partition("_")
                     tag = f"{kind}/{rest}" if rest else name
-                    self._writer.add_scalar(tag, value, int(row["step"]))
+                    self._writer.add_scalar(tag, value, int(row["epoch"]))
             self._writer.flush()
 
     def __exit__(self, *_: object) -> None:

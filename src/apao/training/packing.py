@@ -1,0 +1,125 @@
+"""Many examples in one sequence, for backbones that read causally.
+
+Shapes: R rows, L tokens, E examples a row, T levels, N negatives, B = present examples of all rows.
+
+In a causal model the state before an item depends only on what came earlier, so one reading of a
+user's sequence predicts every item of it. Positions are relative, so this gives exactly the examples
+of ``Examples.batch`` as long as no history is cut: the first ``max_history`` + 1 items of a user share
+a row, and each later item, whose history is cut, has a row of its own.
+
+What changes is the sampling: whole rows are drawn into a batch, so examples of one user come together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apao.codes.itemcodes import IntArray
+from apao.data.histories import Histories
+from apao.training.batches import EffectiveBatch, Examples
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of tokens and the examples in them.
+
+    Attributes:
+        tokens: (R, L) sequences, padded with 0 on the right.
+        starts: (R, E) index of the token whose state predicts the example's first code.
+        present: (R, E) which examples are there; the others are padding.
+        targets: (B, T) codes of the present examples, row by row.
+        negatives: (R, E, N, T) codes, or None.
+    """
+
+    tokens: Tensor
+    starts: Tensor
+    present: Tensor
+    targets: Tensor
+    negatives: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sequences to read, as spans of a user's items, and how many of the last items are targets."""
+
+    first: IntArray
+    length: IntArray
+    examples: IntArray
+
+    def __getitem__(self, chosen: IntArray) -> Rows:
+        return Rows(self.first[chosen], self.length[chosen], self.examples[chosen])
+
+
+def plan_rows(histories: Histories, max_history: int) -> Rows:
+    """The rows that hold every training example once; ``first`` indexes ``histories.items``."""
+    ends = histories.train_end(np.arange(histories.users))
+    shared = np.minimum(ends, max_history + 1)
+    users, positions = histories.training_examples()
+    cut = positions > max_history
+    first = np.concatenate([histories.offsets[:-1], histories.offsets[users[cut]] + positions[cut] - max_history])
+    length = np.concatenate([shared, np.full(cut.sum(), max_history + 1)])
+    examples = np.concatenate([shared - 1, np.ones(cut.sum(), dtype=np.int64)])
+    rows = Rows(first, length, examples)
+    return rows[np.flatnonzero(examples)]
+
+
+class PackedSampler:
+    """Effective batches of whole rows with at least ``batch_size`` examples."""
+
+    def __init__(self, examples: Examples, histories: Histories, negatives: int, budget: int) -> None:
+        self.source, self.negatives, self.budget = examples, negatives, budget
+        self.rows = plan_rows(histories, examples.max_history)
+        self.examples = int(self.rows.examples.sum())
+
+    def epoch(self, wanted: int, batch_size: int, generator: torch.Generator) -> Iterator[EffectiveBatch[PackedBatch]]:
+        """Rows in a random order until ``wanted`` examples are reached."""
+        order = torch.randperm(len(self.rows.first), generator=generator).numpy()
+        begin = done = 0
+        while begin < len(order) and done < wanted:
+            counts = self.rows.examples[order[begin:]].cumsum()
+            end = begin + min(int(np.searchsorted(counts, min(batch_size, wanted - done))) + 1, len(counts))
+            chosen = self.rows[order[begin:end]]
+            yield EffectiveBatch(int(chosen.examples.sum()), self._micro_batches(chosen, generator))
+            begin, done = end, done + int(chosen.examples.sum())
+
+    def _micro_batches(self, rows: Rows, generator: torch.Generator) -> Iterator[PackedBatch]:
+        order = np.argsort(rows.length, kind="stable")
+        end = len(order)
+        while end > 0:
+            longest = order[end - 1]
+            levels = self.source.levels
+            size = int(rows.length[longest] + rows.examples[longest] * self.negatives) * levels
+            begin = max(0, end - max(1, self.budget // size))
+            yield self.batch(rows[order[begin:end]], generator)
+            end = begin
+
+    def batch(self, rows: Rows, generator: torch.Generator) -> PackedBatch:
+        """The tokens and examples of some rows."""
+        source, device = self.source, self.source.device
+        first, length, examples = (torch.as_tensor(x, device=device) for x in (rows.first, rows.length, rows.examples))
+        column = torch.arange(int(rows.length.max()), device=device)
+        within = column < length[:, None]
+        tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1))
+        slot = torch.arange(int(rows.examples.max()), device=device)
+        present = slot < examples[:, None]
+        # Examples are the last items of a row; the item before each holds the state that predicts it.
+        item = (length - examples)[:, None] + slot
+        negatives = None
+        if self.negatives:
+            drawn = source.sample_negatives(present.numel(), self.negatives, generator)
+            negatives = source.codes_of(drawn).unflatten(0, present.shape)
+        return PackedBatch(
+            tokens=tokens.flatten(1),
+            starts=torch.where(present, item * source.levels - 1, 0),
+            present=present,
+            targets=source.tokens_of((first[:, None] + item)[present]),
+            negatives=negatives,
+        )

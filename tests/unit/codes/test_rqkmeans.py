@@ -1,0 +1,120 @@
+import hashlib
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.cluster import KMeans
+
+from apao.codes.rqkmeans import relative_errors, residual_kmeans, residuals
+
+
+def test_by_hand():
+    # Level 1: {0, 2} around 1 and {100, 102} around 101; level 2: residuals -1 and 1.
+    # Spread about the mean 51: (51^2 + 49^2 + 49^2 + 51^2) / 4 = 2501.
+    found = residual_kmeans(np.array([[0.0], [2.0], [100.0], [102.0]]), levels=3, clusters=2)
+    level1, level2, level3 = found.codebooks
+    assert level1[found.codes[:, 0]].tolist() == [[1], [1], [101], [101]]
+    assert level2[found.codes[:, 1]].tolist() == [[-1], [1], [-1], [1]]
+    assert level3.tolist() == [[0]]
+    assert found.codes[:, 2].tolist() == [0, 0, 0, 0]
+    assert found.errors == pytest.approx([1 / 2501, 0, 0], abs=1e-15)
+
+
+def test_first_level_is_kmeans_on_the_embeddings():
+    rows = np.random.default_rng(0).normal(size=(500, 8))
+    found = residual_kmeans(rows, levels=2, clusters=20, restarts=2, iterations=50, seed=3)
+    expected = KMeans(20, n_init=2, max_iter=50, random_state=3).fit(rows)
+    assert np.array_equal(found.codes[:, 0], expected.labels_)
+    for cluster in range(20):
+        np.testing.assert_allclose(found.codebooks[0][cluster], rows[expected.labels_ == cluster].mean(axis=0))
+    residual = rows - found.codebooks[0][found.codes[:, 0]]
+    second = KMeans(20, n_init=2, max_iter=50, random_state=3).fit(residual)
+    assert np.array_equal(found.codes[:, 1], second.labels_)
+
+
+@given(
+    st.tuples(st.integers(1, 20), st.integers(1, 3)).flatmap(
+        lambda shape: arrays(np.float32, shape, elements=st.floats(-8, 8, width=16))
+    ),
+    st.integers(1, 4),
+    st.integers(1, 8),
+)
+@settings(max_examples=40, deadline=None)
+def test_properties(rows, levels, clusters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        codes, codebooks, errors = residual_kmeans(rows, levels, clusters)
+    assert codes.shape == (len(rows), levels)
+    residual = rows.astype(np.float64)
+    for level, codebook in enumerate(codebooks):
+        assert set(codes[:, level]) == set(range(len(codebook)))
+        distinct = len(np.unique(residual.round(9) + 0.0, axis=0))
+        assert len(codebook) <= min(clusters, distinct)
+        residual = residual - codebook[codes[:, level]]
+    assert all(after <= before + 1e-12 for before, after in zip([1.0, *errors], errors, strict=False))
+    np.testing.assert_allclose(residuals(rows, codes, codebooks), residual, atol=1e-9)
+    spread = np.square(rows - rows.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
+    if spread > 1e-9:
+        assert errors[-1] == pytest.approx(np.square(residual).sum(axis=1).mean() / spread, abs=1e-9)
+
+
+def test_fewer_items_than_clusters_get_one_each():
+    rows = np.random.default_rng(1).normal(size=(10, 4))
+    codes, codebooks, errors = residual_kmeans(rows, levels=4, clusters=256)
+    assert [len(codebook) for codebook in codebooks] == [10, 1, 1, 1]
+    assert sorted(codes[:, 0]) == list(range(10))
+    assert errors == [0, 0, 0, 0]
+
+
+def test_one_item_and_equal_items():
+    for rows in (np.full((1, 3), 0.1), np.full((7, 3), 0.1)):
+        codes, codebooks, errors = residual_kmeans(rows, levels=2, clusters=4)
+        assert not codes.any()
+        assert errors == [0, 0]
+        assert codebooks[0].tolist() == [[0.1, 0.1, 0.1]]
+
+
+def test_rounding_is_not_clustered():
+    # Ten places, five items each, apart by less than float32 can tell.
+    rng = np.random.default_rng(2)
+    rows = np.repeat(rng.normal(size=(10, 16)), 5, axis=0) + 1e-9 * rng.normal(size=(50, 16))
+    codes, codebooks, _ = residual_kmeans(rows, levels=3, clusters=10)
+    assert [len(codebook) for codebook in codebooks] == [10, 1, 1]
+    assert len(np.unique(codes, axis=0)) == 10
+
+
+def test_relative_errors_by_hand():
+    rows = np.array([[0.0, 0.0], [4.0, 0.0]])  # spread 4
+    codebooks = [np.array([[1.0, 0.0], [4.0, 2.0]]), np.array([[0.0, -2.0], [-1.0, 0.0]])]
+    # Residuals: (-1, 0) and (0, -2), then (0, 0) and (0, 0).
+    assert relative_errors(rows, np.array([[0, 1], [1, 0]]), codebooks) == [2.5 / 4, 0.0]
+
+
+HASHED = """
+import hashlib, numpy as np
+from apao.codes.rqkmeans import residual_kmeans
+rows = np.random.default_rng(0).normal(size=(1500, 16)).astype(np.float32)
+found = residual_kmeans(rows, levels=3, clusters=64)
+print(hashlib.sha256(b"".join(part.tobytes() for part in (found.codes, *found.codebooks))).hexdigest())
+"""
+
+
+def test_the_number_of_threads_changes_nothing():
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", HASHED],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "3")
+    }
+    assert len(hashes) == 1
+    assert len(hashes.pop().strip()) == len(hashlib.sha256().hexdigest())

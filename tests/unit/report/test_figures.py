@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from apao.errors import UserError
+from apao.report import figure1, figure2, figure3, figure4, figure5, style
+from apao.report.results import Estimate, Results
+from apao.report.stage import chosen_study, report
+
+SEEDS = [1, 2, 3]
+WIDE = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"], "seeds": SEEDS}
+MANY = ["ce", "ce+eos=false", "apao-pointwise", "apao-pointwise+weights=eq17", "apao-pairwise"]
+CROWDED = {
+    "figure1": (
+        figure1,
+        {
+            "dataset": "office",
+            "backbones": ["tiger", "llama"],
+            "objectives": MANY,
+            "seeds": SEEDS,
+            "catalogue_sizes": [1000, 3000, 10_000, 30_000, 100_000],
+        },
+    ),
+    "figure2": (
+        figure2,
+        {
+            "dataset": "office",
+            "backbone": "tiger",
+            "modules": {"full": "apao-pairwise", "w/o a $long$ name of a_module {x}": "ce"},
+            "prefixes": {f"w/o prefix {m}": f"apao-pairwise+drop_level={m}" for m in range(4)},
+            "seeds": SEEDS,
+        },
+    ),
+    "figure3": (
+        figure3,
+        {**WIDE, "objectives": MANY[2:], "beta": [0.05, 0.1, 0.2, 0.3, 0.4], "eta": [5e-6, 1e-5, 3e-5, 1e-4, 5e-4]},
+    ),
+    "figure4": (figure4, {**WIDE, "objectives": MANY, "beams": [1, 5, 10, 20, 50, 100]}),
+    "figure5": (figure5, {**WIDE, "objectives": MANY}),
+}
+
+
+def draw(project, name, study):
+    params = project.params(**{name: study})
+    project.fill(name, params)
+    module = CROWDED[name][0]
+    with style.applied():
+        drawing = module.build(chosen_study(name, params), Results(params))
+        drawing.figure.draw_without_rendering()
+    return drawing.figure
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_nothing_is_cut_off_or_covered(project, name):
+    figure = draw(project, name, CROWDED[name][1])
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox.padded(1)
+    ticks = {label: shown for axes in figure.axes for label, shown in tick_labels(axes)}
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and ticks.get(text, text.get_visible())]
+    assert len(texts) > 10
+    for text in texts:
+        box = text.get_window_extent(renderer)
+        assert page.containsx(box.x0), text
+        assert page.containsx(box.x1), text
+        assert page.containsy(box.y0), text
+        assert page.containsy(box.y1), text
+    legends = [legend for part in [figure, *figure.subfigs] for legend in part.legends]
+    for legend in legends:
+        box = legend.get_window_extent(renderer)
+        for axes in figure.axes:
+            assert not box.overlaps(axes.get_tightbbox(renderer)), name
+    for axes in figure.axes:
+        boxes = [label.get_window_extent(renderer) for label, shown in tick_labels(axes) if shown]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2)), axes
+
+
+def tick_labels(axes):
+    """Every label of a tick, and whether it is drawn: matplotlib keeps ticks beyond the limits too."""
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        for tick in axis.get_major_ticks():
+            within = min(limits) <= tick.get_loc() <= max(limits)
+            yield tick.label1, within and tick.label1.get_visible() and bool(tick.label1.get_text())
+            yield tick.label2, False
+
+
+def test_pdf_embeds_truetype_fonts_and_no_date(project):
+    params = project.params(figure5={**WIDE, "objectives": ["ce", "apao-pairwise"]})
+    project.fill("figure5", params)
+    report("figure5", params)
+    content = (project.folder / "figures/figure5.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
+    assert b"/CreationDate" not in content
+
+
+def test_the_users_own_style_does_not_matter(project):
+    params = project.params(figure2=CROWDED["figure2"][1])
+    project.fill("figure2", params)
+    report("figure2", params)
+    plain = (project.folder / "figures/figure2.png").read_bytes()
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "yellow", "savefig.dpi": 50}):
+        report("figure2", params)
+        assert mpl.rcParams["font.size"] == 20
+    assert (project.folder / "figures/figure2.png").read_bytes() == plain
+
+
+def test_figure1_numbers(project):
+    study = {**CROWDED["figure1"][1], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1, 2]}
+    params = project.params(figure1={**study, "catalogue_sizes": [10_000, 1000]})
+    rows = [
+        {"items": n, "beam_seconds_per_user": n / 1e6, "full_sort_seconds_per_user": n / 1e3}
+        for n in (1000, 500, 10_000)
+    ]
+    timing = {"beam": 20, "device": "NVIDIA X", "threads": 2, "users": 4, "rows": rows}
+    project.json("results/office/tiger/decoding_time.json", timing)
+    for seed, last in ((1, 0.5), (2, 0.7)):
+        pruning = {"beam": 20, "top": 20, "users": 9, "kept": [1.0, last]}
+        project.json(f"results/office/tiger/ce/seed{seed}/pruning.json", pruning)
+    report("figure1", params)
+    frame = pd.read_csv("figures/figure1.csv")
+    sorting = frame[frame["series"] == "full sorting"]
+    assert sorting[["x", "value"]].to_numpy().tolist() == [[1000, 1.0], [10_000, 10.0]]
+    kept = frame[frame["panel"] == "c"]
+    assert kept["x"].tolist() == [1, 2]
+    assert kept["value"].tolist() == pytest.approx([1.0, 0.6])
+    assert kept["sd"].tolist() == pytest.approx([0.0, 0.02**0.5])
+    caption = (project.folder / "figures/figure1.rst").read_text()
+    for said in ("NVIDIA X, 2 threads", "dataset office", "seeds 1, 2", "Scale tiny", "Means over 2 seeds"):
+        assert said in caption
+    assert caption.count("\n") == 1
+
+
+def test_figure1_without_a_size(project):
+    params = project.params(figure1={**CROWDED["figure1"][1], "catalogue_sizes": [1000]})
+    project.fill("figure1", params)
+    more = project.params(figure1={**CROWDED["figure1"][1], "catalogue_sizes": [1000, 5000]})
+    with pytest.raises(UserError, match=r"office/tiger/decoding_time\.json: has no timing of 5,000 items"):
+        report("figure1", more)
+
+
+def test_figure2_numbers(project):
+    study = {**CROWDED["figure2"][1], "modules": {"full": "apao-pairwise+weights=release"}, "seeds": [1]}
+    params = project.params(figure2=study)
+    # "release" is the weighting anyway, so the label stands for the plain run.
+    project.metrics("office/tiger/apao-pairwise/seed1", {"ndcg@10": 0.031, "recall@10": 0.062})
+    project.fill("figure2", params)
+    report("figure2", params)
+    frame = pd.read_csv("figures/figure2.csv")
+    full = frame[(frame["label"] == "full") & (frame["panel"] == "a")].set_index("metric")["value"]
+    assert full.to_dict() == {"ndcg@10": 0.031, "recall@10": 0.062}
+    assert frame[frame["panel"] == "b"]["label"].nunique() == 4
+
+
+def test_figure3_numbers(project):
+    study = {**WIDE, "datasets": ["ml-100k"], "backbones": ["llama"], "objectives": ["apao-pairwise"], "seeds": [1]}
+    params = project.params(figure3={**study, "beta": [0.2, 0.1], "eta": []})
+    project.metrics("ml-100k/llama/apao-pairwise/seed1", {"ndcg@10": 0.03}, {"ndcg@10": 0.5})
+    project.metrics("ml-100k/llama/apao-pairwise+beta=0.1/seed1", {"ndcg@10": 0.02}, {"ndcg@10": 0.6})
+    report("figure3", params)
+    frame = pd.read_csv("figures/figure3.csv")
+    assert frame[["key", "at", "value", "own_value"]].to_numpy().tolist() == [
+        ["beta", 0.1, 0.02, False],
+        ["beta", 0.2, 0.03, True],
+    ]
+
+
+def test_figure4_numbers(project):
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
+    params = project.params(figure4={**study, "beams": [10, 5]})
+    rows = [{"beam": b, "seconds": b / 10, "ndcg@5": b / 1000, "recall@5": 0.5} for b in (5, 10, 20)]
+    beams = {"users": 250, "device": "cpu", "threads": 1, "beams": rows}
+    project.json("results/office/tiger/ce/seed1/beams.json", beams)
+    report("figure4", params)
+    frame = pd.read_csv("figures/figure4.csv")
+    by = frame.pivot_table(index="beam", columns="quantity", values="value")
+    assert by["ndcg@5"].to_dict() == {5: 0.005, 10: 0.01}
+    assert by["seconds_per_1000_users"].to_dict() == {5: 2.0, 10: 4.0}  # 0.5 and 1 s for 250 users
+    more = project.params(figure4={**study, "beams": [10, 50]})
+    with pytest.raises(UserError, match=r"beams\.json: has no beam size 50"):
+        report("figure4", more)
+
+
+def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "seeds": [1]}
+    params = project.params(figure5={**study, "objectives": ["ce", "apao-pointwise", "apao-pairwise"]})
+    for objective, recall in (("ce", [0.5, 0.2]), ("apao-pointwise", [0.4, 0.25]), ("apao-pairwise", [0.6, 0.2])):
+        project.metrics(f"office/tiger/{objective}/seed1", {}, **{"prefix_recall@20": recall})
+    report("figure5", params)
+    frame = pd.read_csv("figures/figure5.csv")
+    gain = frame[frame["quantity"] == "gain_percent"]
+    assert gain["series"].unique().tolist() == ["apao-pairwise"]
+    assert gain["value"].tolist() == pytest.approx([20.0, -20.0])
+    assert frame[frame["series"] == "ce"]["value"].tolist() == [0.5, 0.2]
+
+
+def test_gain_over_nothing_is_unknown():
+    gains = figure5.gain_over_best([Estimate((0.1,))], [[Estimate((0.0,))], [Estimate((0.0,))]])
+    assert [math.isnan(gain) for gain in gains] == [True]
+
+
+def test_ragged_levels_are_named(project):
+    params = project.params(figure5={**WIDE, "datasets": ["office"], "objectives": ["ce", "apao-pairwise"]})
+    project.fill("figure5", params)
+    project.metrics("office/llama/ce/seed2", {}, **{"prefix_recall@20": [0.5, 0.4]})
+    with pytest.raises(UserError, match=r"office/llama/ce/seed2/metrics\.json: expected a list .*prefix_recall@20"):
+        report("figure5", params)
+    assert not (project.folder / "figures").exists()

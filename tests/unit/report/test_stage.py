@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apao.errors import UserError
+from apao.report import paper
+from apao.report.stage import inputs, missing, report
+from apao.studies import outputs
+
+ONE = {"datasets": ["office"], "backbones": ["tiger"], "seeds": [42]}
+BOTH = {"datasets": ["office"], "backbones": ["tiger", "llama"], "seeds": [1, 2]}
+THREE = ["ce", "apao-pointwise", "apao-pairwise"]
+STUDIES = {
+    "table1": {**BOTH, "objectives": THREE},
+    "table2": {"datasets": ["office", "ml-100k"]},
+    "table3": {**BOTH, "one_stage": THREE[1:], "two_stage": []},
+    "table4": {**ONE, "objectives": THREE},
+    "table5": {**BOTH, "objectives": THREE[1:], "beta": [0.1, 0.2], "eta": [1e-4]},
+    "figure1": {
+        "dataset": "office",
+        "backbones": ["tiger", "llama"],
+        "objectives": ["ce", "apao-pairwise"],
+        "seeds": [1, 2],
+        "catalogue_sizes": [1000, 10000],
+    },
+    "figure2": {
+        "dataset": "office",
+        "backbone": "llama",
+        "modules": {"full": "apao-pairwise", "w/o CE": "apao-pairwise+ce=false"},
+        "prefixes": {"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
+        "seeds": [1, 2],
+    },
+    "figure3": {**ONE, "objectives": THREE[1:], "beta": [0.1, 0.2], "eta": [1e-4, 3e-5]},
+    "figure4": {**BOTH, "objectives": ["ce", "apao-pairwise"], "beams": [5, 20]},
+    "figure5": {**BOTH, "objectives": THREE},
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_outputs_are_complete_recorded_and_the_same_twice(project, study):
+    params = project.params(**{study: STUDIES[study]})
+    project.fill(study, params)
+    assert missing(study, params) == []
+    assert report(study, params) == outputs(study)
+    first = {path: path.read_bytes() for path in outputs(study)}
+    assert all(first.values())
+    record = json.loads((outputs(study)[0].parent / f"{study}.provenance.json").read_text())
+    assert set(record["outputs"]) == {path.name for path in outputs(study)}
+    assert set(record["inputs"]) == {str(path) for path in inputs(study, params)}
+    assert record["params"]["scale"] == "tiny"
+    report(study, params)
+    assert {path: path.read_bytes() for path in outputs(study)} == first
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_reads_nothing_that_it_does_not_list(project, study):
+    # The inputs alone, in a fresh folder, are enough; without any one of them nothing is drawn.
+    params = project.params(**{study: STUDIES[study]})
+    project.fill(study, params)
+    files = inputs(study, params)
+    assert sorted(p for top in ("results", "data") for p in Path(top).rglob("*") if p.is_file()) == sorted(files)
+    files[-1].unlink()
+    with pytest.raises(UserError, match=re.escape(str(files[-1]))):
+        report(study, params)
+    assert not any(path.exists() for path in outputs(study))
+
+
+def test_missing_runs_are_named_with_the_way_to_make_them(project):
+    params = project.params(table1=STUDIES["table1"])
+    project.fill("table1", params)
+    shutil.rmtree("results/office/llama/apao-pairwise/seed2")
+    Path("results/office/tiger/ce/seed1/ranks.parquet").unlink()
+    with pytest.raises(UserError) as caught:
+        report("table1", params)
+    message = str(caught.value)
+    assert message.startswith("table1: 3 of the 25 files")
+    for path in (
+        "results/office/llama/apao-pairwise/seed2/metrics.json",
+        "results/office/llama/apao-pairwise/seed2/ranks.parquet",
+        "results/office/tiger/ce/seed1/ranks.parquet",
+        "snakemake -c2 --config scale=tiny results/tables/table1.csv",
+    ):
+        assert path in message
+
+
+def test_many_missing_files_are_counted(project):
+    params = project.params(table1=STUDIES["table1"])
+    with pytest.raises(UserError, match=r"25 of the 25 files.*and 13 more"):
+        report("table1", params)
+
+
+def test_a_study_that_the_scale_lacks(project):
+    params = project.params(table2=STUDIES["table2"])
+    with pytest.raises(UserError, match=r"studies\.tiny has no table or figure 'table3'; did you mean 'table2'"):
+        report("table3", params)
+
+
+def test_sweep_points_equal_to_the_objective_are_its_plain_run(project):
+    params = project.params(figure3=STUDIES["figure3"])
+    names = {path.parent.parent.name for path in inputs("figure3", params)}
+    assert "apao-pairwise" in names
+    assert names.isdisjoint({"apao-pairwise+beta=0.2", "apao-pairwise+eta=0.0001"})
+    assert {"apao-pairwise+beta=0.1", "apao-pairwise+eta=3e-5", "apao-pointwise+beta=0.2"} <= names
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["test"].pop("ndcg@20"), r"expected an entry of that name at 'test\.ndcg@20'"),
+        (lambda m: m["test"].update({"ndcg@20": None}), r"expected a finite number at 'test\.ndcg@20'"),
+        (lambda m: m["test"].update({"ndcg@20": float("nan")}), "expected a finite number"),
+        (lambda m: m.update(test=3), "expected an entry"),
+    ],
+)
+def test_metrics_that_lack_something_are_named(project, change, said):
+    params = project.params(table1={**ONE, "objectives": ["ce"]})
+    project.fill("table1", params)
+    path = Path("results/office/tiger/ce/seed42/metrics.json")
+    metrics = json.loads(path.read_text())
+    change(metrics)
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match=f"^{path}: {said}"):
+        report("table1", params)
+    assert not Path("results/tables/table1.csv").exists()
+
+
+def test_a_changed_input_is_not_believed(project):
+    params = project.params(table2={"datasets": ["office"]})
+    project.fill("table2", params)
+    project.json("data/office/preprocess.provenance.json", {"outputs": {"stats.json": "0" * 64}})
+    with pytest.raises(UserError, match="does not match the hash"):
+        report("table2", params)
+
+
+def test_every_number_of_the_paper_is_found_once():
+    # printed() asserts that the keys name one row; a spot check of each table, read off the paper.
+    assert (
+        paper.printed("table1", "value", backbone="tiger", objective="ce", dataset="beauty", metric="ndcg@10") == 0.0318
+    )
+    assert paper.printed("table2", "users", dataset="yelp") == 30431
+    assert (
+        paper.printed("table3", "ndcg@10", stages="2", objective="s-dpo", dataset="beauty", backbone="llama") == 0.0262
+    )
+    assert paper.printed("table4", "epochs", objective="apao-pairwise", dataset="yelp") == 144
+    assert paper.printed("table5", "eta", backbone="tiger", objective="apao-pointwise", dataset="office") == 1e-4
+    assert paper.coverage(["office", "yelp"]) == ""
+    assert "ml-100k or office-raw" in paper.coverage(["ml-100k", "office", "office-raw"])

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from apao.errors import UserError
+from apao.report.stage import report
+
+
+def cells(name):
+    """Rows of the Markdown table, without its head."""
+    with open(f"results/tables/{name}.md", encoding="utf-8") as file:
+        lines = [line.strip().strip("|") for line in file if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
+
+
+def test_table2(project):
+    params = project.params(table2={"datasets": ["office", "ml-100k"]})
+    sizes = {"users": 4905, "items": 2421, "interactions": 53258, "density_percent": 0.44869}
+    project.json("data/office/stats.json", sizes)
+    project.json("data/ml-100k/stats.json", {**sizes, "users": 943})
+    report("table2", params)
+    assert cells("table2") == [
+        ["office", "4,905", "4,905", "+0", "2,421", "2,420", "+1", "53,258", "53,258", "+0", "0.45", "0.45", "+0.00"],
+        ["ml-100k", "943", "–", "–", "2,421", "–", "–", "53,258", "–", "–", "0.45", "–", "–"],
+    ]
+    frame = pd.read_csv("results/tables/table2.csv").set_index(["dataset", "quantity"])
+    assert frame.loc[("office", "items"), "difference"] == 1
+    assert frame.loc[("office", "density_percent"), "value"] == 0.44869
+    assert pd.isna(frame.loc[("ml-100k", "users"), "paper"])
+
+
+def table3(project, two_stage):
+    return project.params(
+        table3={
+            "datasets": ["office"],
+            "backbones": ["tiger", "llama"],
+            "one_stage": ["apao-pairwise"],
+            "two_stage": two_stage,
+            "seeds": [42],
+        }
+    )
+
+
+def test_table3(project):
+    params = table3(project, ["ce"])
+    for backbone, one, two in (("tiger", 0.03, 0.04), ("llama", 0.025, 0.02)):
+        project.metrics(f"office/{backbone}/apao-pairwise/seed42", {"ndcg@10": one})
+        project.metrics(f"office/{backbone}/ce/seed42", {"ndcg@10": two})
+    report("table3", params)
+    # The paper: apao-pairwise 0.0337 with tiger, 0.0269 with llama; ce is not in its Table 3.
+    assert cells("table3") == [
+        ["one", "apao-pairwise", "0.0300", "0.0337", "−0.0037", "**0.0250**", "0.0269", "−0.0019"],
+        ["two", "ce", "**0.0400**", "–", "–", "0.0200", "–", "–"],
+    ]
+    frame = pd.read_csv("results/tables/table3.csv")
+    assert frame["stages"].tolist() == [1, 1, 2, 2]
+    assert frame["difference"].iloc[0] == pytest.approx(-0.0037)
+
+
+def test_table3_without_two_stage_objectives_says_so(project):
+    params = table3(project, [])
+    project.fill("table3", params)
+    report("table3", params)
+    assert "trains no two-stage objective" in (project.folder / "results/tables/table3.md").read_text()
+    assert [row[1] for row in cells("table3")] == ["apao-pairwise"]
+
+
+def test_table4_takes_the_last_best_epoch_and_the_mean_second(project):
+    study = {"datasets": ["office"], "backbones": ["tiger", "llama"], "objectives": ["ce"], "seeds": [1, 2]}
+    params = project.params(table4=study)
+    project.history("office/tiger/ce/seed1", [10.0, 14.0, 12.0], [True, True, False])  # 12 s, best 2
+    project.history("office/tiger/ce/seed2", [10.0, 10.0, 10.0, 10.0], [True, False, False, True])  # 10 s, best 4
+    for seed in (1, 2):
+        project.history(f"office/llama/ce/seed{seed}", [5.0], [True])
+    report("table4", params)
+    assert cells("table4") == [
+        ["office", "tiger", "ce", "11.0 ± 1.4", "15.0", "−4.0", "3.0 ± 1.4", "45.0", "−42.0"],
+        ["", "llama", "ce", "5.0 ± 0.0", "–", "–", "1.0 ± 0.0", "–", "–"],
+    ]
+    frame = pd.read_csv("results/tables/table4.csv").set_index(["backbone", "quantity"])
+    assert frame.loc[("tiger", "seconds_per_epoch"), "difference"] == -4
+    assert frame.loc[("tiger", "epochs"), "sd"] == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("epoch,seconds\n1,2.0\n", "best"),
+        ("epoch,seconds,best\n1,2.0,maybe\n", "true and false"),
+        ("epoch,seconds,best\n1,2.0,false\n", "no epoch is marked"),
+        ("epoch,seconds,best\n1,soon,true\n", "soon"),
+        ("", "not a training history"),
+    ],
+)
+def test_a_broken_history_is_named(project, content, said):
+    params = project.params(table4={"datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]})
+    project.path("results/office/tiger/ce/seed1/history.csv").write_text(content)
+    with pytest.raises(UserError, match=f"office/tiger/ce/seed1/history.csv.*{said}"):
+        report("table4", params)
+    assert not (project.folder / "results/tables/table4.csv").exists()
+
+
+def sweep(project, study):
+    return project.params(
+        **{
+            study: {
+                "datasets": ["office"],
+                "backbones": ["tiger"],
+                "objectives": ["apao-pairwise"],
+                "beta": [0.4, 0.1, 0.2],
+                "eta": [1e-4, 3e-5],
+                "seeds": [42],
+            }
+        }
+    )
+
+
+def test_table5_chooses_on_validation_and_shares_the_plain_run(project):
+    params = sweep(project, "table5")
+    # 0.2 and 1e-4 are the objective's own values: that point is the run without overrides.
+    points = {"": (0.030, 0.9), "+beta=0.4": (0.040, 0.05), "+beta=0.1": (0.020, 0.8), "+eta=3e-5": (0.030, 0.7)}
+    for overrides, (valid, test) in points.items():
+        project.metrics(f"office/tiger/apao-pairwise{overrides}/seed42", {"ndcg@10": test}, {"ndcg@10": valid})
+    report("table5", params)
+    # Equal validation for both eta: the smaller one.
+    assert cells("table5") == [
+        [
+            *("office", "tiger", "apao-pairwise"),
+            *("0.4", "0.2", "0.0400", "0.0500"),
+            *("3e-5", "3e-5", "0.0300", "0.7000"),
+        ]
+    ]
+    frame = pd.read_csv("results/tables/table5.csv").set_index("key")
+    assert frame.loc["beta", ["value", "paper", "valid_ndcg@10", "test_ndcg@10"]].tolist() == [0.4, 0.2, 0.04, 0.05]
+
+
+def test_a_sweep_of_nothing_is_an_error(project):
+    params = project.params(table5={"datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]})
+    with pytest.raises(UserError, match="beta or eta"):
+        report("table5", params)
