@@ -14,7 +14,6 @@ from typing import Annotated
 
 import click
 import typer
-from rich.markup import escape
 
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, Params, load, schema_text
@@ -177,7 +176,7 @@ def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="table1 .. table5, figure1 .. figure5.")],
 ) -> None:
     """Draw one table or figure from finished runs."""
-    from apao.report.report import report as stage
+    from apao.report.stage import report as stage
 
     params = settings.params()
     chosen: dict[str, Study] = params.study.chosen()
@@ -222,7 +221,7 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except UserError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"error: {error}", style="bold red")
         sys.exit(1)
     except click.ClickException as error:
         error.show()

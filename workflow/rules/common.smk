@@ -12,8 +12,9 @@ from pathlib import Path
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, load
+from apao.report.stage import inputs
 from apao.runs import NAME, OBJECTIVE, SEED, Run
-from apao.studies import decoding_time_file, outputs
+from apao.studies import outputs
 
 
 def fail(error):
@@ -112,15 +113,11 @@ def study_of(wildcards):
 
 
 def study_inputs(wildcards):
-    """The files of exactly the runs that a study lists."""
-    if wildcards.study not in STUDIES:
-        fail(
-            f"scale {PARAMS.scale} has no {wildcards.study}; {nearest(wildcards.study, STUDIES)}"
-        )
-    study = STUDIES[wildcards.study]
-    runs = dict.fromkeys(PARAMS.normalised(run) for run in study.runs())
-    files = [run.folder / name for run in runs for name in study.files]
-    return [str(path) for path in [*files, *study.inputs()]]
+    """Exactly the files that a study is made from."""
+    try:
+        return [str(path) for path in inputs(wildcards.study, PARAMS)]
+    except UserError as error:
+        fail(error)
 
 
 def timing_of(wildcards):

@@ -17,7 +17,7 @@ rule preprocess_dataset:
         "data/{dataset}/raw/manifest.json",
     output:
         interactions="data/{dataset}/interactions.parquet",
-        items="data/{dataset}/items.parquet",
+        catalogue="data/{dataset}/items.parquet",
         stats="data/{dataset}/stats.json",
     log:
         "logs/{dataset}/preprocess.log",

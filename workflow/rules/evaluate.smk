@@ -26,7 +26,7 @@ rule evaluate_run:
 rule evaluate_baselines:
     input:
         interactions="data/{dataset}/interactions.parquet",
-        items="data/{dataset}/items.parquet",
+        catalogue="data/{dataset}/items.parquet",
     output:
         "results/{dataset}/baselines/metrics.json",
     log:

@@ -1,21 +1,9 @@
 # Tables and figures, each from exactly the runs that params.yaml lists for it.
 
 
-def study_data(wildcards):
-    """Dataset sizes and baselines that a study reads besides its runs."""
-    names = (
-        STUDIES[wildcards.study].dataset_names() if wildcards.study in STUDIES else ()
-    )
-    files = [f"data/{name}/stats.json" for name in names]
-    if wildcards.study == "table1":
-        files += [f"results/{name}/baselines/metrics.json" for name in names]
-    return files
-
-
 rule draw_table:
     input:
         study_inputs,
-        study_data,
     output:
         csv=report(
             "results/tables/{study}.csv",
@@ -38,7 +26,6 @@ rule draw_table:
 rule draw_figure:
     input:
         study_inputs,
-        study_data,
     output:
         png=report(
             "figures/{study}.png",

