@@ -22,14 +22,11 @@ def target_logits(backbone: Backbone, context: Context, targets: Tensor, eos: bo
     return backbone.logits(hidden)
 
 
-def candidate_logp(backbone: Backbone, context: Context, tokens: Tensor, eos: int | None = None) -> Tensor:
-    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T); with ``eos`` (B, C, T + 1)."""
-    predicted = tokens[..., 1:]
-    if eos is not None:
-        predicted = torch.nn.functional.pad(predicted, (0, 1), value=eos)
-    fed = tokens[..., : predicted.shape[-1]]
+def candidate_logp(backbone: Backbone, context: Context, tokens: Tensor) -> Tensor:
+    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T)."""
+    fed = tokens[..., :-1]
     after = backbone.extend(context, fed)[0] if fed.shape[-1] else None
-    return join_logp(backbone, backbone.logits(context.start), tokens[..., 0], after, predicted)
+    return join_logp(backbone, backbone.logits(context.start), tokens[..., 0], after, tokens[..., 1:])
 
 
 def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:

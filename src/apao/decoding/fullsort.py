@@ -1,6 +1,6 @@
 """Exact ranking: the score of every code of the catalogue, nothing pruned.
 
-Shapes: B users, U distinct codes, T levels.
+Shapes: B users, U distinct codes, T levels, n prefixes of one length, V vocabulary.
 """
 
 from __future__ import annotations
@@ -8,19 +8,44 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context
-from apao.backbones.scoring import candidate_logp
+from apao.backbones.base import Backbone, Context, reorder
 from apao.codes.itemcodes import EOS
+from apao.codes.trie import Trie
+
+CANDIDATES_AT_ONCE = 8192
+"""Users times codes in one piece; bounds memory and keeps the piece in the processor's caches."""
 
 
 @torch.no_grad()
-def full_sort_scores(
-    backbone: Backbone, context: Context, codes: Tensor, eos: bool, codes_at_once: int = 1024
-) -> Tensor:
-    """Mean token log-probability (B, U) of the codes (U, T); comparable with beam search's scores."""
-    batch = len(context.start)
-    scores = []
-    for block in codes.split(codes_at_once):
-        logp = candidate_logp(backbone, context, block.expand(batch, -1, -1), EOS if eos else None)
-        scores.append(logp.mean(dim=-1))
-    return torch.cat(scores, dim=1)
+def full_sort_scores(backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool) -> Tensor:
+    """Mean token log-probability (B, U) of the codes (U, T); comparable with beam search's scores.
+
+    ``codes`` are distinct and sorted, as ``ItemCodes.distinct_tokens`` gives them, so codes with a common
+    prefix lie together and every prefix of a piece is computed once.
+    """
+    states = trie.walk(codes)
+    size = max(1, CANDIDATES_AT_ONCE // len(context.start))
+    pieces = zip(codes.split(size), states.split(size), strict=True)
+    return torch.cat([_score_piece(backbone, context, *piece, eos) for piece in pieces], dim=1)
+
+
+def _score_piece(backbone: Backbone, context: Context, codes: Tensor, states: Tensor, eos: bool) -> Tensor:
+    """The same for some neighbouring codes: level by level over the tree of their prefixes."""
+    batch, levels = len(context.start), codes.shape[1]
+    total = torch.zeros(batch, 1, device=codes.device)
+    hidden, past = context.start[:, None], None
+    above = torch.zeros_like(codes[:, 0])
+    for level in range(levels):
+        _, prefix, counts = states[:, level].unique_consecutive(return_inverse=True, return_counts=True)
+        first = counts.cumsum(0) - counts
+        parent, token = above[first], codes[first, level]
+        logp = backbone.logits(hidden).float().log_softmax(dim=-1)
+        total = total[:, parent] + logp[:, parent, token]
+        if level + 1 < levels or eos:
+            past = reorder(past, parent.expand(batch, -1)) if past else None
+            hidden, past = backbone.extend(context, token.expand(batch, -1)[..., None], past)
+            hidden = hidden[:, :, 0]
+        above = prefix
+    if eos:
+        total = total + backbone.logits(hidden).float().log_softmax(dim=-1)[..., EOS]
+    return total / (levels + eos)

@@ -11,7 +11,7 @@ import torch
 
 from apao.artifacts import Stage
 from apao.devices import device_name
-from apao.evaluation.metrics import code_ranks, items_before, prefixes_kept, rank_metrics
+from apao.evaluation.metrics import code_ranks, items_before, items_per_state, prefixes_kept, rank_metrics
 from apao.evaluation.trained import SPLITS, Split, TrainedRun, model_file
 from apao.params import RunParams
 from apao.progress import console
@@ -39,13 +39,13 @@ def evaluate_split(
     trained: TrainedRun, split: Split, beam: int | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any], float]:
     """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds."""
-    codes, device = trained.codes, trained.device
-    items_per_code = torch.as_tensor(codes.items_per_code, device=device)
+    codes = trained.codes
+    items = items_per_state(codes, trained.trie)
     started = time.perf_counter()
     parts, kept = [], []
     for decoded in trained.decode(split, beam):
         ranks = code_ranks(decoded.beams, decoded.targets)
-        before = items_before(decoded.beams, ranks, trained.trie, items_per_code)
+        before = items_before(decoded.beams, ranks, trained.trie, items)
         kept.append(prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)))
         parts.append({"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()})
     seconds = time.perf_counter() - started

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apao.codes.itemcodes import IntArray
+from apao.codes.itemcodes import IntArray, ItemCodes
 from apao.codes.trie import Trie
 from apao.decoding.beam import Beams
 
@@ -32,14 +32,21 @@ def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
     return torch.where(hit.any(dim=1), hit.int().argmax(dim=1) + 1, 0)
 
 
-def items_before(beams: Beams, ranks: Tensor, trie: Trie, items_per_leaf: Tensor) -> Tensor:
+def items_per_state(codes: ItemCodes, trie: Trie) -> Tensor:
+    """Number of items whose code ends in each state of the trie (states,); 0 for shorter prefixes."""
+    device = trie.tokens.device
+    leaves = trie.walk(torch.as_tensor(codes.distinct_tokens, device=device))[:, -1]
+    counts = torch.zeros(trie.states, dtype=torch.long, device=device)
+    return counts.scatter(0, leaves, torch.as_tensor(codes.items_per_code, device=device))
+
+
+def items_before(beams: Beams, ranks: Tensor, trie: Trie, items: Tensor) -> Tensor:
     """Number of items on the codes ranked ahead of the target (B,); 0 where the rank is 0.
 
-    ``items_per_leaf`` (U,) counts the items of each distinct code, in the trie's leaf order.
+    ``items`` are the counts of ``items_per_state``.
     """
-    first_leaf = trie.states - trie.prefix_counts[-1]
-    leaves = trie.walk(beams.tokens)[..., -1]
-    items = torch.where(beams.scores.isfinite(), items_per_leaf[(leaves - first_leaf).clamp(min=0)], 0)
+    ending = trie.walk(beams.tokens)[..., -1].clamp(min=0)
+    items = torch.where(beams.scores.isfinite(), items[ending], 0)
     ahead = items.cumsum(dim=1) - items
     return torch.where(ranks > 0, ahead.gather(1, (ranks - 1).clamp(min=0)[:, None])[:, 0], 0)
 

@@ -37,7 +37,7 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         kept = torch.zeros(trained.codes.levels, dtype=torch.float64)
         for decoded in trained.decode("test"):
-            scores = full_sort_scores(trained.backbone, decoded.context, codes, params.decodes_eos)
+            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, params.decodes_eos)
             best = scores.topk(min(TOP, len(codes)), dim=1).indices
             prefixes = trained.trie.walk(codes[best])
             kept += torch.stack(
@@ -135,7 +135,7 @@ def _time_catalogue(params: RunParams, codes: ItemCodes, users: int, device: tor
             return beam_search(backbone, read(), trie, beam, eos)
 
         def sort() -> object:
-            return full_sort_scores(backbone, read(), tokens, eos).topk(beam, dim=1)
+            return full_sort_scores(backbone, read(), trie, tokens, eos).topk(beam, dim=1)
 
         return {
             "items": codes.items,
