@@ -52,8 +52,10 @@ settings = Settings()
 
 @app.callback()
 def _settings(
-    params: Annotated[Path, typer.Option("--params", help="Parameter file.")] = PARAMS_FILE,
-    scale: Annotated[str | None, typer.Option("--scale", help="Group of studies, in place of the file's.")] = None,
+    params: Annotated[Path, typer.Option("--params", envvar="APAO_PARAMS", help="Parameter file.")] = PARAMS_FILE,
+    scale: Annotated[
+        str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies, in place of the file's.")
+    ] = None,
 ) -> None:
     settings.file, settings.scale = params, scale
 

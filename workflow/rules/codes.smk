@@ -1,14 +1,6 @@
 # From item texts to item codes.
 
 
-def code_inputs(wildcards):
-    """Own codes are made from embeddings; published ones come with the download."""
-    inputs = ["data/{dataset}/items.parquet", "data/{dataset}/raw/manifest.json"]
-    if PARAMS.embedder_of(wildcards.dataset) is not None:
-        inputs.append("data/{dataset}/embeddings.safetensors")
-    return inputs
-
-
 rule embed_items:
     input:
         "data/{dataset}/items.parquet",
@@ -18,18 +10,20 @@ rule embed_items:
         "logs/{dataset}/embed.log",
     benchmark:
         "logs/{dataset}/embed.benchmark.tsv"
+    conda:
+        "../envs/apao.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        embedder=embedder_of,
+        embedder=STUDY.embedder,
     shell:
-        "{APAO} embed {wildcards.dataset:q} > {log:q} 2>&1"
+        "apao embed {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule code_items:
     input:
-        code_inputs,
+        STUDY.code_inputs,
     output:
         codes="data/{dataset}/codes.parquet",
         codebooks="data/{dataset}/codebooks.safetensors",
@@ -38,7 +32,9 @@ rule code_items:
         "logs/{dataset}/codes.log",
     benchmark:
         "logs/{dataset}/codes.benchmark.tsv"
+    conda:
+        "../envs/apao.yaml"
     params:
-        codes=codes_of,
+        codes=STUDY.codes,
     shell:
-        "{APAO} codes {wildcards.dataset:q} > {log:q} 2>&1"
+        "apao codes {wildcards.dataset:q} > {log:q} 2>&1"

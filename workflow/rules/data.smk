@@ -6,10 +6,12 @@ rule download_dataset:
         "data/{dataset}/raw/manifest.json",
     log:
         "logs/{dataset}/download.log",
+    conda:
+        "../envs/apao.yaml"
     params:
-        source=source_of,
+        source=STUDY.source,
     shell:
-        "{APAO} download {wildcards.dataset:q} {MIRROR_OPTION} > {log:q} 2>&1"
+        "apao download {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule preprocess_dataset:
@@ -21,7 +23,9 @@ rule preprocess_dataset:
         stats="data/{dataset}/stats.json",
     log:
         "logs/{dataset}/preprocess.log",
+    conda:
+        "../envs/apao.yaml"
     params:
-        source=source_of,
+        source=STUDY.source,
     shell:
-        "{APAO} preprocess {wildcards.dataset:q} > {log:q} 2>&1"
+        "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1"

@@ -13,13 +13,15 @@ rule evaluate_run:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.log",
     benchmark:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.benchmark.tsv"
-    threads: training_threads
+    conda:
+        "../envs/apao.yaml"
+    threads: STUDY.threads
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        evaluation=evaluation_of,
+        evaluation=STUDY.evaluation,
     shell:
-        "{APAO} evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        "apao evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
 
 
@@ -31,8 +33,10 @@ rule evaluate_baselines:
         "results/{dataset}/baselines/metrics.json",
     log:
         "logs/{dataset}/baselines.log",
+    conda:
+        "../envs/apao.yaml"
     shell:
-        "{APAO} baselines {wildcards.dataset:q} > {log:q} 2>&1"
+        "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule measure_pruning:
@@ -44,13 +48,15 @@ rule measure_pruning:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.log",
-    threads: training_threads
+    conda:
+        "../envs/apao.yaml"
+    threads: STUDY.threads
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        evaluation=evaluation_of,
+        evaluation=STUDY.evaluation,
     shell:
-        "{APAO} pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        "apao pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
 
 
@@ -63,14 +69,16 @@ rule measure_beams:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/beams.json",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.log",
-    threads: training_threads
+    conda:
+        "../envs/apao.yaml"
+    threads: STUDY.threads
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        evaluation=evaluation_of,
-        beams=lambda wildcards: as_param(STUDIES["figure4"].beams),
+        evaluation=STUDY.evaluation,
+        beams=STUDY.beams,
     shell:
-        "{APAO} beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        "apao beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
 
 
@@ -79,11 +87,13 @@ rule measure_decoding_time:
         "results/{dataset}/{backbone}/decoding_time.json",
     log:
         "logs/{dataset}/{backbone}/decoding_time.log",
+    conda:
+        "../envs/apao.yaml"
     # Alone on the machine: a neighbour would be part of the measurement.
     threads: workflow.cores
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        sizes=timing_of,
+        sizes=STUDY.timing,
     shell:
-        "{APAO} decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"
+        "apao decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"

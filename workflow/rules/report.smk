@@ -3,7 +3,7 @@
 
 rule draw_table:
     input:
-        study_inputs,
+        STUDY.study_inputs,
     output:
         csv=report(
             "results/tables/{study}.csv",
@@ -17,15 +17,17 @@ rule draw_table:
         "logs/report/{study}.log",
     wildcard_constraints:
         study=r"table[1-5]",
+    conda:
+        "../envs/apao.yaml"
     params:
-        study=study_of,
+        study=STUDY.study,
     shell:
-        "{APAO} report {wildcards.study} > {log:q} 2>&1"
+        "apao report {wildcards.study} > {log:q} 2>&1"
 
 
 rule draw_figure:
     input:
-        study_inputs,
+        STUDY.study_inputs,
     output:
         png=report(
             "figures/{study}.png",
@@ -40,7 +42,9 @@ rule draw_figure:
         "logs/report/{study}.log",
     wildcard_constraints:
         study=r"figure[1-5]",
+    conda:
+        "../envs/apao.yaml"
     params:
-        study=study_of,
+        study=STUDY.study,
     shell:
-        "{APAO} report {wildcards.study} > {log:q} 2>&1"
+        "apao report {wildcards.study} > {log:q} 2>&1"

@@ -14,11 +14,13 @@ rule train_run:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/train.log",
     benchmark:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/train.benchmark.tsv"
-    threads: training_threads
+    conda:
+        "../envs/apao.yaml"
+    threads: STUDY.threads
     resources:
-        gpu=GPUS,
+        gpu=STUDY.gpus,
     params:
-        training=training_of,
+        training=STUDY.training,
     shell:
-        "{APAO} train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        "apao train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"

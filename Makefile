@@ -1,0 +1,39 @@
+# The two commands of the README, and what they stand on. Everything happens in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= 2
+
+.PHONY: demo test setup lint report clean
+
+## demo: install, run the whole study at small scale, print where everything is and the headline table
+demo: setup
+	$(BIN)/snakemake --cores $(CORES) all
+	$(BIN)/snakemake --cores 1 --report results/report.html all
+	$(BIN)/apao headline
+
+## test: the whole test suite
+test: setup
+	$(BIN)/pytest
+
+## setup: the virtual environment with the locked dependencies
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apao needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+## lint: style, types and the workflow's own checks
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+clean:
+	rm -rf data results figures logs .snakemake

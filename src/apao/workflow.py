@@ -1,0 +1,158 @@
+"""What the Snakefile asks of params.yaml: which files a rule reads, and which parameters decide its output.
+
+A rule's ``params`` hold exactly the subtree of params.yaml that decides what it makes. Snakemake runs it
+again when they change, so editing one objective touches only that objective's runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from apao.devices import has_gpu
+from apao.errors import UserError, nearest
+from apao.params import PARAMS_FILE, RunParams, load
+from apao.report.stage import inputs
+from apao.runs import Run
+from apao.studies import outputs
+
+CONFIG_KEYS = ("params", "scale", "mirror")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def fail(error: UserError) -> None:
+    """Stop Snakemake with the one line that a user's mistake deserves."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _reported(method: Callable[P, R]) -> Callable[P, R]:
+    """Snakemake shows a traceback for whatever a rule's function raises; a mistake gets one line."""
+
+    @wraps(method)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except UserError as error:
+            fail(error)
+            raise
+
+    return checked
+
+
+def _text(value: Any) -> str:
+    """Parameters in one canonical text, which Snakemake compares with the last run's."""
+    return json.dumps(value, sort_keys=True)
+
+
+class Workflow:
+    """params.yaml as the rules see it. Functions that take wildcards are called by Snakemake."""
+
+    @_reported
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        for key in config:
+            if key not in CONFIG_KEYS:
+                raise UserError(
+                    f"--config {key}=...: unknown key; {nearest(key, CONFIG_KEYS)}. All else is set in params.yaml"
+                )
+        path = Path(config.get("params", PARAMS_FILE))
+        self.params = load(path, config.get("scale"))
+        self.gpus = 1 if has_gpu() else 0
+        # Stages read these. They are no rule's `params`: where the data comes from and which scale is
+        # built do not change what a stage makes.
+        os.environ["APAO_PARAMS"], os.environ["APAO_SCALE"] = str(path), self.params.scale
+        if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
+            os.environ["APAO_MIRROR"] = str(mirror)
+        # The `apao` beside this Python, also where its environment is not activated.
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+    def targets(self) -> list[str]:
+        """Every table and figure of the chosen scale."""
+        return [str(path) for study in self.params.study.chosen() for path in outputs(study)]
+
+    @_reported
+    def source(self, wildcards: Any) -> str:
+        """The dataset's entry, without what only later stages read."""
+        source = self.params.dataset(wildcards.dataset)
+        return _text(source.model_dump(mode="json", exclude={"recipe", "codes"}))
+
+    @_reported
+    def embedder(self, wildcards: Any) -> str:
+        """The encoder behind the dataset's codes."""
+        embedder = self.params.embedder_of(wildcards.dataset)
+        return _text(embedder and embedder.model_dump(mode="json"))
+
+    @_reported
+    def codes(self, wildcards: Any) -> str:
+        """The dataset's entry under ``codes``."""
+        return _text(self.params.codes[self.params.dataset(wildcards.dataset).codes].model_dump(mode="json"))
+
+    @_reported
+    def code_inputs(self, wildcards: Any) -> list[str]:
+        """Own codes are made from embeddings; published ones come with the download."""
+        folder = f"data/{wildcards.dataset}"
+        made = self.params.embedder_of(wildcards.dataset) is not None
+        return [
+            f"{folder}/items.parquet",
+            f"{folder}/embeddings.safetensors" if made else f"{folder}/raw/manifest.json",
+        ]
+
+    @_reported
+    def _run(self, wildcards: Any) -> RunParams:
+        text = f"{wildcards.dataset}/{wildcards.backbone}/{wildcards.objective}/seed{wildcards.seed}"
+        return self.params.resolve(Run.parse(text))
+
+    def training(self, wildcards: Any) -> str:
+        """What a run's training depends on."""
+        return _text(self._run(wildcards).for_training())
+
+    def threads(self, wildcards: Any) -> int:
+        """CPU threads of a run."""
+        return self._run(wildcards).training.threads
+
+    def evaluation(self, wildcards: Any) -> str:
+        """What a run's evaluation depends on beyond its model."""
+        return _text(self._run(wildcards).for_evaluation())
+
+    @_reported
+    def beams(self, wildcards: Any) -> str:
+        """Beam sizes of Figure 4."""
+        return _text(self._study("figure4")["beams"])
+
+    @_reported
+    def timing(self, wildcards: Any) -> str:
+        """What the timing of Figure 1b depends on: model sizes, decoding, catalogue sizes."""
+        study = self._study("figure1")
+        run = Run.of(wildcards.dataset, wildcards.backbone, study["objectives"][0], study["seeds"][0])
+        params = self.params.resolve(run)
+        return _text(
+            {
+                "backbone": params.backbone.model_dump(mode="json"),
+                **params.for_evaluation(),
+                "sizes": study["catalogue_sizes"],
+                "users": study["timed_users"],
+            }
+        )
+
+    @_reported
+    def study(self, wildcards: Any) -> str:
+        """What a table or figure is made of: its own entry and the scale's name."""
+        return _text({"scale": self.params.scale, "study": self._study(wildcards.study)})
+
+    @_reported
+    def study_inputs(self, wildcards: Any) -> list[str]:
+        """Exactly the files that a table or figure is made from."""
+        return [str(path) for path in inputs(wildcards.study, self.params)]
+
+    def _study(self, name: str) -> dict[str, Any]:
+        chosen = self.params.study.chosen()
+        if name not in chosen:
+            raise UserError(f"scale {self.params.scale} has no study {name!r}; {nearest(name, chosen)}")
+        return chosen[name].model_dump(mode="json")
