@@ -13,6 +13,14 @@ class UserError(Exception):
     """
 
 
+class AtKey(ValueError):
+    """A mistake at a key below the one whose validation found it; ``params`` turns it into file, line and key."""
+
+    def __init__(self, message: str, *key: str | int) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """End of a sentence that helps with a misspelt name: the closest known one and the list."""
     names = sorted(known)

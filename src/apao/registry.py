@@ -5,26 +5,37 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from apao.errors import UserError, nearest
+from apao.errors import AtKey, UserError, nearest
 
 
 class Model(BaseModel):
-    """Base of every parameter model: immutable, no unknown keys, errors that suggest a name."""
+    """Base of every parameter model: immutable, finite, no unknown keys, errors that suggest a name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _suggest_names(cls, data: object) -> object:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}")
+    def _names_and_booleans(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if key not in cls.model_fields:
+                raise AtKey(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}", key)
+            # Pydantic would take YAML's `yes` for the number 1.
+            values = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(one, bool) for one in values) and not _holds_bool(cls.model_fields[key].annotation):
+                raise AtKey(f"a number or a name is expected here, found {value!r} (yes, no, on and off mean that)", key)
         return data
+
+
+def _holds_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_holds_bool(part) for part in get_args(annotation))
 
 
 T = TypeVar("T", bound=Model)

@@ -49,6 +49,8 @@ class PrefixObjective(Objective):
     def check_levels(self, levels: int) -> None:
         if self.drop_level is not None and self.drop_level >= levels:
             raise ValueError(f"drop_level {self.drop_level}: codes of {levels} levels have levels 0 to {levels - 1}")
+        if self.drop_level is not None and levels == 1:
+            raise ValueError("drop_level 0: codes of one level have no other prefix to train")
 
     @override
     def initial_state(self, levels: int, device: torch.device) -> State:
@@ -90,12 +92,11 @@ def prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, ca
         case "uniform":
             log_weights = torch.zeros_like(losses)
         case "release":
-            log_weights = share.log() + eta * losses
+            # A batch whose losses are all 0 has nothing to lean towards.
+            log_weights = torch.where(losses.sum() > 0, share.log() + eta * losses, 0.0)
         case "eq17" | "algorithm1":
             assert carried is not None
             log_weights = carried.log() + eta * (losses if form == "eq17" else share)
-    # A batch whose losses are all 0 has nothing to lean towards.
-    log_weights = torch.where(losses.sum() > 0, log_weights, 0.0)
     return log_weights.masked_fill(~kept, -torch.inf).softmax(dim=0)
 
 

@@ -1,0 +1,82 @@
+"""Catalogues, histories and models small enough to be checked by brute force."""
+
+import numpy as np
+import torch
+
+from apao.backbones.base import BACKBONES, Backbone
+from apao.codes.itemcodes import EOS, ItemCodes
+from apao.data.histories import Histories
+from apao.params import RunParams
+
+SIZES = {
+    "tiger": {"d_model": 16, "d_ff": 24, "d_kv": 6, "heads": 3, "encoder_layers": 2, "decoder_layers": 2},
+    "llama": {"hidden": 16, "intermediate": 24, "heads": 2, "layers": 2},
+}
+BOTH = sorted(SIZES)
+
+
+def backbone_of(name: str, vocabulary: int, seed: int = 0, **more: object) -> Backbone:
+    """A small model whose attention, norms and outputs are far from trivial (fresh ones are nearly uniform)."""
+    torch.manual_seed(seed)
+    backbone = BACKBONES[name](type=name, **{**SIZES[name], **more}).build(vocabulary).eval()
+    shaken(backbone, seed)
+    return backbone
+
+
+def shaken(module: torch.nn.Module, seed: int = 0) -> None:
+    """Redraw every weight, norm scales around 1 and matrices so that signals keep their size."""
+    generator = torch.Generator().manual_seed(seed)
+    for value in module.state_dict().values():
+        noise = torch.randn(value.shape, generator=generator)
+        value.copy_(1 + 0.3 * noise if value.dim() == 1 else 1.5 * noise * value.shape[-1] ** -0.5)
+
+
+def random_codes(items: int, levels: int, clusters: int, seed: int = 0) -> ItemCodes:
+    """Codes drawn uniformly, so some are shared when there are few to draw from."""
+    return ItemCodes(np.random.default_rng(seed).integers(0, clusters, (items, levels)))
+
+
+def histories_of(rows: list[list[int]]) -> Histories:
+    """One list of items a user."""
+    return Histories(np.cumsum([0, *map(len, rows)]), np.array([item for row in rows for item in row], dtype=np.int64))
+
+
+def random_histories(lengths: list[int], items: int, seed: int = 0) -> Histories:
+    """Users with so many items, drawn uniformly."""
+    rng = np.random.default_rng(seed)
+    return histories_of([rng.integers(0, items, length).tolist() for length in lengths])
+
+
+def padded(rows: list[list[int]]) -> torch.Tensor:
+    """Token lists as one batch, padded with 0 on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows])
+
+
+def run_params(backbone: str = "llama", objective: dict | None = None, **training: object) -> RunParams:
+    """Parameters of a run with a tiny model, in fp32 on any machine."""
+    decoding = training.pop("decoding", {})
+    sizes = training.pop("sizes", {})
+    return RunParams(
+        dataset="toy",
+        backbone={"type": backbone, **SIZES[backbone], **sizes},
+        objective=objective or {"type": "ce"},
+        training={"epochs": 3, "lr": 5e-3, "batch_size": 8, "precision": "fp32", **training},
+        decoding=decoding,
+        seed=7,
+    )
+
+
+@torch.no_grad()
+def slow_code_logp(backbone: Backbone, history: list[int], code: list[int], eos: bool) -> list[float]:
+    """Token log-probabilities of one code after one history, every step computed from scratch."""
+    wanted = [*code, EOS] if eos else code
+    found = []
+    for step, token in enumerate(wanted):
+        context = backbone.encode(torch.tensor([history]))
+        if step == 0:
+            hidden = context.start[0]
+        else:
+            hidden = backbone.extend(context, torch.tensor([[code[:step]]]))[0][0, 0, -1]
+        found.append(backbone.logits(hidden).double().log_softmax(-1)[token].item())
+    return found

@@ -1,0 +1,118 @@
+"""Both backbones against the ``transformers`` classes whose weights they exchange."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import BOTH, backbone_of, padded, shaken
+
+from apao.backbones.base import BACKBONES
+from apao.backbones.tiger import relative_buckets
+from apao.codes.itemcodes import EOS, ItemCodes
+
+transformers = pytest.importorskip("transformers")
+
+HUGGING_FACE = {"tiger": transformers.T5ForConditionalGeneration, "llama": transformers.LlamaForCausalLM}
+VOCABULARY, LEVELS, CANDIDATES = 23, 4, 5
+# One item; some; and more tokens than the 128 after which T5's distances share a bucket.
+LENGTHS = (4, 12, 28, 168)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Histories of very different lengths in one padded batch, and codes to score after each."""
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(3, VOCABULARY, length).tolist() for length in LENGTHS]
+    return histories, torch.tensor(rng.integers(3, VOCABULARY, (len(LENGTHS), CANDIDATES, LEVELS)))
+
+
+@torch.no_grad()
+def ours(backbone, histories, candidates):
+    """Logits (B, C, T + 1, V) from one reading of the padded histories."""
+    context = backbone.encode(padded(histories))
+    hidden, _ = backbone.extend(context, candidates)
+    start = context.start[:, None, None].expand(-1, candidates.shape[1], -1, -1)
+    return backbone.logits(torch.cat([start, hidden], dim=2))
+
+
+@torch.no_grad()
+def theirs(model, name, histories, candidates):
+    """The same, padded as the release does it and with the history repeated for every candidate."""
+    batch, count, levels = candidates.shape
+    codes = candidates.flatten(0, 1)
+    if name == "tiger":
+        inputs = padded([[*history, EOS] for history in histories]).repeat_interleave(count, 0)
+        decoder_inputs = torch.cat([torch.zeros(len(codes), 1, dtype=torch.long), codes], dim=1)
+        output = model(input_ids=inputs, attention_mask=(inputs != 0).long(), decoder_input_ids=decoder_inputs)
+        return output.logits.unflatten(0, (batch, count))
+    width = max(map(len, histories))
+    left = torch.tensor([[0] * (width - len(history)) + history for history in histories]).repeat_interleave(count, 0)
+    inputs = torch.cat([left, codes], dim=1)
+    output = model(input_ids=inputs, attention_mask=(inputs != 0).long())
+    return output.logits[:, -levels - 1 :].unflatten(0, (batch, count))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_our_weights_in_their_class(name, batch, tmp_path):
+    backbone = backbone_of(name, VOCABULARY, seed=1)
+    save_file(backbone.to_transformers(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = backbone.params.transformers_config(VOCABULARY)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, report = HUGGING_FACE[name].from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    expected = theirs(model.eval(), name, *batch)
+    assert expected.std() > 0.2  # Random enough for an error to show.
+    torch.testing.assert_close(ours(backbone, *batch), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_their_weights_in_our_class(name, batch, tmp_path):
+    sizes = BACKBONES[name](type=name).transformers_config(VOCABULARY)
+    if name == "tiger":
+        sizes |= {"d_model": 20, "d_ff": 30, "d_kv": 8, "num_heads": 3, "num_layers": 3, "num_decoder_layers": 2}
+    else:
+        sizes |= {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3}
+        sizes |= {"num_hidden_layers": 3}
+    model = HUGGING_FACE[name](transformers.AutoConfig.for_model(**sizes)).eval()
+    shaken(model, seed=2)
+    model.save_pretrained(tmp_path)
+
+    params = BACKBONES[name].from_transformers_config(json.loads((tmp_path / "config.json").read_text()))
+    backbone = params.build(VOCABULARY).eval()
+    backbone.load_transformers(load_file(tmp_path / "model.safetensors"))
+    assert sum(p.numel() for p in backbone.parameters()) == model.num_parameters()
+    torch.testing.assert_close(ours(backbone, *batch), theirs(model, name, *batch), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_config_gives_back_the_sizes(name):
+    params = backbone_of(name, VOCABULARY).params
+    assert BACKBONES[name].from_transformers_config(params.transformers_config(VOCABULARY)) == params
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_relative_buckets_are_those_of_t5(bidirectional):
+    t5 = transformers.models.t5.modeling_t5.T5Attention
+    distance = torch.arange(-300, 301)
+    expected = t5._relative_position_bucket(distance, bidirectional, num_buckets=32, max_distance=128)
+    assert torch.equal(relative_buckets(distance, bidirectional), expected)
+
+
+def office_vocabulary():
+    """Tokens of the released Office codes, read where a copy is at hand; else their known number."""
+    mirror = os.environ.get("APAO_MIRROR")
+    if mirror is None:
+        return 1023
+    path = next(Path(mirror).rglob("Office.index.rq-kmeans.json"))
+    return len(ItemCodes.from_strings(json.loads(path.read_text()), path.name).vocabulary)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("tiger", 4.59), ("llama", 3.80)])
+def test_default_sizes_are_the_papers(name, millions):
+    with torch.device("meta"):
+        backbone = BACKBONES[name](type=name).build(office_vocabulary())
+    assert round(sum(p.numel() for p in backbone.parameters()) / 1e6, 2) == millions

@@ -1,0 +1,229 @@
+"""What must hold for the prefix losses whatever the numbers are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from apao.objectives.apao import first_occurrences, prefix_weights
+from apao.objectives.base import OBJECTIVES, Scores
+
+WEIGHTINGS = ("uniform", "release", "eq17", "algorithm1")
+FORMS = ("plain", "release")
+VOCABULARY = 8
+
+
+def scores_of(seed, batch=3, levels=4, negatives=6, size=1.0, clusters=3):
+    """Random scores over a catalogue with few codes, so that prefixes repeat."""
+    rng = np.random.default_rng(seed)
+    tokens = torch.tensor(3 + rng.integers(0, clusters, (batch, 1 + negatives, levels)))
+    return Scores(
+        logits=torch.tensor(rng.normal(0, size, (batch, levels, VOCABULARY)), dtype=torch.float32),
+        targets=tokens[:, 0],
+        prefix_counts=tuple(clusters**m for m in range(1, levels + 1)),
+        eos_logits=torch.tensor(rng.normal(0, size, (batch, VOCABULARY)), dtype=torch.float32),
+        negatives=tokens[:, 1:],
+        negative_logp=torch.tensor(-size * rng.exponential(1, (batch, negatives, levels)), dtype=torch.float32),
+    )
+
+
+def consistent(scores):
+    """Scores in which equal prefixes have equal log-probabilities, as any model gives them.
+
+    The log-probability of a token is a function of the prefix that ends with it.
+    """
+    table = {}
+    tokens = torch.cat([scores.targets[:, None], scores.negatives], dim=1)
+    logp = torch.cat([scores.target_logp[:, None], scores.negative_logp], dim=1)
+    for b, c, t in np.ndindex(*tokens.shape):
+        key = (b, *tokens[b, c, : t + 1].tolist())
+        logp[b, c, t] = table.setdefault(key, logp[b, c, t].item())
+    return replace(scores, negative_logp=logp[:, 1:])
+
+
+def objective_of(kind, **options):
+    return OBJECTIVES[kind](type=kind, **options)
+
+
+def evaluate(objective, scores):
+    return objective(scores, objective.initial_state(scores.targets.shape[1], torch.device("cpu")))
+
+
+@given(seed=st.integers(0, 10**6), form=st.sampled_from(FORMS), data=st.data())
+@settings(max_examples=40)
+def test_order_of_the_negatives_does_not_matter(seed, form, data):
+    scores = consistent(scores_of(seed))
+    order = torch.tensor(data.draw(st.permutations(range(6))))
+    shuffled = replace(
+        scores, negatives=scores.negatives[:, order], negative_logp=scores.negative_logp[:, order].contiguous()
+    )
+    objective = objective_of("apao-pairwise", candidates=form, eta=0.5)
+    one, other = evaluate(objective, scores), evaluate(objective, shuffled)
+    torch.testing.assert_close(one.loss, other.loss)
+    torch.testing.assert_close(one.terms, other.terms)
+
+
+@given(seed=st.integers(0, 10**6), shift=st.floats(-50, 50), kind=st.sampled_from(sorted(OBJECTIVES)))
+@settings(max_examples=40)
+def test_a_constant_added_to_the_logits_does_not_matter(seed, shift, kind):
+    scores = scores_of(seed)
+    moved = replace(scores, logits=scores.logits + shift, eos_logits=scores.eos_logits - shift)
+    objective = objective_of(kind)
+    torch.testing.assert_close(evaluate(objective, scores).loss, evaluate(objective, moved).loss, atol=1e-4, rtol=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), form=st.sampled_from(FORMS))
+@settings(max_examples=30)
+def test_repeated_negatives_count_once_in_the_release_and_twice_in_plain(seed, form):
+    scores = consistent(scores_of(seed))
+    doubled = replace(
+        scores,
+        negatives=scores.negatives.repeat(1, 2, 1),
+        negative_logp=scores.negative_logp.repeat(1, 2, 1),
+    )
+    objective = objective_of("apao-pairwise", candidates=form, divide_by_length=False)
+    one, two = objective.prefix_losses(scores), objective.prefix_losses(doubled)
+    if form == "release":
+        torch.testing.assert_close(one, two)
+    else:
+        margins = scores.negative_logp.cumsum(2) - scores.prefix_logp[:, None]
+        expected = (1 + 2 * margins.exp().sum(1)).log().mean(0)
+        torch.testing.assert_close(two, expected, atol=1e-5, rtol=1e-4)
+
+
+@given(seed=st.integers(0, 10**6), batch=st.integers(1, 4), negatives=st.integers(1, 7), levels=st.integers(1, 5))
+@settings(max_examples=60)
+def test_first_occurrences_against_sets(seed, batch, negatives, levels):
+    scores = scores_of(seed, batch, levels, negatives, clusters=2)
+    found = first_occurrences(scores.targets, scores.negatives)
+    for b in range(batch):
+        for m in range(1, levels + 1):
+            seen = {tuple(scores.targets[b, :m].tolist())}
+            for n in range(negatives):
+                prefix = tuple(scores.negatives[b, n, :m].tolist())
+                assert found[b, n, m - 1].item() == (prefix not in seen)
+                seen.add(prefix)
+
+
+def test_first_occurrences_with_long_codes_and_large_tokens():
+    """26 levels of a vocabulary of 2**20 would overflow any plain positional key."""
+    targets = torch.full((1, 26), 2**20 - 1)
+    negatives = targets.repeat(1, 3, 1).view(1, 3, 26).clone()
+    negatives[0, 1, 25] = 5
+    negatives[0, 2, 0] = 7
+    found = first_occurrences(targets, negatives)
+    assert found[0, 0].sum() == 0
+    assert found[0, 1].tolist() == [False] * 25 + [True]
+    assert found[0, 2].all()
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 6])
+@pytest.mark.parametrize("form", WEIGHTINGS)
+@pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])
+def test_any_depth(kind, form, levels):
+    objective = objective_of(kind, weights=form, eta=0.3)
+    outcome = evaluate(objective, scores_of(0, levels=levels))
+    w = torch.stack([outcome.terms[f"prefix_weight_{m}"] for m in range(1, levels + 1)])
+    assert outcome.loss.isfinite() and w.sum().item() == pytest.approx(1, abs=1e-6)
+    assert (w >= 0).all() and f"prefix_weight_{levels + 1}" not in outcome.terms
+    if levels == 1:
+        expected = outcome.terms["ce"] + objective.beta * outcome.terms["prefix_loss_1"]
+        torch.testing.assert_close(outcome.loss, expected)
+
+
+def test_one_level_and_pointwise_is_a_multiple_of_cross_entropy():
+    outcome = evaluate(objective_of("apao-pointwise", beta=0.5, eos=False), scores_of(1, levels=1))
+    assert outcome.loss.item() == pytest.approx(1.5 * outcome.terms["ce"].item())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("negatives", [1, 4])
+def test_negatives_that_equal_the_positive(form, negatives):
+    """Plain: each is an equal rival, L = log(1 + N). Release: nothing is left to lose against, L = 0."""
+    scores = scores_of(2, batch=1, levels=3, negatives=negatives)
+    scores = replace(
+        scores,
+        negatives=scores.targets[:, None].repeat(1, negatives, 1),
+        negative_logp=scores.target_logp[:, None].repeat(1, negatives, 1),
+    )
+    objective = objective_of("apao-pairwise", candidates=form, divide_by_length=False)
+    expected = 0.0 if form == "release" else np.log(1 + negatives)
+    assert objective.prefix_losses(scores).tolist() == pytest.approx([expected] * 3, abs=1e-6)
+    assert evaluate(objective, scores).loss.isfinite()
+
+
+@pytest.mark.parametrize("form", WEIGHTINGS)
+@pytest.mark.parametrize("candidates", FORMS)
+@pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])
+@pytest.mark.parametrize("items", [1, 2])
+def test_tiny_catalogues_and_extreme_logits_stay_finite(items, kind, candidates, form):
+    """Catalogues of one and two items (codes 3 3 and 3 4), and logits of 1e4 either way, for ten steps."""
+    codes = torch.tensor([[3, 3], [3, 4]])[:items]
+    options = {"candidates": candidates} if kind == "apao-pairwise" else {}
+    objective = objective_of(kind, weights=form, eta=0.5, **options)
+    state = objective.initial_state(2, torch.device("cpu"))
+    for step in range(10):
+        rng = np.random.default_rng(step)
+        size = 1e4 if step % 2 else 1.0
+        logits = torch.tensor(size * rng.choice([-1.0, 1.0], (2, 3, 6)), dtype=torch.float32, requires_grad=True)
+        targets = codes[torch.tensor(rng.integers(0, items, 2))]
+        negatives = codes[torch.tensor(rng.integers(0, items, (2, 3)))]
+        logp = (size * torch.tensor(rng.uniform(-2, 0, (2, 3, 2)), dtype=torch.float32)).requires_grad_()
+        scores = Scores.of(logits, targets, (1, items), negatives, logp)
+        loss, terms, state = objective(scores, state)
+        assert loss.isfinite() and all(value.isfinite() for value in terms.values())
+        loss.backward()
+        assert logits.grad.isfinite().all() and (logp.grad is None or logp.grad.isfinite().all())
+
+
+@given(losses=st.lists(st.floats(0, 50), min_size=2, max_size=6), eta=st.floats(0, 2), form=st.sampled_from(WEIGHTINGS))
+def test_weights_are_a_distribution_that_leans_towards_the_worst(losses, eta, form):
+    levels = len(losses)
+    kept = torch.ones(levels, dtype=torch.bool)
+    w = prefix_weights(torch.tensor(losses), kept, form, eta, torch.full((levels,), 1 / levels))
+    assert w.sum().item() == pytest.approx(1, abs=1e-5) and (w >= 0).all()
+    order = np.argsort(losses)
+    assert (np.diff(w.numpy()[order]) >= -1e-6).all()
+
+
+def test_a_batch_without_losses_leaves_carried_weights_alone():
+    """exp(eta * 0) = 1: the carried weights stay; where nothing is carried there is nothing to lean towards."""
+    carried, kept, nothing = torch.tensor([0.2, 0.5, 0.3]), torch.ones(3, dtype=torch.bool), torch.zeros(3)
+    for form in ("eq17", "algorithm1"):
+        torch.testing.assert_close(prefix_weights(nothing, kept, form, 0.5, carried), carried)
+    torch.testing.assert_close(prefix_weights(nothing, kept, "release", 0.5, None), torch.full((3,), 1 / 3))
+
+
+def test_release_ignores_losses_that_are_not_finite():
+    losses = torch.tensor([1.0, torch.inf, 3.0, torch.nan])
+    w = prefix_weights(losses, torch.ones(4, dtype=torch.bool), "release", 0.1, None)
+    expected = np.array([1 * np.exp(0.1), 0, 3 * np.exp(0.3), 0])
+    np.testing.assert_allclose(w.numpy(), expected / expected.sum(), rtol=1e-6)
+
+
+def test_dropped_levels_get_nothing_and_no_gradient():
+    scores = scores_of(3, levels=3)
+    logits = scores.logits.clone().requires_grad_()
+    scores = replace(scores, logits=logits)
+    outcome = evaluate(objective_of("apao-pointwise", drop_level=2, ce=False, beta=1.0), scores)
+    assert outcome.terms["prefix_weight_3"] == 0 and outcome.terms["prefix_loss_3"] > 0
+    (gradient,) = torch.autograd.grad(outcome.loss, logits)
+    assert (gradient[:, 2] == 0).all() and (gradient[:, :2] != 0).any()
+
+
+@pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])
+def test_contradictory_hyper_parameters_are_refused(kind):
+    with pytest.raises(ValidationError, match="nothing to train"):
+        objective_of(kind, ce=False, beta=0)
+    for bad in ({"beta": -0.1}, {"eta": -1}, {"weights": "eq18"}, {"drop_level": -1}, {"betta": 1}):
+        with pytest.raises(ValidationError):
+            objective_of(kind, **bad)
+    objective_of(kind, drop_level=3).check_levels(4)
+    with pytest.raises(ValueError, match="drop_level 4"):
+        objective_of(kind, drop_level=4).check_levels(4)
+    with pytest.raises(ValueError, match="drop_level 0"):
+        objective_of(kind, drop_level=0).check_levels(1)

@@ -1,0 +1,21 @@
+"""Print params.yaml with a small scale that takes a minute: fewer examples, fewer timed catalogues.
+
+For continuous integration: the same code, data, stages and studies as `make demo`, too short to learn much.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def shorten(text: str) -> str:
+    params = yaml.safe_load(text)
+    training = params["recipes"]["small"]["training"]
+    training.update(epochs=1, examples_per_epoch=1500)
+    params["studies"]["small"]["figure1"]["catalogue_sizes"] = [500, 1000]
+    return yaml.safe_dump(params, sort_keys=False)
+
+
+if __name__ == "__main__":
+    print(shorten(Path(sys.argv[1]).read_text(encoding="utf-8")), end="")
