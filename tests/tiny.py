@@ -67,16 +67,28 @@ def run_params(backbone: str = "llama", objective: dict | None = None, **trainin
     )
 
 
-@torch.no_grad()
-def slow_code_logp(backbone: Backbone, history: list[int], code: list[int], eos: bool) -> list[float]:
-    """Token log-probabilities of one code after one history, every step computed from scratch."""
-    wanted = [*code, EOS] if eos else code
-    found = []
-    for step, token in enumerate(wanted):
-        context = backbone.encode(torch.tensor([history]))
-        if step == 0:
+class SlowModel:
+    """A backbone asked for one prefix of one history at a time, every answer computed from scratch."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]] = {}
+
+    @torch.no_grad()
+    def next_logp(self, history: list[int], prefix: tuple[int, ...]) -> list[float]:
+        """Log-probability of every token after the prefix."""
+        key = tuple(history), prefix
+        if key not in self._known:
+            context = self.backbone.encode(torch.tensor([history]))
             hidden = context.start[0]
-        else:
-            hidden = backbone.extend(context, torch.tensor([[code[:step]]]))[0][0, 0, -1]
-        found.append(backbone.logits(hidden).double().log_softmax(-1)[token].item())
-    return found
+            if prefix:
+                hidden = self.backbone.extend(context, torch.tensor([[prefix]]))[0][0, 0, -1]
+            self._known[key] = self.backbone.logits(hidden).double().log_softmax(-1).tolist()
+        return self._known[key]
+
+    def score(self, history: list[int], code: tuple[int, ...], eos: bool) -> float:
+        """Mean log-probability of the code's tokens, and of eos after them if asked for."""
+        steps = [self.next_logp(history, code[:t])[code[t]] for t in range(len(code))]
+        if eos:
+            steps.append(self.next_logp(history, code)[EOS])
+        return sum(steps) / len(steps)

@@ -9,6 +9,7 @@ so a truncated or flipped file is named instead of being believed.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -21,9 +22,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from apao.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
 
@@ -44,9 +48,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        mode = _mode_of_new_file(temporary)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if temporary.stat().st_mode != mode:
+            # safetensors makes files that nobody but their owner can read, whatever the umask.
+            temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
         raise explained(error, path) from error
@@ -59,6 +68,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _mode_of_new_file(path: Path) -> int:
+    """The mode that umask and folder give to a new file at ``path``."""
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writers were killed."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = old.name.removesuffix(".tmp").rpartition(".")[2]
+        if os.name == "posix" and process.isdigit() and not _is_running(int(process)):
+            old.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
 def explained(error: OSError, path: Path) -> UserError | OSError:
     """A UserError for the operating-system errors that a user can mend, else the error itself."""
     match error.errno:
@@ -67,17 +102,20 @@ def explained(error: OSError, path: Path) -> UserError | OSError:
                 f"{path}: no space left on the disk; the earlier version of the file, if any, is "
                 "untouched. Free some space and run the same command again: it continues."
             )
-        case errno.EACCES | errno.EROFS | errno.EPERM:
-            return UserError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions.")
+        case errno.EACCES | errno.EROFS | errno.EPERM | errno.EFBIG | errno.EIO:
+            return UserError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions and disk.")
         case _:
             return error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON (sorted keys stay as given, no NaN) atomically."""
-    text = json.dumps(value, indent=1, allow_nan=False)
+    """Write JSON (keys stay in their order, no NaN) atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(_json_text(value), encoding="utf-8")
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -110,13 +148,35 @@ def verified(path: Path) -> Path:
     if not path.exists():
         raise missing(path)
     for record in sorted(path.parent.glob("*.provenance.json")):
-        expected = read_json(record).get("outputs", {}).get(path.name)
+        try:
+            expected = read_json(record)["outputs"].get(path.name)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{record}: not a record of a stage; delete it and run its stage again.") from error
         if expected is not None and expected != sha256_of(path):
             raise UserError(
                 f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
                 f"edited after it was made; delete it and run its stage again (snakemake -c2 {path})."
             )
     return path
+
+
+def read_table(path: Path, columns: list[str] | None = None, what: str = "table") -> pd.DataFrame:
+    """Read a parquet table that an earlier stage left; errors call it a ``what``.
+
+    Raises:
+        UserError: when it is missing, damaged, or lacks the columns.
+    """
+    import pandas as pd
+
+    verified(path)
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except Exception as error:  # a damaged file may raise nearly anything
+        wanted = f" with the columns {', '.join(columns)}" if columns else ""
+        raise UserError(
+            f"{path}: not a {what}{wanted} ({error}); delete it and run its stage again "
+            f"(snakemake -c2 {path})."
+        ) from error
 
 
 class Stage:
@@ -136,9 +196,11 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.started = time.monotonic()
-        # An old record would vouch for files that are about to be replaced.
-        self.record.unlink(missing_ok=True)
         return self
+
+    def forget_record(self) -> None:
+        """Drop the old record, which would vouch for files about to be replaced; ``output`` does it by itself."""
+        self.record.unlink(missing_ok=True)
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
@@ -146,12 +208,13 @@ class Stage:
         path = self.folder / name
         with atomic_path(path) as temporary:
             yield temporary
+            self.forget_record()
         self.outputs[name] = sha256_of(path)
 
     def output_json(self, name: str, value: Any) -> None:
         """Write a JSON output."""
-        write_json(self.folder / name, value)
-        self.outputs[name] = sha256_of(self.folder / name)
+        with self.output(name) as path:
+            path.write_text(_json_text(value), encoding="utf-8")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

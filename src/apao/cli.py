@@ -6,14 +6,15 @@ uses them, which keeps ``apao --help`` and the light stages quick.
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
+import typer.core
+from typing_extensions import override
 
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, Params, load, schema_text
@@ -21,7 +22,34 @@ from apao.progress import console
 from apao.runs import Run
 from apao.studies import Study
 
+
+class Commands(typer.core.TyperGroup):
+    """The subcommands; what a user can put right ends in one line and a status that is not 0."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _stop(f"error: {error}", 1)
+        except KeyboardInterrupt:
+            _stop("stopped; the same command goes on from the last checkpoint or finished file", 130)
+        except OSError as error:
+            # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            _stop(f"error: {error.filename}: {error.strerror}", 1)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    # Libraries' messages, which some errors quote, may have several lines.
+    console.print(" ".join(message.split("\n")), style="bold red")
+    sys.exit(status)
+
+
 app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -219,22 +247,8 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Entry point: users' mistakes become one line and exit status 1."""
-    try:
-        app(standalone_mode=False)
-    except UserError as error:
-        console.print(f"error: {error}", style="bold red")
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        console.print("stopped; the same command goes on from the last checkpoint or finished file")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output (head, say) has gone; nothing is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    """Entry point."""
+    app()
 
 
 if __name__ == "__main__":

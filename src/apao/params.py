@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError, model_validator
 from apao.backbones.base import BACKBONES, BackboneParams
 from apao.codes.params import CodesParams, EmbedderParams, PublishedCodes, ResidualKMeansCodes
 from apao.data.base import SOURCES, Source
-from apao.errors import UserError, nearest
+from apao.errors import AtKey, UserError, nearest
 from apao.objectives.base import OBJECTIVES, Objective
 from apao.registry import Model, Registry
-from apao.runs import Run, Value
+from apao.runs import NAME, Run, Value, format_value
 from apao.studies import Studies
 from apao.training.params import DecodingParams, Seed, TrainingParams
 
@@ -38,11 +38,14 @@ else:
 
 PARAMS_FILE = Path("params.yaml")
 
+Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
+"""Becomes a part of paths and of the spelling of runs."""
+
 
 class Recipe(Model):
     """Model sizes, training and decoding that belong together; a dataset names one."""
 
-    backbones: dict[str, AnyBackbone]
+    backbones: dict[Name, AnyBackbone]
     training: TrainingParams = TrainingParams()
     decoding: DecodingParams = DecodingParams()
 
@@ -78,57 +81,62 @@ class Params(Model):
 
     scale: str
     """Which group of studies ``snakemake all`` builds: a key of ``studies``."""
-    datasets: dict[str, AnySource]
+    datasets: dict[Name, AnySource]
     embedders: dict[str, EmbedderParams]
     codes: dict[str, CodesParams]
     recipes: dict[str, Recipe]
-    objectives: dict[str, AnyObjective]
-    studies: dict[str, Studies]
+    objectives: dict[Name, AnyObjective]
+    studies: dict[Name, Studies]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
         """Every name that an entry mentions is defined, and every run a study lists is a valid one."""
-        _known(self.scale, self.studies, "scale", "studies")
+        _known(self.scale, self.studies, "studies", "scale")
         for name, code in self.codes.items():
             if isinstance(code, ResidualKMeansCodes):
-                _known(code.embedder, self.embedders, f"codes.{name}.embedder", "embedders")
+                _known(code.embedder, self.embedders, "embedders", "codes", name, "embedder")
         for name, source in self.datasets.items():
-            where = f"datasets.{name}"
-            _known(source.codes, self.codes, f"{where}.codes", "codes")
-            _known(source.recipe, self.recipes, f"{where}.recipe", "recipes")
+            _known(source.codes, self.codes, "codes", "datasets", name, "codes")
+            _known(source.recipe, self.recipes, "recipes", "datasets", name, "recipe")
             code = self.codes[source.codes]
             if isinstance(code, PublishedCodes) and not source.publishes_codes:
-                raise ValueError(f"{where}.codes: source {source.source!r} publishes no codes; name an rq-kmeans entry")
+                message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry"
+                raise AtKey(message, "datasets", name, "codes")
             if isinstance(code, ResidualKMeansCodes):
                 beam, most = self.recipes[source.recipe].decoding.beam, code.clusters**code.levels
                 if beam > most:
-                    raise ValueError(
-                        f"recipes.{source.recipe}.decoding.beam: {beam} is more than the {most} codes "
-                        f"that codes.{source.codes} ({code.levels} x {code.clusters}) allows"
-                    )
+                    message = f"{beam} is more than the {most} codes that codes.{source.codes}, "
+                    message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}"
+                    raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
         for name in self.objectives:
             self._check_tuned(name)
         for scale, studies in self.studies.items():
-            for study, run in studies.named_runs():
+            for name, study in studies.chosen().items():
                 try:
-                    self.resolve(run)
+                    for run in study.runs():
+                        self.resolve(run)
+                    for dataset in study.dataset_names():
+                        self.dataset(dataset)
                 except UserError as error:
-                    raise ValueError(f"studies.{scale}.{study}: {error}") from error
+                    raise AtKey(str(error), "studies", scale, name) from error
         return self
 
     def _check_tuned(self, name: str) -> None:
         objective = self.objectives[name]
         for place, values in objective.tuned.items():
-            where = f"objectives.{name}.tuned.{place}"
-            dataset, _, backbone = place.partition("/")
-            _known(dataset, self.datasets, where, "datasets")
-            if backbone:
+            where = ("objectives", name, "tuned", place)
+            dataset, slash, backbone = place.partition("/")
+            _known(dataset, self.datasets, "datasets", *where)
+            if slash:
                 recipe = self.datasets[dataset].recipe
-                _known(backbone, self.recipes[recipe].backbones, where, f"recipes.{recipe}.backbones")
+                _known(backbone, self.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
+            for fixed in sorted(_FIXED & set(values)):
+                raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
             try:
                 _changed(objective, values)
             except ValidationError as error:
-                raise ValueError(f"{where}: {_first_message(error)}") from error
+                message, key = _first_mistake(error)
+                raise AtKey(message, *where, *key) from error
 
     def dataset(self, name: str) -> Source:
         """The entry of a dataset; raises UserError for an unknown name."""
@@ -166,15 +174,22 @@ class Params(Model):
             "training": recipe.training,
             "backbone": recipe.backbones[run.backbone],
         }
+        owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in _FIXED}
+        overrides: dict[str, dict[str, Value]] = {}
         for key, value in run.overrides:
-            owners = [name for name, part in parts.items() if key in type(part).model_fields and key not in _FIXED]
-            if not owners:
-                known = {field for part in parts.values() for field in type(part).model_fields} - _FIXED
-                raise UserError(f"{run}: unknown key {key!r}; {nearest(key, known)}")
+            if key not in owners:
+                raise UserError(f"{run}: unknown key {key!r}; {nearest(key, owners)}")
+            overrides.setdefault(owners[key], {})[key] = value
+        for name, values in overrides.items():
             try:
-                parts[owners[0]] = _changed(parts[owners[0]], {key: value})
+                # Together: one key may be allowed only beside another.
+                parts[name] = _changed(parts[name], values)
             except ValidationError as error:
-                raise UserError(f"{run}: {_first_message(error)}") from error
+                raise UserError(f"{run}: {_spelled(*_first_mistake(error))}") from error
+            for key, value in values.items():
+                taken = format_value(getattr(parts[name], key))
+                if taken != format_value(value):
+                    raise UserError(f"{run}: write {key}={taken}; a run has one spelling")
         try:
             resolved = RunParams(
                 dataset=run.dataset,
@@ -186,7 +201,7 @@ class Params(Model):
             if isinstance(codes, ResidualKMeansCodes):
                 resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
         except (ValidationError, ValueError) as error:
-            message = _first_message(error) if isinstance(error, ValidationError) else str(error)
+            message = _spelled(*_first_mistake(error)) if isinstance(error, ValidationError) else str(error)
             raise UserError(f"{run}: {message}") from error
         if resolved.decoding.eos and not resolved.objective.eos:
             raise UserError(
@@ -197,10 +212,16 @@ class Params(Model):
 
     def normalised(self, run: Run) -> Run:
         """``run`` without the overrides that say what holds anyway, so that sweeps share that run."""
-        kept: tuple[tuple[str, Value], ...] = tuple(
-            pair for i, pair in enumerate(run.overrides) if self.resolve(run) != self.resolve(_without(run, i))
-        )
-        return Run(run.dataset, run.backbone, run.objective, kept, run.seed)
+        resolved = self.resolve(run)
+        kept = (pair for i, pair in enumerate(run.overrides) if self._resolves(_without(run, i)) != resolved)
+        return Run(run.dataset, run.backbone, run.objective, tuple(kept), run.seed)
+
+    def _resolves(self, run: Run) -> RunParams | None:
+        """What ``resolve`` gives, None for a run that is not valid."""
+        try:
+            return self.resolve(run)
+        except UserError:
+            return None
 
     @property
     def study(self) -> Studies:
@@ -221,9 +242,9 @@ def _changed(model: Model, values: Mapping[str, Any]) -> Model:
     return type(model).model_validate({**model.model_dump(), **values})
 
 
-def _known(name: str, known: Mapping[str, object], where: str, section: str) -> None:
+def _known(name: str, known: Mapping[str, object], section: str, *where: str) -> None:
     if name not in known:
-        raise ValueError(f"{where}: {name!r} is not defined under {section}; {nearest(name, known)}")
+        raise AtKey(f"{name!r} is not defined under {section}; {nearest(name, known)}", *where)
 
 
 def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
@@ -240,10 +261,14 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
         raise UserError(f"{path}: cannot be read ({error})") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _no_duplicates(root, path)
+        _plain_keys(root, path)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # A ValueError: 2024-13-01 has the form of a date.
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply") from error
     if not isinstance(data, dict):
@@ -253,60 +278,108 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        message, key = _first_mistake(error, data)
         more = error.error_count() - 1
         tail = f" (and {more} more)" if more else ""
-        raise UserError(f"{path}:{_line(root, first['loc'])}: {_first_message(error)}{tail}") from error
+        raise UserError(f"{path}:{_line(root, key)}: {_spelled(message, key)}{tail}") from error
 
 
-def _first_message(error: ValidationError) -> str:
+Key = tuple[str | int, ...]
+
+
+def _first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:
+    """Message and key of the first error; ``data`` is what was validated, where it holds unions."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] not in ("value_error", "missing") and not isinstance(first["input"], dict):
-        message += f", found {first['input']!r}"
-    return f"{key}: {message}" if key else message
+    key = _key_in_file(first["loc"], data)
+    context = first.get("ctx", {})
+    if isinstance(context.get("error"), AtKey):
+        key += context["error"].key
+    match first["type"]:
+        case "value_error":
+            return str(context["error"]), key
+        case "union_tag_invalid":
+            known = [name.strip("'") for name in context["expected_tags"].split(", ")]
+            return f"unknown {context['tag']!r}; {nearest(context['tag'], known)}", (*key, _tag(context))
+        case "union_tag_not_found":
+            return "required, but not given", (*key, _tag(context))
+        case "missing":
+            return "required, but not given", key
+        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
+            wanted = "expected keys and values"
+        case "tuple_type":
+            wanted = "expected a list"
+        case _:
+            wanted = first["msg"]
+    return f"{wanted}, found {first['input']!r}", key
 
 
-def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """Line of the deepest part of ``loc`` that the file has; union tags in ``loc`` are passed over."""
+def _tag(context: Mapping[str, str]) -> str:
+    return context["discriminator"].strip("'")
+
+
+def _key_in_file(loc: Key, data: object) -> Key:
+    """``loc`` without what pydantic adds to it: the tag behind each union, and a mark on keys."""
+    key: list[str | int] = []
+    for part in loc:
+        if isinstance(data, dict) and part not in data and part in [data.get(tag) for tag in _TAGS]:
+            continue
+        if part != "[key]":
+            key.append(part)
+            data = data.get(part) if isinstance(data, dict) else None
+    return tuple(key)
+
+
+_TAGS = (SOURCES.tag, OBJECTIVES.tag, "method")
+
+
+def _spelled(message: str, key: Key) -> str:
+    return f"{'.'.join(map(str, key))}: {message}" if key else message
+
+
+def _line(node: yaml.Node | None, key: Key) -> int:
+    """Line of the deepest part of ``key`` that the file has."""
     assert node is not None
     line = node.start_mark.line + 1
-    for part in loc:
+    for part in key:
         if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    node, line = value, key.start_mark.line + 1
-                    break
+            found = [(name, value) for name, value in node.value if name.value == str(part)]
+            if not found:
+                break
+            name, node = found[0]
+            line = name.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line + 1
     return line
 
 
-def _no_duplicates(node: yaml.Node | None, path: Path) -> None:
-    """YAML lets a later key silently replace an earlier one; here that is a mistake."""
+def _plain_keys(node: yaml.Node | None, path: Path) -> None:
+    """Every key is a word, given once: YAML lets a later key silently replace an earlier one."""
     for mapping in _mappings(node):
         seen: dict[str, int] = {}
         for key, _ in mapping.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{path}:{line}: a key must be a single word or number")
             if key.value in seen:
                 raise UserError(f"{path}:{line}: key {key.value!r} was given before, on line {seen[key.value]}")
             seen[key.value] = line
 
 
-def _mappings(node: yaml.Node | None, seen: frozenset[int] = frozenset()) -> Iterator[yaml.MappingNode]:
-    if node is None or id(node) in seen:
-        return
-    seen = seen | {id(node)}
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for key, value in node.value:
-            yield from _mappings(key, seen)
-            yield from _mappings(value, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value, seen)
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Every mapping of the file once, although aliases may lead to it again and again."""
+    seen: set[int] = set()
+    left = [root] if root is not None else []
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            left += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
 
 
 def schema() -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Model(BaseModel):
             # Pydantic would take YAML's `yes` for the number 1.
             values = value if isinstance(value, list | tuple) else [value]
             if any(isinstance(one, bool) for one in values) and not _holds_bool(cls.model_fields[key].annotation):
-                raise AtKey(f"a number or a name is expected here, found {value!r} (yes, no, on and off mean that)", key)
+                raise AtKey(f"expected a number or a name, found {value!r} (yes, no, on and off mean that)", key)
         return data
 
 

@@ -19,7 +19,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
 KEY = r"[a-z][a-z0-9_]*"
 VALUE = r"[A-Za-z0-9-][A-Za-z0-9.-]*"
 OBJECTIVE = rf"{NAME}(?:\+{KEY}={VALUE})*"
-SEED = r"0|[1-9][0-9]*"
+SEED = r"0|[1-9][0-9]{0,8}"
+MAX_SEED = 999_999_999
 _RUN = re.compile(rf"({NAME})/({NAME})/({OBJECTIVE})/seed({SEED})")
 _SHAPE = "dataset/backbone/objective[+key=value...]/seedN, such as office/tiger/apao-pairwise+beta=0.2/seed42"
 
@@ -44,7 +45,8 @@ def format_value(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        text = repr(value).removesuffix(".0")
+        # A zero has no sign here: "-0" would be read as the integer 0.
+        text = repr(value or 0.0).removesuffix(".0")
         return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
     return str(value)
 

@@ -141,15 +141,17 @@ class Workflow:
             }
         )
 
-    @_reported
-    def study(self, wildcards: Any) -> str:
-        """What a table or figure is made of: its own entry and the scale's name."""
-        return _text({"scale": self.params.scale, "study": self._study(wildcards.study)})
+    def studies(self, kind: str) -> list[str]:
+        """Names of the chosen scale's studies, ``kind`` being table or figure."""
+        return [name for name in self.params.study.chosen() if name.startswith(kind)]
 
-    @_reported
-    def study_inputs(self, wildcards: Any) -> list[str]:
+    def study(self, name: str) -> str:
+        """What a table or figure is made of: its own entry and the scale's name."""
+        return _text({"scale": self.params.scale, "study": self._study(name)})
+
+    def study_inputs(self, name: str) -> list[str]:
         """Exactly the files that a table or figure is made from."""
-        return [str(path) for path in inputs(wildcards.study, self.params)]
+        return [str(path) for path in inputs(name, self.params)]
 
     def _study(self, name: str) -> dict[str, Any]:
         chosen = self.params.study.chosen()

@@ -1,50 +1,57 @@
-# Tables and figures, each from exactly the runs that params.yaml lists for it.
+# Tables and figures, each from exactly the runs that params.yaml lists for it. One rule each, so that
+# `snakemake draw_figure2` is a target and the report shows each figure with the caption it wrote itself.
 
 
-rule draw_table:
-    input:
-        STUDY.study_inputs,
-    output:
-        csv=report(
-            "results/tables/{study}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "{study}", "form": "numbers"},
-        ),
-        md="results/tables/{study}.md",
-        tex="results/tables/{study}.tex",
-    log:
-        "logs/report/{study}.log",
-    wildcard_constraints:
-        study=r"table[1-5]",
-    conda:
-        "../envs/apao.yaml"
-    params:
-        study=STUDY.study,
-    shell:
-        "apao report {wildcards.study} > {log:q} 2>&1"
+for table in STUDY.studies("table"):
+
+    rule:
+        name:
+            f"draw_{table}"
+        input:
+            STUDY.study_inputs(table),
+        output:
+            csv=f"results/tables/{table}.csv",
+            md=report(
+                f"results/tables/{table}.md",
+                caption="../report/table.rst",
+                category="Tables",
+                labels={"table": table},
+            ),
+            tex=f"results/tables/{table}.tex",
+        log:
+            f"logs/report/{table}.log",
+        conda:
+            "../envs/apao.yaml"
+        params:
+            name=table,
+            study=STUDY.study(table),
+        shell:
+            "apao report {params.name} > {log:q} 2>&1"
 
 
-rule draw_figure:
-    input:
-        STUDY.study_inputs,
-    output:
-        png=report(
-            "figures/{study}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{study}"},
-        ),
-        pdf="figures/{study}.pdf",
-        csv="figures/{study}.csv",
-        rst="figures/{study}.rst",
-    log:
-        "logs/report/{study}.log",
-    wildcard_constraints:
-        study=r"figure[1-5]",
-    conda:
-        "../envs/apao.yaml"
-    params:
-        study=STUDY.study,
-    shell:
-        "apao report {wildcards.study} > {log:q} 2>&1"
+for figure in STUDY.studies("figure"):
+
+    rule:
+        name:
+            f"draw_{figure}"
+        input:
+            STUDY.study_inputs(figure),
+        output:
+            png=report(
+                f"figures/{figure}.png",
+                caption=f"../../figures/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure},
+            ),
+            pdf=f"figures/{figure}.pdf",
+            csv=f"figures/{figure}.csv",
+            rst=f"figures/{figure}.rst",
+        log:
+            f"logs/report/{figure}.log",
+        conda:
+            "../envs/apao.yaml"
+        params:
+            name=figure,
+            study=STUDY.study(figure),
+        shell:
+            "apao report {params.name} > {log:q} 2>&1"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from apao.artifacts import Stage, read_json
+from apao.artifacts import Stage, read_json, read_table
 from apao.codes.collisions import reassigned, with_extra_level
 from apao.codes.itemcodes import IntArray, ItemCodes
 from apao.codes.params import PublishedCodes, ResidualKMeansCodes
@@ -81,7 +80,7 @@ def _published(paths: DatasetPaths, source: Source) -> _Coding:
     codes_of = read_json(file)
     if not isinstance(codes_of, dict):
         raise UserError(f"{file}: expected a JSON object of item ids and codes, found a {type(codes_of).__name__}")
-    raw_ids = pd.read_parquet(paths.items, columns=["raw_id"])["raw_id"].tolist()
+    raw_ids = read_table(paths.items, ["raw_id"])["raw_id"].tolist()
     lacking = [raw for raw in raw_ids if raw not in codes_of]
     unknown = sorted(set(codes_of) - set(raw_ids))
     if lacking or unknown:
@@ -104,7 +103,7 @@ def _embeddings(paths: DatasetPaths) -> Matrix:
             f"{paths.embeddings}: not a safetensors file with a tensor `embeddings` ({error}); "
             "delete it and run its stage again"
         ) from error
-    items = len(pd.read_parquet(paths.items, columns=["item"]))
+    items = len(read_table(paths.items, ["item"]))
     if embeddings.ndim != 2 or len(embeddings) != items or not np.isfinite(embeddings).all():
         raise UserError(
             f"{paths.embeddings}: expected {items} rows of finite numbers, one for each item of {paths.items}, "

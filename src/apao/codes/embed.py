@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from apao.artifacts import Stage, atomic_path
+from apao.artifacts import Stage, atomic_path, read_table
 from apao.codes.params import EmbedderParams
 from apao.errors import UserError
 from apao.progress import progress
@@ -48,7 +48,7 @@ def embed(dataset: str, params: EmbedderParams, device: str) -> None:
     paths = DatasetPaths(dataset)
     shards = paths.folder / "embeddings.shards"
     with Stage("embed", paths.folder, [paths.items], params.model_dump(mode="json"), device) as stage:
-        texts = pd.read_parquet(paths.items, columns=["text"])["text"].fillna("").str.strip()
+        texts = read_table(paths.items, ["text"])["text"].fillna("").str.strip()
         known = texts[texts != ""]
         if known.empty:
             raise UserError(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from apao.artifacts import missing
+from apao.artifacts import read_table
 from apao.errors import UserError
 
 PAD, EOS, UNK = 0, 1, 2
@@ -151,16 +151,14 @@ class ItemCodes:
         """Read the table that ``write`` made.
 
         Raises:
-            UserError: when the file holds something else.
+            UserError: when the file is missing, damaged, or holds something else.
         """
+        table = read_table(path, what="table of item codes")
         try:
-            table = pd.read_parquet(path)
             levels = [f"level_{level + 1}" for level in range(table.shape[1] - 1)]
             if list(table.columns) != ["item", *levels] or (table["item"] != np.arange(len(table))).any():
                 raise ValueError("expected the columns item (0, 1, 2, ...) and level_1, level_2, ...")
             return cls(table[levels].to_numpy(dtype=np.int64))
-        except FileNotFoundError as error:
-            raise missing(path) from error
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path}: not a table of item codes ({error}); delete it and run its stage again"

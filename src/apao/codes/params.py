@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from apao.registry import Model
+from apao.runs import MAX_SEED
 
 CollisionPolicy = Literal["keep", "extra", "reassign"]
 """What happens to items that share a code: nothing (the paper), one more level that numbers them
@@ -60,7 +61,7 @@ class ResidualKMeansCodes(Model):
     restarts: PositiveInt = 1
     """K-means initialisations a level, the best kept."""
     iterations: PositiveInt = 100
-    seed: NonNegativeInt = 42
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 42
 
 
 CodesParams = Annotated[PublishedCodes | ResidualKMeansCodes, Field(discriminator="method")]

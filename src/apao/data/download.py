@@ -30,6 +30,7 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
         raise UserError(f"{mirror}: the mirror is not a folder; name an existing one, or none to use the net")
     _drop_changed(paths)
     with Stage("download", paths.raw, [], {**what_is_fetched(source), "mirror": mirror and str(mirror)}) as stage:
+        stage.forget_record()
         files = {}
         for name in source.download(paths.raw, mirror):
             path = paths.raw / name
@@ -55,16 +56,21 @@ def check_raw(dataset: str, source: Source) -> None:
     manifest = read_json(paths.manifest)
     again = f"run: apao download {dataset}"
     wanted = what_is_fetched(source)
-    if manifest["source"] != wanted:
-        raise UserError(f"{paths.manifest}: was made for {manifest['source']}, params.yaml says {wanted}; {again}")
-    for name, recorded in manifest["files"].items():
+    try:
+        made_for = manifest["source"]
+        files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{paths.manifest}: not a list of downloaded files; {again}") from error
+    if made_for != wanted:
+        raise UserError(f"{paths.manifest}: was made for {made_for}, params.yaml says {wanted}; {again}")
+    for name, (expected_bytes, expected_hash) in files.items():
         path = paths.raw / name
         if not path.exists():
             raise UserError(f"{path}: not found, though the manifest lists it; {again}")
         size = path.stat().st_size
-        if size != recorded["bytes"]:
-            raise UserError(f"{path}: has {size} bytes, had {recorded['bytes']} when it was downloaded; {again}")
-        if sha256_of(path) != recorded["sha256"]:
+        if size != expected_bytes:
+            raise UserError(f"{path}: has {size} bytes, had {expected_bytes} when it was downloaded; {again}")
+        if sha256_of(path) != expected_hash:
             raise UserError(f"{path}: its content changed since it was downloaded (sha256 differs); {again}")
 
 

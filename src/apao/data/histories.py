@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from apao.artifacts import verified
+from apao.artifacts import read_table
 from apao.errors import UserError
 
 IntArray = NDArray[np.int64]
@@ -43,21 +42,21 @@ class Histories:
             UserError: when the file is missing, damaged, holds nothing, or has a user with fewer
                 than three interactions, which leave-one-out needs.
         """
-        try:
-            table = pd.read_parquet(verified(path), columns=["user", "item"])
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a table with the columns user and item ({error})") from error
+        table = read_table(path, ["user", "item"])
         if table.empty:
             raise UserError(f"{path}: holds no interactions; choose another dataset or a smaller core")
-        user = table["user"].to_numpy(dtype=np.int64)
-        if user[0] != 0 or not np.isin(np.diff(user), (0, 1)).all():
-            raise UserError(f"{path}: expected users 0, 1, 2, ... in this order; run its stage again")
+        try:
+            user, item = (table[name].to_numpy(dtype=np.int64) for name in ("user", "item"))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: users and items must be whole numbers ({error}); run its stage again") from error
+        if user[0] != 0 or not np.isin(np.diff(user), (0, 1)).all() or item.min() < 0:
+            raise UserError(f"{path}: expected users 0, 1, 2, ... in this order, items from 0; run its stage again")
         lengths = np.bincount(user)
         if lengths.min() <= HELD_OUT:
             raise UserError(
                 f"{path}: user {lengths.argmin()} has {lengths.min()} interactions; leave-one-out needs at least three"
             )
-        return cls(np.concatenate([[0], np.cumsum(lengths)]), table["item"].to_numpy(dtype=np.int64))
+        return cls(np.concatenate([[0], np.cumsum(lengths)]), item)
 
     @property
     def users(self) -> int:

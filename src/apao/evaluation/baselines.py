@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from apao.artifacts import Stage
+from apao.artifacts import Stage, read_table
 from apao.codes.itemcodes import IntArray
 from apao.data.histories import Histories
 from apao.evaluation.metrics import CUTOFFS, rank_metrics
@@ -39,7 +39,7 @@ def baselines(dataset: str) -> None:
     inputs = [paths.interactions, paths.items]
     with Stage("baselines", paths.baselines.parent, inputs, {}) as stage:
         histories = Histories.load(paths.interactions)
-        items = len(pd.read_parquet(paths.items, columns=["item"]))
+        items = len(read_table(paths.items, ["item"]))
         targets = histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]
         ranks = most_popular_ranks(histories.train_popularity(items), targets)
         table = pd.DataFrame({"rank": ranks, "items_before": ranks - 1, "group": 1})

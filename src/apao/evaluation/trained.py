@@ -15,15 +15,14 @@ from torch import Tensor
 
 from apao.artifacts import verified
 from apao.backbones.base import Backbone, Context
-from apao.codes.itemcodes import IntArray, ItemCodes
+from apao.codes.itemcodes import IntArray
 from apao.codes.trie import Trie
-from apao.data.histories import Histories
 from apao.decoding.beam import Beams, beam_search
 from apao.errors import UserError
 from apao.params import RunParams
 from apao.progress import progress
 from apao.runs import DatasetPaths, Run
-from apao.training.batches import Examples
+from apao.training.batches import Examples, load_dataset
 
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
@@ -50,10 +49,8 @@ class TrainedRun:
     def __init__(self, run: Run, params: RunParams, device: torch.device) -> None:
         self.run, self.params, self.device = run, params, device
         torch.set_num_threads(params.training.threads)
-        paths = DatasetPaths(run.dataset)
-        self.codes = ItemCodes.read(verified(paths.codes))
+        self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
         self.trie = Trie.of(self.codes, device)
-        self.histories = Histories.load(paths.interactions)
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
         self.backbone = self._backbone(verified(model_file(run)))
         beam, most = params.decoding.beam, len(self.codes.distinct)

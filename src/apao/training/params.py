@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from apao.registry import Model
+from apao.runs import MAX_SEED
 
 
 class TrainingParams(Model):
@@ -46,4 +47,4 @@ class DecodingParams(Model):
     """Users decoded at once."""
 
 
-Seed = NonNegativeInt
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]

@@ -11,13 +11,12 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from apao.artifacts import Stage, sha256_of, verified
-from apao.codes.itemcodes import ItemCodes
-from apao.data.histories import Histories
+from apao.artifacts import Stage, sha256_of
 from apao.devices import device_name
 from apao.params import RunParams
 from apao.progress import console
 from apao.runs import DatasetPaths, Run
+from apao.training.batches import load_dataset
 from apao.training.loop import Row, Training
 
 
@@ -32,8 +31,8 @@ def train(run: Run, params: RunParams, device: torch.device) -> None:
     inputs = [paths.interactions, paths.codes]
     record = params.for_training()
     with Stage("train", run.folder, inputs, record, device_name(device)) as stage:
-        codes = ItemCodes.read(verified(paths.codes))
-        training = Training(str(run), params, Histories.load(paths.interactions), codes, device)
+        histories, codes = load_dataset(paths)
+        training = Training(str(run), params, histories, codes, device)
         checkpoint = run.folder / "checkpoint.safetensors"
         with _EventFiles(run.folder / "tensorboard") as events:
             trained = training.fit(checkpoint, _fingerprint(record, inputs), events.write)

@@ -102,6 +102,20 @@ def test_relative_buckets_are_those_of_t5(bidirectional):
     assert torch.equal(relative_buckets(distance, bidirectional), expected)
 
 
+@pytest.mark.parametrize("name", BOTH)
+def test_fresh_weights_are_spread_as_theirs(name):
+    params = BACKBONES[name](type=name)
+    config = transformers.AutoConfig.for_model(**params.transformers_config(500))
+    torch.manual_seed(0)
+    theirs, ours = HUGGING_FACE[name](config).state_dict(), params.build(500).to_transformers()
+    for key, value in ours.items():
+        if value.dim() == 1:
+            assert torch.equal(value, theirs[key]), key
+        else:
+            assert value.std().item() == pytest.approx(theirs[key].std().item(), rel=0.2), key
+            assert abs(value.mean().item()) < 5 * value.std().item() * value.numel() ** -0.5, key
+
+
 def office_vocabulary():
     """Tokens of the released Office codes, read where a copy is at hand; else their known number."""
     mirror = os.environ.get("APAO_MIRROR")

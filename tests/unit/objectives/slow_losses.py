@@ -77,7 +77,7 @@ def weights(losses, form, eta, carried, drop_level):
     used = [m for m in range(len(losses)) if m != drop_level]
     total = sum(losses[m] for m in used)
     if form == "uniform":
-        raw = {m: 1.0 for m in used}
+        raw = dict.fromkeys(used, 1.0)
     elif form == "release":
         raw = {m: losses[m] / total * math.exp(eta * losses[m]) for m in used}
     elif form == "eq17":

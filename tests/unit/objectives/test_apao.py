@@ -14,6 +14,7 @@ from apao.objectives.base import OBJECTIVES, Scores
 
 WEIGHTINGS = ("uniform", "release", "eq17", "algorithm1")
 FORMS = ("plain", "release")
+KINDS = ("ce", "apao-pointwise", "apao-pairwise")
 VOCABULARY = 8
 
 
@@ -67,7 +68,11 @@ def test_order_of_the_negatives_does_not_matter(seed, form, data):
     torch.testing.assert_close(one.terms, other.terms)
 
 
-@given(seed=st.integers(0, 10**6), shift=st.floats(-50, 50), kind=st.sampled_from(sorted(OBJECTIVES)))
+@given(
+    seed=st.integers(0, 10**6),
+    shift=st.floats(-50, 50),
+    kind=st.sampled_from(["ce", "apao-pointwise", "apao-pairwise"]),
+)
 @settings(max_examples=40)
 def test_a_constant_added_to_the_logits_does_not_matter(seed, shift, kind):
     scores = scores_of(seed)

@@ -1,0 +1,139 @@
+"""Every registered objective, with its values in params.yaml, keeps the contract of ``objectives.base``."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import backbone_of, histories_of, random_codes, run_params
+
+from apao.codes.trie import Trie
+from apao.objectives.base import OBJECTIVES, Objective, Scores
+from apao.training.batches import Examples, ExampleSampler
+from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apao.training.loop import Training, score_batch
+
+CPU = torch.device("cpu")
+CODES = random_codes(24, 3, 4)
+PREFIX_COUNTS = Trie.of(CODES).prefix_counts
+# Item i is followed by item i + 1: there is something to learn.
+HISTORIES = histories_of([[(start + i) % 24 for i in range(7)] for start in range(24)])
+
+
+@pytest.fixture(params=list(OBJECTIVES))
+def objective(request, params) -> Objective:
+    """The objective's entry in params.yaml, with few negatives."""
+    found = params.objectives[request.param]
+    few = {"negatives": 5} if "negatives" in type(found).model_fields else {}
+    return type(found).model_validate({**found.model_dump(), "tuned": {}, **few})
+
+
+def settings_of(objective):
+    """The objective's entry and every value of its switches (fields that are true or false, or one of a few words)."""
+    variants = [objective]
+    for name, field in type(objective).model_json_schema()["properties"].items():
+        values = [True, False] if field.get("type") == "boolean" else field.get("enum", [])
+        for value in values:
+            if value != getattr(objective, name):
+                variants.append(type(objective).model_validate({**objective.model_dump(), name: value}))
+    return variants
+
+
+def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Module]:
+    """A real batch through a real backbone, with what the objective says it needs."""
+    examples = Examples(HISTORIES, CODES, 5, CPU)
+    sampler = ExampleSampler(examples, HISTORIES, objective.negatives_per_example(), 10**6)
+    rows = np.arange(seed, seed + 12)
+    (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
+    backbone = backbone_of("llama", len(CODES.vocabulary), seed)
+    return score_batch(backbone, objective, batch, PREFIX_COUNTS), backbone
+
+
+def test_named_documented_and_in_params(objective, params):
+    cls = type(objective)
+    assert cls.__dict__["__doc__"] and sys.modules[cls.__module__].__doc__
+    fields = cls.model_json_schema()["properties"]
+    assert not [name for name, field in fields.items() if name != "type" and not field.get("description")]
+    assert [name for name, entry in params.objectives.items() if entry.type == objective.type]
+
+
+def test_parameters_survive_json(objective):
+    for variant in settings_of(objective):
+        again = type(objective).model_validate(json.loads(variant.model_dump_json()))
+        assert again == variant and again.model_dump_json() == variant.model_dump_json()
+
+
+def test_needs_and_negatives_go_together(objective):
+    assert ("negatives" in objective.needs) == (objective.negatives_per_example() > 0)
+
+
+def test_loss_gradient_and_terms(objective):
+    for variant in settings_of(objective):
+        scores, backbone = scores_of(variant)
+        loss, terms, _ = variant(scores, variant.initial_state(CODES.levels, CPU))
+        assert loss.shape == () and loss.isfinite() and loss.dtype == torch.float32
+        assert terms and all(isinstance(name, str) for name in terms)
+        for value in terms.values():
+            assert value.shape == () and not value.requires_grad and value.isfinite()
+        loss.backward()
+        gradients = [p.grad for p in backbone.parameters()]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_pure(objective):
+    """The same inputs give the same outputs, and the inputs are left as they were."""
+    for variant in settings_of(objective):
+        scores, _ = scores_of(variant)
+        state = variant.initial_state(CODES.levels, CPU)
+        before = {name: value.detach().clone() for name, value in state.items()}
+        first, second = variant(scores, state), variant(scores, state)
+        assert torch.equal(first.loss, second.loss)
+        assert first.terms.keys() == second.terms.keys() and first.state.keys() == second.state.keys() == before.keys()
+        assert all(torch.equal(first.terms[name], second.terms[name]) for name in first.terms)
+        assert all(torch.equal(first.state[name], second.state[name]) for name in before)
+        assert all(torch.equal(state[name], before[name]) for name in before)
+
+
+def test_mean_over_the_batch(objective):
+    """Order of the examples does not matter, and twice the same batch is the same batch."""
+    scores, _ = scores_of(objective)
+    state = objective.initial_state(CODES.levels, CPU)
+    expected = objective(scores, state).loss
+    for order in (torch.randperm(12, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 12):
+        rows = {
+            name: value[order]
+            for name in ("logits", "targets", "eos_logits", "negatives", "negative_logp")
+            if (value := getattr(scores, name)) is not None
+        }
+        torch.testing.assert_close(objective(replace(scores, **rows), state).loss, expected)
+
+
+def test_state_survives_a_checkpoint(objective, tmp_path):
+    """Three steps in a row, and the same with the state written down and read back in between."""
+    for variant in settings_of(objective):
+        kept = read = variant.initial_state(CODES.levels, CPU)
+        for step in range(3):
+            scores, _ = scores_of(variant, seed=step)
+            path = tmp_path / "state.safetensors"
+            save_checkpoint(path, Checkpoint({"objective": dict(read)}, {}), "state")
+            read = load_checkpoint(path, "state").tensors.get("objective", {})
+            one, other = variant(scores, kept), variant(scores, read)
+            assert torch.equal(one.loss, other.loss)
+            kept, read = one.state, other.state
+            assert all(torch.equal(kept[name], read[name]) for name in kept)
+
+
+@pytest.mark.parametrize("backbone", ["tiger", "llama"])
+def test_training_lowers_it(objective, backbone, tmp_path):
+    """A few epochs of the real loop on a deterministic sequence: the loss falls, all terms are numbers."""
+    params = run_params(backbone, {**objective.model_dump(), "tuned": {}}, epochs=4, lr=1e-2, batch_size=16)
+    rows = Training("toy", params, HISTORIES, CODES, CPU).fit(tmp_path / "checkpoint", "toy").history
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert {name.removeprefix("train_") for name in rows[0] if name.startswith("train_")} == {
+        name.removeprefix("valid_") for name in rows[0] if name.startswith("valid_")
+    }
+    assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
+    assert rows[-1]["valid_loss"] < rows[0]["valid_loss"]

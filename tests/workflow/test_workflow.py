@@ -1,0 +1,211 @@
+"""The workflow as a user runs it: what it lists, what it makes, and what it runs again."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from shorten import shorten
+from tiny_project import BIN, ROOT, Project, make_project, write_interactions
+
+from apao.params import load
+from apao.studies import outputs
+
+pytestmark = pytest.mark.slow
+
+
+def jobs(printed: str) -> dict[str, int]:
+    """The table of jobs that Snakemake prints."""
+    table = printed.rsplit("Job stats:", 1)[-1] if "Job stats:" in printed else ""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished study, file times kept, that a test may change."""
+    shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
+    return Project(tmp_path / "study")
+
+
+def test_every_table_and_figure_is_made(finished: Project):
+    params = load(finished.folder / "params.yaml")
+    for study in params.study.chosen():
+        for path in outputs(study):
+            assert (finished.folder / path).stat().st_size > 0, path
+
+
+def test_table1_has_every_run_and_the_baselines(finished: Project):
+    table = pd.read_csv(finished.folder / "results/tables/table1.csv")
+    rows = set(zip(table["backbone"], table["objective"], strict=True))
+    trained = {(b, o) for b in ("tiger", "llama") for o in ("ce", "apao-pointwise")}
+    assert trained <= rows
+    assert {"most-popular", "random"} <= set(table["objective"])
+    assert {"backbone", "objective", "dataset", "metric", "value"} <= set(table.columns)
+    metrics = json.loads((finished.folder / "results/toy/tiger/ce/seed42/metrics.json").read_text())
+    shown = table.query("backbone == 'tiger' and objective == 'ce' and metric == 'recall@10'")["value"].item()
+    assert shown == pytest.approx(metrics["test"]["recall@10"])
+
+
+def test_nothing_changed_runs_nothing(finished: Project):
+    assert "Nothing to be done" in finished.snakemake("all")
+
+
+def test_changed_beta_reruns_that_objective_alone(project: Project):
+    project.edit("objectives", "apao-pointwise", "beta", value=0.7)
+    printed = project.snakemake("-n", "all")
+    changed = set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
+    # The sweep's point at 0.1, until now the objective's own run, is one with an override from now on.
+    assert changed == {
+        "toy/tiger/apao-pointwise/seed42",
+        "toy/llama/apao-pointwise/seed42",
+        "toy/tiger/apao-pointwise+beta=0.1/seed42",
+    }
+    counts = jobs(printed)
+    assert "embed_items" not in counts
+    assert "code_items" not in counts
+
+
+def _runs(project: Project):
+    params = load(project.folder / "params.yaml")
+    return {params.normalised(run) for _, run in params.study.named_runs()}
+
+
+def _outputs(printed: str) -> list[str]:
+    return re.findall(r"^    output: (.*)$", printed, flags=re.MULTILINE)
+
+
+def test_changed_drawing_reruns_no_training(project: Project):
+    project.edit("studies", "small", "figure5", "objectives", value=["apao-pointwise", "ce"])
+    counts = jobs(project.snakemake("-n", "all"))
+    assert counts == {"draw_figure5": 1, "all": 1, "total": 2}
+
+
+def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
+    write_interactions(project.folder / "toy.csv", seed=1)
+    (project.folder / "data/toy/raw/manifest.json").unlink()
+    counts = jobs(project.snakemake("-n", "all"))
+    assert counts["preprocess_dataset"] == 1
+    assert counts["train_run"] == len(_runs(project))
+
+
+def test_any_run_is_a_target(project: Project):
+    target = "results/toy/llama/apao-pointwise+beta=0.4+epochs=1/seed7/metrics.json"
+    project.snakemake(target)
+    metrics = json.loads((project.folder / target).read_text())
+    assert metrics["run"] == "toy/llama/apao-pointwise+beta=0.4+epochs=1/seed7"
+    assert len(pd.read_csv(project.folder / target.replace("metrics.json", "history.csv"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("results/tay/llama/ce/seed1/metrics.json", "did you mean 'toy'"),
+        ("results/toy/lama/ce/seed1/metrics.json", "did you mean 'llama'"),
+        ("results/toy/llama/apao-pairwize/seed1/metrics.json", "did you mean 'apao-pairwise'"),
+        ("results/toy/llama/apao-pairwise+betta=1/seed1/metrics.json", "did you mean 'beta'"),
+        ("results/toy/llama/apao-pairwise+beta=0.40/seed1/metrics.json", "a run has one spelling"),
+        ("results/toy/llama/apao-pairwise+beta=-1/seed1/metrics.json", "greater than or equal to 0"),
+    ],
+)
+def test_misspelt_target_is_one_clear_line(finished: Project, target: str, expected: str):
+    printed = finished.snakemake("-n", target, code=1)
+    assert expected in printed
+    assert "Traceback" not in printed
+
+
+def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
+    printed = project.snakemake("-n", "all", "--config", "scael=paper", code=1)
+    assert "did you mean 'scale'" in printed
+    project.edit("objectives", "ce", "epoch", value=3)
+    printed = project.snakemake("-n", "all", code=1)
+    assert re.search(r"params\.yaml:\d+: objectives\.ce", printed)
+    assert "Traceback" not in printed
+
+
+def test_killed_workflow_continues(tmp_path: Path):
+    project = make_project(tmp_path)
+    project.edit("recipes", "tiny", "training", "epochs", value=200)
+    target = "results/toy/tiger/ce/seed42/metrics.json"
+    process = subprocess.Popen(
+        [BIN / "snakemake", "--cores", "2", target],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    checkpoint = tmp_path / "results/toy/tiger/ce/seed42/checkpoint.safetensors"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # The whole group: Snakemake, its shell and the training.
+    subprocess.run(["kill", "-KILL", f"-{process.pid}"], check=True)
+    process.wait()
+    subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
+    project.snakemake("--unlock")
+    printed = project.snakemake(target)
+    assert "train_run" in printed
+    assert len(pd.read_csv(tmp_path / "results/toy/tiger/ce/seed42/history.csv")) > 1
+    assert not checkpoint.exists()
+
+
+def test_interrupted_workflow_leaves_no_lock(tmp_path: Path):
+    project = make_project(tmp_path)
+    project.edit("recipes", "tiny", "training", "epochs", value=2000)
+    target = "results/toy/tiger/ce/seed42/metrics.json"
+    process = subprocess.Popen([BIN / "snakemake", "--cores", "1", target], cwd=tmp_path, start_new_session=True)
+    checkpoint = tmp_path / "results/toy/tiger/ce/seed42/checkpoint.safetensors"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=120)
+    project.edit("recipes", "tiny", "training", "epochs", value=2)
+    project.snakemake(target)
+
+
+def test_paper_scale_lists_every_run(tmp_path: Path):
+    """Four datasets, the paper's sizes and seeds: every run of Table 1 and Figures 2 to 5."""
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    printed = Project(tmp_path).snakemake("-n", "all", "--config", "scale=paper")
+    params = load(ROOT / "params.yaml", "paper")
+    wanted = {str(params.normalised(run)) for _, run in params.study.named_runs()}
+    listed = set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
+    assert listed == wanted
+    assert len([run for run in wanted if "/apao-pairwise/" in run]) >= 4 * 2 * 5
+
+
+def test_gpu_is_asked_for_only_where_there_is_one(finished: Project):
+    printed = finished.snakemake("-n", "-F", "all")
+    from apao.devices import has_gpu
+
+    assert ("gpu=1" in printed) == has_gpu()
+
+
+def test_report_is_one_file(finished: Project):
+    finished.snakemake("--report", "report.html", "all")
+    page = (finished.folder / "report.html").read_text()
+    assert "figure2" in page
+    assert "table1" in page
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)="https?://', page)
+
+
+def test_workflow_is_clean(finished: Project):
+    finished.snakemake("--lint")
+    finished.run("snakefmt", "--check", str(ROOT / "workflow"))
+
+
+def test_shortened_params_are_valid(tmp_path: Path):
+    path = tmp_path / "short.yaml"
+    path.write_text(shorten((ROOT / "params.yaml").read_text()))
+    short, full = load(path), load(ROOT / "params.yaml")
+    assert short.study.chosen().keys() == full.study.chosen().keys()
+    assert yaml.safe_load(path.read_text())["recipes"]["small"]["training"]["epochs"] == 1

@@ -1,0 +1,124 @@
+"""A project folder with a tiny study in it, for the real commands."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Project:
+    """A folder with params.yaml and the project's workflow."""
+
+    folder: Path
+
+    def run(self, *arguments: str, code: int | None = 0) -> str:
+        """Run a command of the environment in the folder; return all it printed."""
+        environment = {**os.environ, "COLUMNS": "200"} | {"APAO_MIRROR": ""}
+        command, *rest = arguments
+        done = subprocess.run(
+            [BIN / command, *rest],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert code is None or done.returncode == code, done.stdout
+        return done.stdout
+
+    def snakemake(self, *arguments: str, code: int | None = 0) -> str:
+        return self.run("snakemake", "--cores", "2", *arguments, code=code)
+
+    def edit(self, *path: str, value: object) -> None:
+        """Change one key of params.yaml."""
+        params = self.params()
+        *parents, last = path
+        node = params
+        for key in parents:
+            node = node[key]
+        node[last] = value
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def params(self) -> dict:
+        return yaml.safe_load((self.folder / "params.yaml").read_text())
+
+
+def write_interactions(path: Path, users: int = 30, items: int = 12, seed: int = 0) -> None:
+    """A small table in which the next item follows from the last one, most of the time."""
+    random = np.random.default_rng(seed)
+    lines = ["user,item,timestamp,title"]
+    for user in range(users):
+        item = int(random.integers(items))
+        for time in range(9):
+            lines.append(f"u{user},i{item},{time},film {item} of kind {item % 3}")
+            item = (item + 1) % items if random.random() < 0.8 else int(random.integers(items))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def tiny_params() -> dict:
+    """params.yaml with one csv dataset, tiny models and all ten studies."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["datasets"] = {
+        "toy": {"source": "csv", "path": "toy.csv", "text": ["title"], "recipe": "tiny", "codes": "toy", "core": 3}
+    }
+    params["codes"] = {
+        "toy": {
+            "method": "rq-kmeans",
+            "embedder": "minilm",
+            "levels": 4,
+            "clusters": 4,
+            "collisions": "reassign",
+        }
+    }
+    tiger = {"type": "tiger", "d_model": 8, "d_ff": 16, "d_kv": 4, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    llama = {"type": "llama", "hidden": 8, "intermediate": 16, "heads": 2, "layers": 1}
+    params["recipes"] = {
+        "tiny": {
+            "backbones": {"tiger": tiger, "llama": llama},
+            "training": {"epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.01},
+            "decoding": {"beam": 10},
+        }
+    }
+    for objective in params["objectives"].values():
+        objective.pop("tuned", None)
+    params["objectives"]["apao-pairwise"]["negatives"] = 4
+    small = params["studies"].pop("small")
+    params["studies"] = {"small": small}
+    for study in small.values():
+        if "datasets" in study:
+            study["datasets"] = ["toy"]
+        if "dataset" in study:
+            study["dataset"] = "toy"
+        if "backbones" in study:
+            study["backbones"] = ["tiger"]
+    # Few runs, but every stage and every kind of study; one of them on the second backbone.
+    small["table1"].update(backbones=["tiger", "llama"], objectives=["ce", "apao-pointwise"])
+    for study in ("table3", "table4", "table5", "figure1", "figure3", "figure4", "figure5"):
+        key = "one_stage" if study == "table3" else "objectives"
+        small[study][key] = ["apao-pointwise"] if study in ("table3", "table5", "figure3") else ["ce", "apao-pointwise"]
+    for study in ("table5", "figure3"):
+        small[study].update(beta=[0.1, 0.4], eta=[])
+    small["figure2"].update(
+        backbone="tiger",
+        modules={"full": "apao-pairwise", "w/o prefix loss": "ce"},
+        prefixes={"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
+    )
+    small["figure1"].update(catalogue_sizes=[20, 40], timed_users=1)
+    small["figure4"]["beams"] = [2, 5]
+    return params
+
+
+def make_project(folder: Path) -> Project:
+    (folder / "workflow").symlink_to(ROOT / "workflow")
+    write_interactions(folder / "toy.csv")
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    return Project(folder)
