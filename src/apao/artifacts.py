@@ -174,8 +174,7 @@ def read_table(path: Path, columns: list[str] | None = None, what: str = "table"
     except Exception as error:  # a damaged file may raise nearly anything
         wanted = f" with the columns {', '.join(columns)}" if columns else ""
         raise UserError(
-            f"{path}: not a {what}{wanted} ({error}); delete it and run its stage again "
-            f"(snakemake -c2 {path})."
+            f"{path}: not a {what}{wanted} ({error}); delete it and run its stage again (snakemake -c2 {path})."
         ) from error
 
 

@@ -84,6 +84,11 @@ class Workflow:
         return _text(source.model_dump(mode="json", exclude={"recipe", "codes"}))
 
     @_reported
+    def own_files(self, wildcards: Any) -> list[str]:
+        """The user's own files that a dataset is made from."""
+        return [str(path) for path in self.params.dataset(wildcards.dataset).own_files()]
+
+    @_reported
     def embedder(self, wildcards: Any) -> str:
         """The encoder behind the dataset's codes."""
         embedder = self.params.embedder_of(wildcards.dataset)

@@ -88,7 +88,6 @@ def test_changed_drawing_reruns_no_training(project: Project):
 
 def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     write_interactions(project.folder / "toy.csv", seed=1)
-    (project.folder / "data/toy/raw/manifest.json").unlink()
     counts = jobs(project.snakemake("-n", "all"))
     assert counts["preprocess_dataset"] == 1
     assert counts["train_run"] == len(_runs(project))

@@ -31,6 +31,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=600,
+            check=False,
         )
         assert code is None or done.returncode == code, done.stdout
         return done.stdout

@@ -2,6 +2,8 @@
 
 
 rule download_dataset:
+    input:
+        STUDY.own_files,
     output:
         "data/{dataset}/raw/manifest.json",
     log:

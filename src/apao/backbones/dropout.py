@@ -26,5 +26,7 @@ class Dropout(nn.Module):
             return nn.functional.dropout(x, self.p)
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = (bits >= round(self.p * 2**16) - 2**15).to(x.dtype)
+        # p < 1 must not round up to 1: the bound would leave the range of 16 bits and keep everything.
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        keep = (bits >= dropped - 2**15).to(x.dtype)
         return x * keep.mul_(1 / (1 - self.p))

@@ -72,6 +72,10 @@ class Source(Model, ABC):
             UserError: naming file and line, when too many records are malformed.
         """
 
+    def own_files(self) -> tuple[Path, ...]:
+        """Files of the user's that the download takes: when they change, so does the dataset."""
+        return ()
+
     def published_codes(self, folder: Path) -> Path:
         """The downloaded file of codes, item id to code strings; only if ``publishes_codes``."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import parse_id, parse_timestamp, read_rows
@@ -54,6 +55,10 @@ class Table(Source):
                 raise ValueError(f"{key}: {path} ends in none of {', '.join(SEPARATORS)}; give separator")
         return self
 
+    @override
+    def own_files(self) -> tuple[Path, ...]:
+        return tuple(self._files().values())
+
     def _files(self) -> dict[str, Path]:
         """The user's own files, by their names in the download folder."""
         files = {INTERACTIONS: self.path.expanduser()}
@@ -77,21 +82,21 @@ class Table(Source):
         columns = (self.user, self.item, self.timestamp, *beside)
         # Through the links to the user's own paths, which the errors name.
         path = (folder / INTERACTIONS).resolve()
-        for line, (user, item, time, *text) in read_rows(path, self._separator(path), columns):
+        for line, (user, item, time, *text) in read_rows(path, self._separator(self.path), columns):
             where = f"{path}:{line}"
             rows.append((parse_id(user, "user", where), parse_id(item, "item", where), parse_timestamp(time, where)))
             texts.setdefault(item, text)
         if self.items_path is not None:
-            texts = self._item_texts((folder / ITEMS).resolve())
+            texts = self._item_texts((folder / ITEMS).resolve(), self._separator(self.items_path))
         interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
         if not self.text:
             return RawTables(interactions, None)
         items = pd.DataFrame([(item, *text) for item, text in texts.items()], columns=["item", *self.text])
         return RawTables(interactions, items)
 
-    def _item_texts(self, path: Path) -> dict[str, list[str]]:
+    def _item_texts(self, path: Path, separator: str) -> dict[str, list[str]]:
         texts: dict[str, list[str]] = {}
-        for line, (item, *text) in read_rows(path, self._separator(path), (self.item, *self.text)):
+        for line, (item, *text) in read_rows(path, separator, (self.item, *self.text)):
             where = f"{path}:{line}"
             if parse_id(item, "item", where) in texts:
                 raise UserError(f"{where}: item {item!r} has a row already; expected one row an item")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from apao.artifacts import Stage, sha256_of
+from apao.artifacts import Stage, explained, sha256_of
 from apao.devices import device_name
 from apao.params import RunParams
 from apao.progress import console
@@ -34,8 +37,8 @@ def train(run: Run, params: RunParams, device: torch.device) -> None:
         histories, codes = load_dataset(paths)
         training = Training(str(run), params, histories, codes, device)
         checkpoint = run.folder / "checkpoint.safetensors"
-        with _EventFiles(run.folder / "tensorboard") as events:
-            trained = training.fit(checkpoint, _fingerprint(record, inputs), events.write)
+        events = _EventFiles(run.folder / "tensorboard")
+        trained = training.fit(checkpoint, _fingerprint(record, inputs), events.write)
 
         training.backbone.load_state_dict(trained.best)
         weights = {name: value.cpu().contiguous() for name, value in training.backbone.to_transformers().items()}
@@ -58,32 +61,39 @@ def _fingerprint(record: dict[str, object], inputs: list[Path]) -> str:
 
 
 class _EventFiles:
-    """TensorBoard event files of a run, written anew from the history when a training goes on."""
+    """TensorBoard's event file of a run, written anew from the history when a training goes on.
+
+    Written here and now: TensorBoard's own writer is a thread that dies of a full disk with a traceback.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> _EventFiles:
+        self.path = folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event
         except ImportError:
             console.print("TensorBoard is not installed; no event files are written.")
-            self._writer = None
-            return self
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(self.folder))
-        return self
+            self._event = None
+            return
+        self._event = Event
+        shutil.rmtree(folder, ignore_errors=True)
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, row: Row) -> None:
         """Add one epoch."""
-        if self._writer is not None:
-            for name, value in row.items():
-                if name not in ("epoch", "best"):
-                    kind, _, rest = name.partition("_")
-                    tag = f"{kind}/{rest}" if rest else name
-                    self._writer.add_scalar(tag, value, int(row["epoch"]))
-            self._writer.flush()
+        if self._event is not None:
+            summary = [
+                {"tag": name.replace("_", "/", 1), "simple_value": value}
+                for name, value in row.items()
+                if name not in ("epoch", "best")
+            ]
+            self._append(self._event(wall_time=time.time(), step=int(row["epoch"]), summary={"value": summary}))
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def _append(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                RecordWriter(file).write(event.SerializeToString())
+        except OSError as error:
+            raise explained(error, self.path) from error

@@ -20,6 +20,12 @@ def test_rate_scale_and_mean(p):
     torch.testing.assert_close(out[kept], x[kept] / (1 - p))
 
 
+@pytest.mark.parametrize("p", [0.99999, 0.999999])
+def test_rates_just_below_one_drop_nearly_everything(p):
+    torch.manual_seed(0)
+    assert (Dropout(p).train()(torch.ones(ELEMENTS)) != 0).double().mean() < 1e-4
+
+
 def test_neighbouring_elements_are_independent():
     """Four masks come from one random word: they must not be alike, in any of the 16-bit places."""
     torch.manual_seed(0)

@@ -14,14 +14,12 @@ from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores
 
 # Few continuations under some prefixes, many under others; "10" sorts before "2" in the vocabulary.
-SKEWED = ItemCodes(
-    np.array([[0, 0, 0], [1, 2, 0], [1, 10, 3], *([2, 10, i] for i in range(11)), [10, 1, 1], [10, 1, 2]])
-)
+SKEWED = np.array([[0, 0, 0], [1, 2, 0], [1, 10, 3], *([2, 10, i] for i in range(11)), [10, 1, 1], [10, 1, 2]])
 CATALOGUES = {
     "one item": ItemCodes(np.array([[4, 2, 0]])),
     "one item, one level": ItemCodes(np.array([[3]])),
     "one level": ItemCodes(np.arange(12)[::-1, None].copy()),
-    "skewed": SKEWED,
+    "skewed": ItemCodes(SKEWED),
     "shared codes": random_codes(20, 2, 3),
     "four levels": random_codes(15, 4, 3),
 }

@@ -1,0 +1,299 @@
+"""Every mistake ends in one line that names file, key or run and says what to do; nothing finished is touched."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from shop_project import (
+    CHECKPOINT,
+    MODEL,
+    RUN,
+    USERS,
+    Done,
+    apao,
+    entry_point,
+    hashes,
+    params,
+    write_embeddings,
+    write_params,
+)
+
+from apao.cli import app
+
+DATA = Path("data", "shop")
+TABLE = DATA / "raw" / "interactions.table"
+INTERACTIONS, CODES = DATA / "interactions.parquet", DATA / "codes.parquet"
+TRAIN, EVALUATE = f"train {RUN} --device cpu", f"evaluate {RUN} --device cpu"
+
+Damage = Callable[[Path], None]
+
+
+def nothing(project: Path) -> None:
+    """The mistake is in the command."""
+
+
+def truncated(file: Path) -> Damage:
+    def damage(project: Path) -> None:
+        content = (project / file).read_bytes()
+        (project / file).write_bytes(content[: len(content) * 2 // 3])
+
+    return damage
+
+
+def flipped(file: Path) -> Damage:
+    """One bit, past the middle: among the numbers, not in a header."""
+
+    def damage(project: Path) -> None:
+        content = bytearray((project / file).read_bytes())
+        content[len(content) * 3 // 4] ^= 16
+        (project / file).write_bytes(content)
+
+    return damage
+
+
+def unrecorded(damage: Damage, record: Path) -> Damage:
+    """The same to a file that no record vouches for, as one that the user brought."""
+
+    def damage_and_forget(project: Path) -> None:
+        damage(project)
+        (project / record).unlink()
+
+    return damage_and_forget
+
+
+def with_params(section: str, name: str, **values: object) -> Damage:
+    """Other values in params.yaml."""
+
+    def damage(project: Path) -> None:
+        changed = params()
+        changed[section][name] |= values
+        write_params(project, changed)
+
+    return damage
+
+
+def without_item(project: Path) -> None:
+    """A row of the raw table that names no item, downloaded as it is."""
+    lines = (project / "shop.csv").read_text().splitlines()
+    user, _, rest = lines[6].split(",", 2)
+    lines[6] = f"{user},,{rest}"
+    (project / "shop.csv").write_text("\n".join(lines))
+    with chdir(project):
+        app(["download", "shop"], standalone_mode=False)
+
+
+def with_short_history(project: Path) -> None:
+    table = pd.read_parquet(project / INTERACTIONS)
+    rows = table.index[table["user"] == 3]
+    table.drop(rows[2:]).to_parquet(project / INTERACTIONS, index=False)
+
+
+def without_history(project: Path) -> None:
+    table = pd.read_parquet(project / INTERACTIONS)
+    table[table["user"] != 3].to_parquet(project / INTERACTIONS, index=False)
+
+
+def codes_of_fewer_items(project: Path) -> None:
+    pd.read_parquet(project / CODES).iloc[:-1].to_parquet(project / CODES, index=False)
+
+
+def published_codes_of_other_items(project: Path) -> None:
+    folder = project / "data" / "office"
+    (folder / "raw").mkdir(parents=True)
+    pd.DataFrame({"item": [0, 1], "raw_id": ["0", "1"], "text": ["a", "b"]}).to_parquet(folder / "items.parquet")
+    (folder / "raw" / "Office.index.rq-kmeans.json").write_text('{"0": ["<a_1>"], "7": ["<a_2>"]}')
+
+
+def mirror_lacks_a_file(project: Path) -> None:
+    (project / "mirror" / "data" / "Office").mkdir(parents=True)
+    (project / "mirror" / "data" / "Office" / "Office.item.json").write_text("{}")
+
+
+def mirror_has_another_file(project: Path) -> None:
+    mirror_lacks_a_file(project)
+    (project / "mirror" / "data" / "Office" / "Office.inter.json").write_text('{"0": []}')
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mistake in a project, the command that meets it, and words of the one line."""
+
+    name: str
+    damage: Damage
+    command: str
+    words: tuple[str, ...]
+    project: str = "finished"
+    here: bool = False
+    """Met in this process, by the command's entry point: every process takes two seconds to import torch."""
+
+
+CASES = [
+    Case("unknown dataset", nothing, "download shopp", ("'shopp'", "did you mean 'shop'?", "known: office, shop")),
+    Case(
+        "unknown objective",
+        nothing,
+        "train shop/tiger/apao-pairwize/seed1",
+        ("'apao-pairwize'", "did you mean 'apao-pairwise'?", "apao-pointwise", " ce"),
+        here=True,
+    ),
+    Case("unknown backbone", nothing, "train shop/tigger/ce/seed1", ("'tigger'", "did you mean 'tiger'?"), here=True),
+    Case(
+        "another spelling",
+        nothing,
+        "train shop/tiger/ce+lr=1e-3/seed1",
+        ("lr=1e-3", "lr=0.001", "one spelling"),
+        here=True,
+    ),
+    Case(
+        "wrong type",
+        nothing,
+        "train shop/tiger/ce+epochs=many/seed1",
+        ("ce+epochs=many", "integer", "'many'"),
+        here=True,
+    ),
+    Case(
+        "wrong range",
+        with_params("objectives", "apao-pairwise", beta=-1),
+        TRAIN,
+        ("params.yaml:", "objectives.apao-pairwise.beta", "greater than or equal to 0", "-1"),
+    ),
+    Case("unknown key", with_params("objectives", "ce", eoss=True), TRAIN, ("objectives.ce.eoss", "'eos'"), here=True),
+    Case("cut download", truncated(TABLE), "preprocess shop", (str(TABLE), "bytes", "apao download shop")),
+    Case("row without an item", without_item, "preprocess shop", ("shop.csv:7", "item id is empty"), here=True),
+    Case(
+        "nothing left by the filter",
+        with_params("datasets", "shop", core=30),
+        "preprocess shop",
+        ("shop: none of the", "30-core", "lower core"),
+    ),
+    Case("damaged parquet", flipped(INTERACTIONS), TRAIN, (str(INTERACTIONS), "hash", "run its stage again")),
+    Case(
+        "cut parquet of the user's own",
+        unrecorded(truncated(INTERACTIONS), DATA / "preprocess.provenance.json"),
+        TRAIN,
+        (str(INTERACTIONS), "not a table", "run its stage again"),
+        here=True,
+    ),
+    Case(
+        "history too short",
+        unrecorded(with_short_history, DATA / "preprocess.provenance.json"),
+        TRAIN,
+        (str(INTERACTIONS), "user 3", "at least three"),
+        here=True,
+    ),
+    Case(
+        "history without items",
+        unrecorded(without_history, DATA / "preprocess.provenance.json"),
+        EVALUATE,
+        (str(INTERACTIONS), "users 0, 1, 2", "run its stage again"),
+    ),
+    Case(
+        "codes of another catalogue",
+        unrecorded(codes_of_fewer_items, DATA / "codes.provenance.json"),
+        TRAIN,
+        (str(CODES), "14 items", "15", "apao codes shop"),
+    ),
+    Case(
+        "published codes of another catalogue",
+        published_codes_of_other_items,
+        "codes office",
+        ("Office.index.rq-kmeans.json", "item 1 has no code", "datasets.office"),
+        here=True,
+    ),
+    Case(
+        "embeddings of another catalogue",
+        lambda project: write_embeddings(project, USERS),
+        "codes shop",
+        ("embeddings.safetensors", "expected 15 rows", "run its stage again"),
+        here=True,
+    ),
+    Case("cut checkpoint", truncated(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
+    Case("flipped checkpoint", flipped(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
+    Case("cut model", truncated(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again"), here=True),
+    Case("flipped model", flipped(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again")),
+    Case(
+        "cut model of the user's own",
+        unrecorded(truncated(MODEL), MODEL.with_name("train.provenance.json")),
+        EVALUATE,
+        (str(MODEL), "not a whole safetensors file", "train again"),
+        here=True,
+    ),
+    Case(
+        "model of other sizes",
+        with_params("recipes", "tiny", backbones={"tiger": {"type": "tiger", "d_model": 8}}),
+        EVALUATE,
+        (str(MODEL), "other parameters", "train it again"),
+        here=True,
+    ),
+    Case(
+        "mirror without a file",
+        mirror_lacks_a_file,
+        "download office --mirror mirror",
+        ("mirror/data/Office/Office.inter.json", "not found"),
+    ),
+    Case(
+        "mirror with another file",
+        mirror_has_another_file,
+        "download office --mirror mirror",
+        ("mirror/data/Office/Office.inter.json", "not the expected file", "Ways out"),
+        here=True,
+    ),
+    Case("no such device", nothing, f"train {RUN} --device tpu", ("'tpu'", "auto, cpu or cuda"), here=True),
+    Case("no such command", nothing, "trian shop/tiger/ce/seed1", ("'trian'", "Did you mean 'train'?"), here=True),
+    Case(
+        "runs not made",
+        nothing,
+        "report table1",
+        ("table1", "results/shop/tiger/ce/seed1/metrics.json", "snakemake"),
+        here=True,
+    ),
+]
+
+
+@dataclass
+class Outcome:
+    """A command that met a mistake, and the project's files before and after it."""
+
+    done: Done
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def outcome_of(
+    request: pytest.FixtureRequest, finished: Path, interrupted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Case], Outcome]]:
+    """Meets a case. Those in processes of their own start together, as many at a time as there are cores."""
+    projects = {"finished": finished, "interrupted": interrupted}
+
+    def meet(case: Case) -> Outcome:
+        project = Path(shutil.copytree(projects[case.project], tmp_path_factory.mktemp("case") / "shop"))
+        case.damage(project)
+        before = hashes(project)
+        done = (entry_point if case.here else apao)(project, *case.command.split())
+        return Outcome(done, before, hashes(project))
+
+    chosen = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
+    cases = [case for case in CASES if case.name in chosen]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = {case.name: pool.submit(meet, case) for case in cases if not case.here}
+        yield lambda case: meet(case) if case.here else found[case.name].result()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_one_line(case: Case, outcome_of: Callable[[Case], Outcome]) -> None:
+    outcome = outcome_of(case)
+    assert outcome.done.status in (1, 2), outcome.done.output
+    assert "Traceback" not in outcome.done.output
+    assert len(outcome.done.errors) == 1, outcome.done.output
+    missing = [word for word in case.words if word not in outcome.done.errors[0]]
+    assert not missing, outcome.done.output
+    lines = outcome.done.output.splitlines()
+    assert lines[-1] == outcome.done.errors[0] and (len(lines) == 1 or lines[0].startswith("Usage:"))
+    assert outcome.after == outcome.before

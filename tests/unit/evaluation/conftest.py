@@ -1,0 +1,49 @@
+"""A folder with one small dataset and one trained run, as the earlier stages leave them."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+from tiny import backbone_of, random_codes, random_histories, run_params
+
+from apao.backbones.base import Backbone
+from apao.codes.itemcodes import ItemCodes
+from apao.data.histories import Histories
+from apao.params import RunParams
+from apao.runs import DatasetPaths, Run
+
+
+@dataclass
+class Toy:
+    """What is on the disk below the working folder."""
+
+    run: Run
+    params: RunParams
+    codes: ItemCodes
+    histories: Histories
+    backbone: Backbone
+
+
+@pytest.fixture(params=["tiger", "llama"])
+def toy(request, tmp_path, monkeypatch) -> Toy:
+    """30 items on fewer codes, 9 users; an untrained model with random weights."""
+    monkeypatch.chdir(tmp_path)
+    codes = random_codes(30, 3, 3, seed=1)
+    assert len(codes.distinct) < codes.items
+    histories = random_histories([3, 9, 4, 12, 5, 7, 3, 30, 6], codes.items, seed=2)
+    run = Run.parse(f"toy/{request.param}/ce/seed7")
+    params = run_params(request.param, decoding={"beam": len(codes.distinct), "batch_users": 4})
+    backbone = backbone_of(request.param, len(codes.vocabulary), seed=5)
+
+    paths = DatasetPaths("toy")
+    paths.folder.mkdir(parents=True)
+    codes.write(paths.codes)
+    users = [
+        user for user in range(histories.users) for _ in range(histories.offsets[user], histories.offsets[user + 1])
+    ]
+    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
+    pd.DataFrame({"item": range(codes.items)}).to_parquet(paths.items)
+    run.folder.mkdir(parents=True)
+    save_file(backbone.to_transformers(), run.folder / "model.safetensors")
+    return Toy(run, params, codes, histories, backbone)

@@ -1,0 +1,164 @@
+"""The stages that rank: against a slow ranking of every code for every user."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import SlowModel, run_params
+
+from apao.artifacts import write_json
+from apao.errors import UserError
+from apao.evaluation.evaluate import evaluate, evaluate_split
+from apao.evaluation.studies import beam_sizes, decoding_time, pruning, synthetic_codes
+from apao.evaluation.trained import TrainedRun
+from apao.studies import decoding_time_file
+
+CPU = torch.device("cpu")
+
+
+def with_beam(params, beam):
+    return params.model_copy(update={"decoding": params.decoding.model_copy(update={"beam": beam})})
+
+
+def slow_rankings(toy, split):
+    """For each user the target item, and all codes (as tuples of tokens) from best to worst."""
+    slow, eos = SlowModel(toy.backbone), toy.params.decodes_eos
+    codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
+    last = {"valid": -2, "test": -1}[split]
+    for user in range(toy.histories.users):
+        row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
+        history = toy.codes.tokens[row[:last][-toy.params.backbone.max_history :]].ravel().tolist()
+        yield row[last], sorted(codes, key=lambda code, history=history: -slow.score(history, code, eos))
+
+
+def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
+    evaluate(toy.run, toy.params, CPU)
+    metrics = json.loads((toy.run.folder / "metrics.json").read_text())
+    table = pd.read_parquet(toy.run.folder / "ranks.parquet")
+    assert metrics["run"] == str(toy.run) and metrics["eos"] == (toy.run.backbone == "tiger")
+    assert list(table.columns) == ["split", "user", "item", "rank", "items_before", "group"]
+    tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
+    for split in ("valid", "test"):
+        rows = table[table["split"] == split]
+        assert rows["user"].tolist() == list(range(toy.histories.users))
+        hits = []
+        for (_, row), (item, ranking) in zip(rows.iterrows(), slow_rankings(toy, split), strict=True):
+            place = ranking.index(tokens[item])
+            assert row["item"] == item and row["rank"] == place + 1
+            assert row["items_before"] == sum(tokens.count(code) for code in ranking[:place])
+            assert row["group"] == tokens.count(tokens[item])
+            hits.append(place + 1)
+        said = metrics[split]
+        assert said["users"] == len(hits)
+        assert said["recall@10"] == pytest.approx(np.mean([rank <= 10 for rank in hits]))
+        assert said["ndcg@5"] == pytest.approx(np.mean([1 / math.log2(r + 1) if r <= 5 else 0 for r in hits]))
+
+
+def test_prefix_recall_is_over_the_best_twenty(toy):
+    """27 prefixes of length 3 at most, so the last level can lose some; 3 and 9 before, so those cannot."""
+    assert len(toy.codes.distinct) < 20
+    table, metrics, seconds = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")
+    assert metrics["prefix_recall@20"] == [1.0, 1.0, 1.0] and seconds > 0
+    narrow = TrainedRun(toy.run, toy.params, CPU)
+    table, metrics, _ = evaluate_split(narrow, "test", beam=2)
+    assert (table["rank"] <= 2).all()
+    # With the last step the prefix is the code: kept and found are the same.
+    assert metrics["prefix_recall@20"][2] == pytest.approx((table["rank"] > 0).mean())
+    assert sorted(metrics["prefix_recall@20"], reverse=True) == metrics["prefix_recall@20"]
+
+
+def test_users_come_in_any_batches(toy):
+    wide = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")[0]
+    one = toy.params.model_copy(update={"decoding": toy.params.decoding.model_copy(update={"batch_users": 1})})
+    pd.testing.assert_frame_equal(evaluate_split(TrainedRun(toy.run, one, CPU), "test")[0], wide)
+
+
+def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
+    pruning(toy.run, toy.params, CPU)
+    found = json.loads((toy.run.folder / "pruning.json").read_text())
+    assert found["kept"] == pytest.approx([1.0] * 3) and found["users"] == toy.histories.users
+
+
+def test_pruning_of_a_narrow_beam(toy):
+    """The share of the true top 20 (all codes here: there are fewer) whose prefix is still in a beam of 2."""
+    params = with_beam(toy.params, 2)
+    pruning(toy.run, params, CPU)
+    kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]
+    slow, eos = SlowModel(toy.backbone), params.decodes_eos
+    codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
+    expected = np.zeros(3)
+    for user in range(toy.histories.users):
+        row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
+        history = toy.codes.tokens[row[:-1][-20:]].ravel().tolist()
+        top = sorted(codes, key=lambda code, history=history: -slow.score(history, code, eos))[:20]
+        beams = [(0.0, ())]
+        for level in range(3):
+            grown = {
+                (score + slow.next_logp(history, prefix)[code[level]], code[: level + 1])
+                for score, prefix in beams
+                for code in codes
+                if code[:level] == prefix
+            }
+            beams = sorted(grown, reverse=True)[:2]
+            alive = {prefix for _, prefix in beams}
+            expected[level] += np.mean([code[: level + 1] in alive for code in top])
+    assert kept == pytest.approx((expected / toy.histories.users).tolist())
+    assert 0 < kept[2] < kept[0] < 1
+
+
+def test_beam_sizes_agree_with_evaluation(toy):
+    beam_sizes(toy.run, toy.params, (1, 3), CPU)
+    found = json.loads((toy.run.folder / "beams.json").read_text())["beams"]
+    assert [row["beam"] for row in found] == [1, 3]
+    for row in found:
+        _, metrics, _ = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test")
+        assert {name: row[name] for name in metrics} == metrics
+
+
+def test_decoding_time_grows_with_the_catalogue_list(toy):
+    decoding_time(toy.run, toy.params, (40, 300), 2, CPU)
+    found = json.loads(decoding_time_file("toy", toy.run.backbone).read_text())
+    assert [row["items"] for row in found["rows"]] == [40, 300]
+    assert all(row[kind] > 0 for row in found["rows"] for kind in row)
+
+
+@pytest.mark.parametrize(("items", "clusters"), [(1, 1), (17, 2), (1000, 256), (300, 3)])
+def test_synthetic_codes_are_distinct(items, clusters):
+    codes = synthetic_codes(items, 4, clusters, seed=0)
+    assert codes.items == len(codes.distinct) == items and codes.levels == 4
+    assert (synthetic_codes(items, 4, clusters, seed=0).codes == codes.codes).all()
+
+
+def test_a_beam_wider_than_the_catalogue_is_refused(toy):
+    most = len(toy.codes.distinct)
+    with pytest.raises(UserError, match=rf"decoding.beam {most + 1} is more than the catalogue's {most}"):
+        TrainedRun(toy.run, with_beam(toy.params, most + 1), CPU)
+
+
+def test_a_truncated_model_is_named(toy):
+    path = toy.run.folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors: not a whole safetensors file"):
+        TrainedRun(toy.run, toy.params, CPU)
+
+
+def test_a_model_of_other_sizes_is_named(toy):
+    other = run_params(toy.run.backbone, sizes={"heads": 4, "d_kv" if toy.run.backbone == "tiger" else "hidden": 32})
+    with pytest.raises(UserError, match=r"model.safetensors: weight .* train it again"):
+        TrainedRun(toy.run, other, CPU)
+
+
+def test_a_model_changed_after_its_stage_is_named(toy):
+    """The provenance file of training vouches for the weights."""
+    write_json(toy.run.folder / "train.provenance.json", {"outputs": {"model.safetensors": "0" * 64}})
+    with pytest.raises(UserError, match="does not match the hash"):
+        TrainedRun(toy.run, toy.params, CPU)
+
+
+def test_a_missing_model_is_named(toy):
+    (toy.run.folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: not found"):
+        TrainedRun(toy.run, toy.params, CPU)

@@ -1,0 +1,90 @@
+"""The stage ``train`` on the disk: what it leaves, and that a kill in the middle changes nothing."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import backbone_of, random_codes, random_histories, run_params
+
+from apao.artifacts import read_json, verified
+from apao.backbones.base import BACKBONES
+from apao.runs import DatasetPaths, Run
+from apao.training import train as stage
+from apao.training.train import train
+
+CPU = torch.device("cpu")
+RUN = Run.parse("toy/tiger/ce/seed7")
+CODES = random_codes(20, 3, 4)
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """An empty folder with a small dataset."""
+    monkeypatch.chdir(tmp_path)
+    paths = DatasetPaths("toy")
+    paths.folder.mkdir(parents=True)
+    CODES.write(paths.codes)
+    histories = random_histories([5, 9, 4, 12, 3, 7], CODES.items)
+    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
+    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
+    return run_params("tiger", epochs=3)
+
+
+def test_outputs(params):
+    train(RUN, params, CPU)
+    names = {path.name for path in RUN.folder.iterdir() if path.is_file()}
+    assert names == {"model.safetensors", "config.json", "history.csv", "train.provenance.json"}
+    history = pd.read_csv(RUN.folder / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    best = history[history["best"]].iloc[-1]
+    assert best["valid_loss"] == history["valid_loss"].min()
+
+    record = read_json(RUN.folder / "train.provenance.json")
+    assert record["params"] == json.loads(json.dumps(params.for_training()))
+    assert set(record["outputs"]) == names - {"train.provenance.json"}
+    config = read_json(RUN.folder / "config.json")
+    rebuilt = BACKBONES["tiger"].from_transformers_config(config).build(config["vocab_size"])
+    rebuilt.load_transformers(load_file(verified(RUN.folder / "model.safetensors")))
+
+
+def test_a_kill_between_epochs_changes_nothing(params, monkeypatch):
+    train(RUN, params, CPU)
+    model, history = ((RUN.folder / name).read_bytes() for name in ("model.safetensors", "history.csv"))
+    for path in RUN.folder.iterdir():
+        if path.is_file():
+            path.unlink()
+
+    write = stage._EventFiles.write
+
+    def killed(self, row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+        write(self, row)
+
+    monkeypatch.setattr(stage._EventFiles, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, params, CPU)
+    monkeypatch.setattr(stage._EventFiles, "write", write)
+    assert [path.name for path in RUN.folder.iterdir() if path.is_file()] == ["checkpoint.safetensors"]
+    train(RUN, params, CPU)
+    assert (RUN.folder / "model.safetensors").read_bytes() == model
+    again = pd.read_csv(RUN.folder / "history.csv").drop(columns="seconds")
+    (RUN.folder / "history.csv").write_bytes(history)
+    pd.testing.assert_frame_equal(again, pd.read_csv(RUN.folder / "history.csv").drop(columns="seconds"))
+
+
+def test_the_seed_decides_everything(params):
+    def weights(seed):
+        run = Run.parse(f"toy/tiger/ce/seed{seed}")
+        torch.manual_seed(seed + 100)
+        train(run, params.model_copy(update={"seed": seed}), CPU)
+        return load_file(run.folder / "model.safetensors")
+
+    one, other = weights(1), weights(2)
+    assert one.keys() == other.keys() == backbone_of("tiger", len(CODES.vocabulary)).to_transformers().keys()
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    again = weights(1)
+    assert all(torch.equal(one[key], again[key]) for key in one)
