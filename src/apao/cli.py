@@ -39,6 +39,12 @@ class Commands(typer.core.TyperGroup):
             if error.errno == errno.EPIPE or error.filename is None:
                 raise
             _stop(f"error: {error.filename}: {error.strerror}", 1)
+        except RuntimeError as error:
+            # Torch has a class of its own for a GPU's memory, none for the machine's.
+            first_line = str(error).partition("\n")[0]
+            if "out of memory" not in first_line and "can't allocate memory" not in first_line:
+                raise
+            _stop(f"error: {first_line}; lower micro_batch_tokens, batch_users or the model's sizes in params.yaml", 1)
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic.json_schema import GenerateJsonSchema
 
 from apao.backbones.base import BACKBONES, BackboneParams
 from apao.codes.params import CodesParams, EmbedderParams, PublishedCodes, ResidualKMeansCodes
@@ -384,7 +385,7 @@ def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
 
 def schema() -> dict[str, Any]:
     """JSON schema of params.yaml, generated from the models."""
-    return Params.model_json_schema()
+    return {"$schema": GenerateJsonSchema.schema_dialect, **Params.model_json_schema()}
 
 
 def schema_text() -> str:

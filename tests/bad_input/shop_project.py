@@ -80,12 +80,6 @@ def entry_point(folder: Path, *arguments: str) -> Done:
     return Done(status, output.getvalue())
 
 
-def succeed(folder: Path, *arguments: str) -> None:
-    """Run a command that must not fail."""
-    done = apao(folder, *arguments)
-    assert done.status == 0, done.output
-
-
 def stop_after_epochs(folder: Path, how: signal.Signals, epochs: int = 1, delay: float = 0) -> Done:
     """Train ``RUN`` and send a signal ``delay`` seconds after so many more epochs are in the checkpoint."""
     process = start(folder, "train", RUN, "--device", "cpu")

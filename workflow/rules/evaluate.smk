@@ -71,7 +71,8 @@ rule measure_beams:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.log",
     conda:
         "../envs/apao.yaml"
-    threads: STUDY.threads
+    # Alone on the machine: a neighbour would be part of the measurement.
+    threads: workflow.cores
     resources:
         gpu=STUDY.gpus,
     params:
@@ -89,7 +90,7 @@ rule measure_decoding_time:
         "logs/{dataset}/{backbone}/decoding_time.log",
     conda:
         "../envs/apao.yaml"
-    # Alone on the machine: a neighbour would be part of the measurement.
+    # Alone on the machine, for the same reason.
     threads: workflow.cores
     resources:
         gpu=STUDY.gpus,
