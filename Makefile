@@ -15,7 +15,7 @@ demo: setup
 
 ## test: the whole test suite
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(CORES) --dist loadfile
 
 ## setup: the virtual environment with the locked dependencies
 setup: $(VENV)/.installed

@@ -60,12 +60,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explained(error, path) from error
     except Exception as error:
-        # safetensors and parquet writers report a full disk through exceptions of their own.
-        if "No space left" in str(error) or "os error 28" in str(error):
+        if not isinstance(error, UserError) and _tells_of_full_disk(error):
             raise explained(OSError(errno.ENOSPC, str(error)), path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _tells_of_full_disk(error: BaseException | None) -> bool:
+    """Whether an exception of safetensors' own kind, or one that came while closing the file, stems from a full disk."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _mode_of_new_file(path: Path) -> int:

@@ -23,9 +23,9 @@ class Beams:
     """What the search found, best first.
 
     Attributes:
-        tokens: (B, K, T) codes; meaningless where the score is -inf (fewer codes than beams).
+        tokens: (B, K, T) codes, K being the beam or, where there are fewer, the number of codes.
         scores: (B, K) summed log-probability divided by the number of decoded tokens.
-        states: trie states after each step, T tensors (B, K_m); -1 where a beam is empty.
+        states: trie states after each step, T tensors (B, K_m), in the order of the search.
     """
 
     tokens: Tensor
@@ -50,13 +50,11 @@ def beam_search(backbone: Backbone, context: Context, trie: Trie, beam: int, eos
     for level, prefixes in enumerate(trie.prefix_counts):
         logp = backbone.logits(hidden).float().log_softmax(dim=-1)
         total = torch.where(trie.legal(states), logp + scores[..., None], -torch.inf)
-        # Empty beams stand on the root so that every lookup is in range; their score keeps them out.
-        total = total.masked_fill(scores.isinf()[..., None], -torch.inf)
-        scores, flat = total.flatten(1).topk(min(beam, prefixes, total[0].numel()), dim=1)
+        # Every prefix goes on, so there are always as many continuations as this asks for.
+        scores, flat = total.flatten(1).topk(min(beam, prefixes), dim=1)
         parents, chosen = flat // trie.vocabulary, flat % trie.vocabulary
         states = trie.advance(states.gather(1, parents), chosen)
-        history.append(states.masked_fill(scores.isinf(), -1))
-        states = states.masked_fill(scores.isinf(), 0)
+        history.append(states)
         tokens = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, level)), chosen[..., None]], dim=-1)
         if level + 1 < levels or eos:
             past = reorder(past, parents) if past else None

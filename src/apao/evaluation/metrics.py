@@ -28,7 +28,7 @@ PREFIX_CUTOFF = 20
 
 def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
     """Rank from 1 of each target's code (B, T) in its user's beams, 0 where it is not among them: (B,)."""
-    hit = (beams.tokens == targets[:, None]).all(dim=-1) & beams.scores.isfinite()
+    hit = (beams.tokens == targets[:, None]).all(dim=-1)
     return torch.where(hit.any(dim=1), hit.int().argmax(dim=1) + 1, 0)
 
 
@@ -45,9 +45,8 @@ def items_before(beams: Beams, ranks: Tensor, trie: Trie, items: Tensor) -> Tens
 
     ``items`` are the counts of ``items_per_state``.
     """
-    ending = trie.walk(beams.tokens)[..., -1].clamp(min=0)
-    items = torch.where(beams.scores.isfinite(), items[ending], 0)
-    ahead = items.cumsum(dim=1) - items
+    listed = items[trie.walk(beams.tokens)[..., -1]]
+    ahead = listed.cumsum(dim=1) - listed
     return torch.where(ranks > 0, ahead.gather(1, (ranks - 1).clamp(min=0)[:, None])[:, 0], 0)
 
 

@@ -74,12 +74,11 @@ class TrainedRun:
         """Number of users."""
         return self.histories.users
 
-    def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
-        """Beam search for every user (or those given), in batches sorted by history length."""
+    def decode(self, split: Split, beam: int | None = None) -> Iterator[Decoded]:
+        """Beam search for every user, in batches sorted by history length."""
         beam = beam or self.params.decoding.beam
         positions = self.histories.evaluation_targets(split)
-        chosen = np.arange(self.users) if users is None else users
-        chosen = chosen[np.argsort(np.minimum(positions[chosen], self.params.backbone.max_history), kind="stable")]
+        chosen = np.argsort(np.minimum(positions, self.params.backbone.max_history), kind="stable")
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]

@@ -22,8 +22,6 @@ from apao.evaluation.metrics import (
     rank_metrics,
 )
 
-NO = -torch.inf
-
 
 def beams_of(tokens, scores=None):
     tokens = torch.as_tensor(tokens)
@@ -36,10 +34,10 @@ def table_of(rank, before, group):
 
 def test_code_ranks():
     tokens = [[[3, 5], [3, 6], [4, 5]], [[4, 5], [3, 5], [3, 6]], [[3, 5], [4, 6], [3, 6]]]
-    scores = [[-1.0, -2.0, -3.0], [-1.0, -1.0, NO], [-1.0, NO, NO]]
-    targets = torch.tensor([[4, 5], [4, 5], [3, 6]])
+    scores = [[-1.0, -2.0, -3.0]] * 3
+    targets = torch.tensor([[4, 5], [4, 5], [5, 5]])
     assert code_ranks(beams_of(tokens, scores), targets).tolist() == [3, 1, 0]
-    assert code_ranks(beams_of(tokens, scores), torch.tensor([[4, 6], [3, 6], [3, 5]])).tolist() == [0, 0, 1]
+    assert code_ranks(beams_of(tokens, scores), torch.tensor([[4, 6], [3, 6], [3, 5]])).tolist() == [0, 3, 1]
 
 
 def test_rank_metrics_by_hand():
