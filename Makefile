@@ -11,7 +11,11 @@ CORES ?= 2
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) all
 	$(BIN)/snakemake --cores 1 --report results/report.html all
-	$(BIN)/apao headline
+	@echo
+	@$(BIN)/apao headline
+	@echo 'tables   results/tables/ (csv, md, tex)'
+	@echo 'figures  figures/ (png, pdf, with their numbers and captions)'
+	@echo 'report   results/report.html'
 
 ## test: the whole test suite
 test: setup

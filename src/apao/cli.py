@@ -224,7 +224,7 @@ def report(
 
 @app.command()
 def headline() -> None:
-    """Print the headline table and where tables, figures and report are."""
+    """Print Table 1 in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
     typer.echo(text(settings.params()))

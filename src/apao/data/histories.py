@@ -79,20 +79,6 @@ class Histories:
         """Position of each user's validation or test item (U,); the history is all that lies before it."""
         return self.train_end(np.arange(self.users)) + (split == "test")
 
-    def history(self, users: IntArray, positions: IntArray, max_items: int) -> IntArray:
-        """The latest ``max_items`` items before each position (B, max_items), oldest first, -1 behind them.
-
-        Raises:
-            UserError: when a history would be empty (position 0).
-        """
-        if (positions < 1).any():
-            raise UserError("a history needs at least one item: positions start at 1")
-        lengths = np.minimum(positions, max_items)
-        column = np.arange(max_items)
-        index = (self.offsets[users] + positions - lengths)[:, None] + column
-        within = column < lengths[:, None]
-        return np.where(within, self.items[np.where(within, index, 0)], -1)
-
     def train_popularity(self, items: int) -> IntArray:
         """How often each of ``items`` items occurs in the training parts (items,)."""
         position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))

@@ -33,39 +33,10 @@ def test_training_examples_and_targets(rows):
         assert histories.items[histories.offsets[:-1] + at].tolist() == [row[last] for row in rows]
 
 
-@given(lists, st.integers(1, 15), st.data())
-def test_history(rows, most, data):
-    histories = histories_of(rows)
-    users = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
-    positions = [data.draw(st.integers(1, len(rows[user]) - 1)) for user in users]
-    expected = []
-    for user, position in zip(users, positions, strict=True):
-        before = rows[user][:position][-most:]
-        expected.append(before + [-1] * (most - len(before)))
-    found = histories.history(np.array(users, dtype=np.int64), np.array(positions, dtype=np.int64), most)
-    assert found.shape == (len(users), most)
-    assert found.dtype == np.int64
-    assert found.tolist() == expected
-
-
-@given(lists)
-def test_evaluation_histories_grow_by_the_validation_item(rows):
-    histories = histories_of(rows)
-    everyone = np.arange(len(rows))
-    for split, end in (("valid", -2), ("test", -1)):
-        found = histories.history(everyone, histories.evaluation_targets(split), 20)
-        assert [[i for i in row if i >= 0] for row in found.tolist()] == [row[:end] for row in rows]
-
-
 @given(lists)
 def test_train_popularity(rows):
     seen = [item for row in rows for item in row[:-2]]
     assert histories_of(rows).train_popularity(11).tolist() == [seen.count(item) for item in range(11)]
-
-
-def test_a_history_without_items_is_an_error():
-    with pytest.raises(UserError, match="at least one item"):
-        histories_of([[1, 2, 3]]).history(np.array([0]), np.array([0]), 5)
 
 
 def table(users, items):

@@ -1,0 +1,14 @@
+"""What a bare GPU machine needs: training and decoding import without the workflow's packages."""
+
+import subprocess
+import sys
+
+ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformers", "transformers", "sklearn")
+NEEDED = ("apao.training.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.evaluation.evaluate", "apao.cli")
+
+
+def test_training_and_decoding_import_on_a_bare_machine():
+    code = "import sys, importlib\n" + f"for name in {ABSENT}: sys.modules[name] = None\n"
+    code += f"for name in {NEEDED}: importlib.import_module(name)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
