@@ -68,7 +68,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _tells_of_full_disk(error: BaseException | None) -> bool:
-    """Whether an exception of safetensors' own kind, or one that came while closing the file, stems from a full disk."""
+    """Whether a full disk is behind an exception, be it a library's own or one met while closing the file."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             return True

@@ -8,11 +8,10 @@ subtree, so that editing one objective touches only that objective's runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -20,6 +19,7 @@ from apao.backbones.base import BACKBONES, BackboneParams
 from apao.codes.params import CodesParams, EmbedderParams, PublishedCodes, ResidualKMeansCodes
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
+from apao.mistakes import first_mistake, line_of, read_yaml, spelled
 from apao.objectives.base import OBJECTIVES, Objective
 from apao.registry import Model, Registry
 from apao.runs import NAME, Run, Value, format_value
@@ -136,7 +136,7 @@ class Params(Model):
             try:
                 _changed(objective, values)
             except ValidationError as error:
-                message, key = _first_mistake(error)
+                message, key = first_mistake(error)
                 raise AtKey(message, *where, *key) from error
 
     def dataset(self, name: str) -> Source:
@@ -186,7 +186,7 @@ class Params(Model):
                 # Together: one key may be allowed only beside another.
                 parts[name] = _changed(parts[name], values)
             except ValidationError as error:
-                raise UserError(f"{run}: {_spelled(*_first_mistake(error))}") from error
+                raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
             for key, value in values.items():
                 taken = format_value(getattr(parts[name], key))
                 if taken != format_value(value):
@@ -202,7 +202,7 @@ class Params(Model):
             if isinstance(codes, ResidualKMeansCodes):
                 resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
         except (ValidationError, ValueError) as error:
-            message = _spelled(*_first_mistake(error)) if isinstance(error, ValidationError) else str(error)
+            message = spelled(*first_mistake(error)) if isinstance(error, ValidationError) else str(error)
             raise UserError(f"{run}: {message}") from error
         if resolved.decoding.eos and not resolved.objective.eos:
             raise UserError(
@@ -254,24 +254,7 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
     Raises:
         UserError: naming file, line and key of the first mistake.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not found; run from the project's root, or name the file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _plain_keys(root, path)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # A ValueError: 2024-13-01 has the form of a date.
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply") from error
+    data, root = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Params.model_fields)}")
     if scale is not None:
@@ -279,108 +262,10 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        message, key = _first_mistake(error, data)
+        message, key = first_mistake(error, data)
         more = error.error_count() - 1
         tail = f" (and {more} more)" if more else ""
-        raise UserError(f"{path}:{_line(root, key)}: {_spelled(message, key)}{tail}") from error
-
-
-Key = tuple[str | int, ...]
-
-
-def _first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:
-    """Message and key of the first error; ``data`` is what was validated, where it holds unions."""
-    first = error.errors()[0]
-    key = _key_in_file(first["loc"], data)
-    context = first.get("ctx", {})
-    if isinstance(context.get("error"), AtKey):
-        key += context["error"].key
-    match first["type"]:
-        case "value_error":
-            return str(context["error"]), key
-        case "union_tag_invalid":
-            known = [name.strip("'") for name in context["expected_tags"].split(", ")]
-            return f"unknown {context['tag']!r}; {nearest(context['tag'], known)}", (*key, _tag(context))
-        case "union_tag_not_found":
-            return "required, but not given", (*key, _tag(context))
-        case "missing":
-            return "required, but not given", key
-        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
-            wanted = "expected keys and values"
-        case "tuple_type":
-            wanted = "expected a list"
-        case _:
-            wanted = first["msg"]
-    return f"{wanted}, found {first['input']!r}", key
-
-
-def _tag(context: Mapping[str, str]) -> str:
-    return context["discriminator"].strip("'")
-
-
-def _key_in_file(loc: Key, data: object) -> Key:
-    """``loc`` without what pydantic adds to it: the tag behind each union, and a mark on keys."""
-    key: list[str | int] = []
-    for part in loc:
-        if isinstance(data, dict) and part not in data and part in [data.get(tag) for tag in _TAGS]:
-            continue
-        if part != "[key]":
-            key.append(part)
-            data = data.get(part) if isinstance(data, dict) else None
-    return tuple(key)
-
-
-_TAGS = (SOURCES.tag, OBJECTIVES.tag, "method")
-
-
-def _spelled(message: str, key: Key) -> str:
-    return f"{'.'.join(map(str, key))}: {message}" if key else message
-
-
-def _line(node: yaml.Node | None, key: Key) -> int:
-    """Line of the deepest part of ``key`` that the file has."""
-    assert node is not None
-    line = node.start_mark.line + 1
-    for part in key:
-        if isinstance(node, yaml.MappingNode):
-            found = [(name, value) for name, value in node.value if name.value == str(part)]
-            if not found:
-                break
-            name, node = found[0]
-            line = name.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _plain_keys(node: yaml.Node | None, path: Path) -> None:
-    """Every key is a word, given once: YAML lets a later key silently replace an earlier one."""
-    for mapping in _mappings(node):
-        seen: dict[str, int] = {}
-        for key, _ in mapping.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{path}:{line}: a key must be a single word or number")
-            if key.value in seen:
-                raise UserError(f"{path}:{line}: key {key.value!r} was given before, on line {seen[key.value]}")
-            seen[key.value] = line
-
-
-def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping of the file once, although aliases may lead to it again and again."""
-    seen: set[int] = set()
-    left = [root] if root is not None else []
-    while left:
-        node = left.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            yield node
-            left += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            left += node.value
+        raise UserError(f"{path}:{line_of(key, root)}: {spelled(message, key)}{tail}") from error
 
 
 def schema() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from typing_extensions import override
 
 from apao.registry import Model
@@ -94,6 +94,12 @@ class Table3(Study):
     one_stage: tuple[str, ...]
     two_stage: tuple[str, ...]
     seeds: Seeds
+
+    @model_validator(mode="after")
+    def _some_objective(self) -> Table3:
+        if not self.one_stage and not self.two_stage:
+            raise ValueError("name an objective in one_stage or two_stage")
+        return self
 
     @override
     def runs(self) -> list[Run]:

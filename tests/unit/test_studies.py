@@ -110,10 +110,14 @@ def test_every_study_has_files_of_its_own(field):
         (Figure5, {"objectives": ["ce"]}),
         (Figure4, {"beams": [0]}),
         (Figure4, {"beams": []}),
+        (Table5, {"beta": [-1]}),
+        (Table3, {"one_stage": []}),
     ],
 )
 def test_studies_of_nothing(kind: type[Study], change):
-    given = {**GRID, **({"beams": [5]} if kind is Figure4 else {})}
+    given = GRID | {Figure4: {"beams": [5]}, Table5: {"beta": [0.1]}}.get(kind, {})
+    if kind is Table3:
+        given = {"datasets": ["office"], "backbones": ["tiger"], "one_stage": ["ce"], "two_stage": [], "seeds": [1]}
     kind(**given)
     with pytest.raises(ValidationError):
         kind(**{**given, **change})

@@ -1,0 +1,38 @@
+"""Disks of a chosen size, to be filled up."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import pytest
+
+
+@contextmanager
+def small_disk(folder: Path, kibibytes: int) -> Iterator[Callable[[int], None]]:
+    """Give ``folder``, with its content, a disk of its own; yields what resizes it. Skips where that is not allowed."""
+    content = Path(copytree(folder, folder.with_name(folder.name + ".content")))
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a disk of a chosen size needs root and tmpfs ({error})")
+    try:
+        copytree(content, folder, dirs_exist_ok=True)
+        rmtree(content)
+        yield lambda size: _run("mount", "-o", f"remount,size={size}k", str(folder))
+    finally:
+        _run("umount", "--lazy", str(folder))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+def fill(file: Path) -> Path:
+    """Leave no room beside ``file``."""
+    with suppress(OSError), file.open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    return file

@@ -1,0 +1,356 @@
+"""Outputs appear whole or not at all, and say where they come from."""
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from disks import fill, small_disk
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+
+from apao.artifacts import Stage, atomic_path, explained, read_json, read_table, sha256_of, verified, write_json
+from apao.data.fetch import Expected, copy, fetch
+from apao.errors import UserError
+from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def save_pdf(path: Path) -> None:
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.add_subplot().plot(np.arange(20_000), np.random.default_rng(0).random(20_000))
+    figure.savefig(path, format="pdf")
+
+
+NOISE = np.random.default_rng(0).random(20_000)
+WRITERS = {
+    "text": lambda path: path.write_text("x" * 160_000),
+    "torch": lambda path: save_tensors({"noise": torch.tensor(NOISE)}, path),
+    "numpy": lambda path: save_arrays({"noise": NOISE}, path),
+    "parquet": lambda path: pd.DataFrame({"noise": NOISE}).to_parquet(path),
+    "csv": lambda path: pd.DataFrame({"noise": NOISE}).to_csv(path),
+    "pdf": save_pdf,
+}
+
+
+@pytest.fixture(params=WRITERS)
+def write(request):
+    """A way in which some stage writes 100 KB or more."""
+    return WRITERS[request.param]
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_its_block_ends(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists() and temporary.parent == path.parent
+    with atomic_path(path) as temporary:
+        temporary.write_text("second")
+        assert path.read_text() == "first"
+    assert path.read_text() == "second"
+    assert listed(path.parent) == ["file.txt"]
+
+
+def write_half(path: Path, error: type[BaseException]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert listed(tmp_path) == ["file.txt"]
+
+
+def test_a_writer_that_forgets_to_write_is_a_bug(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file.txt"):
+        pass
+    assert listed(tmp_path) == []
+
+
+def test_files_of_killed_writers_are_removed_and_of_living_ones_kept(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    leftovers = [f".file[1].txt.{process.pid}.tmp" for process in (killed, living)]
+    others = [".file[1].txt.notes.tmp", f".other.txt.{killed.pid}.tmp", "file[1].txt.tmp"]
+    for name in leftovers + others:
+        (tmp_path / name).write_text("half")
+    with atomic_path(tmp_path / "file[1].txt") as temporary:
+        temporary.write_text("whole")
+    living.communicate(b"\n")
+    assert listed(tmp_path) == sorted(["file[1].txt", leftovers[1], *others])
+
+
+@contextmanager
+def umask(mask: int):
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_umask_says_who_may_read(tmp_path, write, mask, mode):
+    with umask(mask), atomic_path(tmp_path / "file") as temporary:
+        write(temporary)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_a_full_disk(tmp_path, write):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = disk / "file"
+    with small_disk(disk, 64) as resize:
+        path.write_text("old")
+        message = r"disk/file: no space left on the disk; .* run the same command again"
+        with pytest.raises(UserError, match=message), atomic_path(path) as temporary:
+            write(temporary)
+        assert path.read_text() == "old"
+        assert listed(disk) == ["file"]
+        resize(4096)
+        with atomic_path(path) as temporary:
+            write(temporary)
+        assert path.stat().st_size > 64 * 1024
+
+
+def test_a_full_disk_does_not_cost_the_last_checkpoint(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = disk / "checkpoint.safetensors"
+    with small_disk(disk, 64):
+        small = Checkpoint({"model": {"weight": torch.ones(10)}}, {"epoch": 1})
+        save_checkpoint(path, small, "parameters")
+        large = Checkpoint({"model": {"weight": torch.ones(100_000)}}, {"epoch": 2})
+        with pytest.raises(UserError, match="no space left"):
+            save_checkpoint(path, large, "parameters")
+        assert load_checkpoint(path, "parameters").progress == {"epoch": 1}
+        assert listed(disk) == ["checkpoint.safetensors"]
+
+
+def test_a_full_disk_and_a_mirrored_file(tmp_path):
+    origin, disk = tmp_path / "origin", tmp_path / "disk"
+    origin.write_bytes(NOISE.tobytes())
+    disk.mkdir()
+    with small_disk(disk, 64):
+        with pytest.raises(UserError, match="disk/raw/file: no space left"):
+            copy(origin, disk / "raw" / "file", Expected(), "")
+        assert listed(disk / "raw") == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_a_full_disk_and_a_fetched_file(tmp_path):
+    site, disk = tmp_path / "site", tmp_path / "disk"
+    site.mkdir()
+    disk.mkdir()
+    (site / "file").write_bytes(NOISE.tobytes())
+    with (
+        small_disk(disk, 64) as resize,
+        ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server,
+    ):
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/file"
+        with pytest.raises(UserError, match=r"disk/file\.part: no space left"):
+            fetch(address, disk / "file", Expected(), "")
+        assert not (disk / "file").exists()
+        resize(4096)
+        fetch(address, disk / "file", Expected(), "")
+        server.shutdown()
+        assert (disk / "file").read_bytes() == NOISE.tobytes()
+
+
+def test_a_full_disk_and_a_record(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk, 64):
+        make(disk, "first")
+        before = {path.name: path.read_bytes() for path in disk.iterdir()}
+        filler = fill(disk / "filler")
+        with pytest.raises(UserError, match=r"table\.csv: no space left"):
+            make(disk, "second")
+        filler.unlink()
+        assert {path.name: path.read_bytes() for path in disk.iterdir()} == before
+        verified(disk / "table.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"locked/file: cannot be written \(Permission denied\); check"):
+        write_json(folder / "file", 1)
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file") as caught:
+        write_json(tmp_path / "file" / "below.json", 1)
+    assert caught.value.filename is not None  # by which the command line tells it
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO])
+def test_errors_of_the_system_that_a_user_can_mend(number):
+    error = OSError(number, os.strerror(number))
+    assert str(explained(error, Path("some/file"))).startswith("some/file: ")
+    assert isinstance(explained(error, Path("some/file")), UserError)
+
+
+def test_other_errors_of_the_system_stay_what_they_are():
+    error = OSError(errno.EINVAL, "Invalid argument")
+    assert explained(error, Path("file")) is error
+
+
+def test_json_comes_back(tmp_path):
+    value = {"b": [1, 0.1 + 0.2, None, "é"], "a": {}}
+    write_json(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == value
+    assert list(read_json(tmp_path / "file.json")) == ["b", "a"]
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "file.json", float("nan"))
+    assert listed(tmp_path) == ["file.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"\xff", b"[" * 100_000])
+def test_what_is_no_json(tmp_path, content):
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.json: not valid JSON .* run its stage again"):
+        read_json(tmp_path / "file.json")
+
+
+def test_what_is_not_there(tmp_path):
+    for read in (read_json, read_table, verified):
+        with pytest.raises(UserError, match=r"nothing: not found; run the stage that makes it first \(snakemake"):
+            read(tmp_path / "nothing")
+
+
+def make(folder: Path, text: str = "1,2\n", number: float = 1, inputs: tuple[Path, ...] = ()) -> None:
+    """A stage with two outputs."""
+    with Stage("make", folder, inputs, {"beta": 0.1, "names": ["a"]}, "cpu") as stage:
+        with stage.output("table.csv") as path:
+            path.write_text(text)
+        stage.output_json("numbers.json", {"a": number})
+
+
+def test_a_stage_says_where_its_outputs_come_from(tmp_path):
+    source = tmp_path / "source.txt"
+    source.write_text("raw")
+    make(tmp_path / "made", inputs=(source,))
+    record = json.loads((tmp_path / "made" / "make.provenance.json").read_text())
+    assert record["stage"] == "make" and record["device"] == "cpu"
+    assert record["params"] == {"beta": 0.1, "names": ["a"]}
+    assert record["inputs"] == {str(source): sha256_of(source)}
+    assert record["outputs"] == {name: sha256_of(tmp_path / "made" / name) for name in ("table.csv", "numbers.json")}
+    assert 0 <= record["seconds"] < 60
+    assert record["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert record["packages"]["torch"] == torch.__version__ and record["packages"]["numpy"] == np.__version__
+    assert {"revision", "command"} <= record.keys()
+
+
+def test_hashes_are_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def truncate(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def flip_one_bit(content: bytes) -> bytes:
+    return bytes([content[0] ^ 1]) + content[1:]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_one_bit])
+@pytest.mark.parametrize("name", ["table.csv", "numbers.json"])
+def test_damage_is_named(tmp_path, damage, name):
+    make(tmp_path)
+    assert verified(tmp_path / name) == tmp_path / name
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    message = rf"{name}: its content does not match the hash in make\.provenance\.json.*run its stage again"
+    with pytest.raises(UserError, match=message):
+        verified(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        make(tmp_path / "next", inputs=(tmp_path / name,))
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_file_without_a_record_is_taken_as_it_is(tmp_path):
+    make(tmp_path)
+    (tmp_path / "own.csv").write_text("mine")
+    assert verified(tmp_path / "own.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"outputs": []}', "3", "{"])
+def test_a_damaged_record_is_named(tmp_path, content):
+    make(tmp_path)
+    (tmp_path / "make.provenance.json").write_text(content)
+    with pytest.raises(UserError, match=r"make\.provenance\.json: .* delete it and run its stage again"):
+        verified(tmp_path / "table.csv")
+
+
+def test_a_stage_that_fails_before_its_first_output_leaves_all_as_it_was(tmp_path):
+    make(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError, match="must be str"):
+        make(tmp_path, text=3)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_stage_that_fails_after_its_first_output_leaves_no_record(tmp_path):
+    make(tmp_path)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        make(tmp_path, number=float("nan"))
+    assert listed(tmp_path) == ["numbers.json", "table.csv"]
+    verified(tmp_path / "numbers.json")
+
+
+def test_a_table_comes_back_as_far_as_it_is_asked_for(tmp_path):
+    table = pd.DataFrame({"user": [1, 2], "item": ["a", "b"]})
+    table.to_parquet(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.parquet"), table)
+    assert list(read_table(tmp_path / "table.parquet", ["item"])) == ["item"]
+    with pytest.raises(UserError, match=r"table\.parquet: not a list of users with the columns user, time"):
+        read_table(tmp_path / "table.parquet", ["user", "time"], "list of users")
+
+
+def test_no_damage_to_a_table_ends_in_a_traceback(tmp_path):
+    table = pd.DataFrame({"user": np.arange(50), "split": pd.Categorical.from_codes([0, 1] * 25, ["a", "b"])})
+    path = tmp_path / "table.parquet"
+    table.to_parquet(path)
+    content = path.read_bytes()
+    taken = 0
+    for place in [*range(0, len(content), 5), len(content) - 1]:
+        for damaged in (content[:place], content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]):
+            path.write_bytes(damaged)
+            with suppress(UserError):
+                read_table(path, ["user", "split"])
+                taken += 1
+    assert 0 < taken < len(content) // 5  # some bytes mean nothing, and it has no hash of its own

@@ -1,0 +1,170 @@
+"""The command line itself: what it lists, what it prints, how it ends. Stages have tests of their own."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from apao.cli import app, main
+from apao.errors import UserError
+from apao.params import load, schema_text
+from apao.runs import Run
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "params.yaml"
+STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
+
+
+def run(*arguments: str, **environment: str):
+    return CliRunner().invoke(app, ["--params", str(SHIPPED), *arguments], env=environment)
+
+
+def test_help_lists_every_stage():
+    found = run("--help")
+    assert found.exit_code == 0
+    for name in [*STAGES, "decoding-time", "report", "headline", "runs", "params"]:
+        assert f"  {name} " in found.output
+
+
+@pytest.mark.parametrize("name", get_command(app).commands)
+def test_every_command_says_what_it_is_for(name):
+    found = run(name, "--help")
+    assert found.exit_code == 0
+    about = found.output.split("\n\n")[1].strip()
+    assert about.endswith(".") and about[0].isupper()
+
+
+def test_runs_are_those_of_the_chosen_scale():
+    for scale, studies in load(SHIPPED).studies.items():
+        listed = run("--scale", scale, "runs").output.split()
+        assert len(set(listed)) == len(listed)
+        params = load(SHIPPED, scale)
+        assert set(listed) == {str(params.normalised(each)) for _, each in studies.named_runs()}
+        for spelled in listed:
+            params.resolve(Run.parse(spelled))
+
+
+def test_options_may_come_from_the_environment(tmp_path):
+    changed = SHIPPED.read_text().replace("scale: small", "scale: paper")
+    (tmp_path / "other.yaml").write_text(changed)
+    found = CliRunner().invoke(app, ["params", "check"], env={"APAO_PARAMS": str(tmp_path / "other.yaml")})
+    assert found.output.startswith(f"{tmp_path / 'other.yaml'}: valid; scale paper: ")
+    assert run("params", "check", APAO_SCALE="paper").output.startswith(f"{SHIPPED}: valid; scale paper: ")
+    # What is said outright counts more.
+    assert "scale small" in run("--scale", "small", "params", "check", APAO_SCALE="paper").output
+
+
+def test_check_counts_what_it_asks_for():
+    params = load(SHIPPED)
+    runs = {params.normalised(each) for _, each in params.study.named_runs()}
+    expected = f"{SHIPPED}: valid; scale small: {len(params.study.chosen())} studies from {len(runs)} runs\n"
+    assert run("params", "check").output == expected
+
+
+def test_the_schema_is_printed_as_it_is_kept():
+    assert run("params", "schema").output == schema_text()
+    assert json.loads(schema_text())["title"] == "Params"
+
+
+def ended(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
+    """Exit status and standard error of the entry point."""
+    monkeypatch.setattr(sys, "argv", ["apao", "--params", str(SHIPPED), *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["download", "no-such"], "error: unknown dataset 'no-such'; known: "),
+        (["train", "ml-100k"], "error: 'ml-100k' does not name a run; expected "),
+        (["--scale", "smal", "runs"], f"error: {SHIPPED}:5: scale: 'smal' is not defined under studies; did you mean"),
+        (["report", "table6"], "error: scale small has no study 'table6'; did you mean 'table"),
+        (["embed", "office"], "error: office uses published codes; there is nothing to embed"),
+        (["baselines", "no-such"], "error: unknown dataset 'no-such'"),
+        (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such/"),
+        (["train", "ml-100k/tiger/ce/seed1", "--device", "tpu"], "error: device 'tpu' cannot be used here"),
+        (["train", "ml-100k/tiger/ce/seed1", "--device", "meta"], "error: device 'meta' cannot be used here"),
+        (["download", "ml-100k", "--mirror", "nowhere"], "error: nowhere: the mirror is not a folder"),
+        (["train", "ml-100k/tiger/ce/seed1", "--device", "cpu"], "error: data/ml-100k/interactions.parquet: not found"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, text = ended(capsys, monkeypatch, *arguments)
+    assert status == 1
+    assert text.startswith(message)
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train"], "Missing argument 'RUN'"),
+        (["train", "a", "b"], "unexpected extra argument"),
+        (["train", "a", "--devise", "cpu"], "--devise"),
+        ([], "Usage"),
+        (["params"], "Usage"),
+    ],
+)
+def test_a_command_that_is_none_is_met_with_the_usage(capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["apao", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert message in told.err + told.out and "Traceback" not in told.err
+
+
+def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
+    """How a command ends that meets ``error`` when it reads params.yaml."""
+
+    def broken(self):
+        raise error
+
+    monkeypatch.setattr("apao.cli.Settings.params", broken)
+    return ended(capsys, monkeypatch, "runs")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (UserError("several\nlines"), 1, "error: several lines\n"),
+        (PermissionError(13, "Permission denied", "data/x"), 1, "error: data/x: Permission denied\n"),
+        (OSError(36, "File name too long", "results/x"), 1, "error: results/x: File name too long\n"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint or finished file\n"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+            1,
+            "error: CUDA out of memory. Tried to allocate 2 GiB.; lower micro_batch_tokens, batch_users or the "
+            "model's sizes in params.yaml\n",
+        ),
+    ],
+)
+def test_how_errors_end(monkeypatch, capsys, error, status, text):
+    assert command_that(monkeypatch, capsys, error) == (status, text)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
+def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
+    with pytest.raises(type(error), match="a bug"):
+        command_that(monkeypatch, capsys, error)
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    # `true` has ended long before the command has imported what it needs to write its first line.
+    command = f"{sys.executable} -m apao.cli params schema | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
+    assert done.stderr == ""
+
+
+def test_the_installed_command_is_this_one():
+    (entry,) = [each for each in importlib.metadata.entry_points(group="console_scripts") if each.name == "apao"]
+    assert entry.load() is main
