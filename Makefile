@@ -40,4 +40,4 @@ lint: setup
 	$(BIN)/snakemake --lint
 
 clean:
-	rm -rf data results figures logs .snakemake
+	rm -rf data results/* figures/* logs .snakemake
