@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from shorten import shorten
@@ -129,7 +130,8 @@ def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
 
 def test_killed_workflow_continues(tmp_path: Path):
     project = make_project(tmp_path)
-    project.edit("recipes", "tiny", "training", "epochs", value=200)
+    project.edit("recipes", "tiny", "training", "epochs", value=300)
+    project.edit("recipes", "tiny", "training", "patience", value=300)
     target = "results/toy/tiger/ce/seed42/metrics.json"
     process = subprocess.Popen(
         [BIN / "snakemake", "--cores", "2", target],
@@ -144,10 +146,12 @@ def test_killed_workflow_continues(tmp_path: Path):
         assert process.poll() is None, process.stdout.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    # The whole group: Snakemake, its shell and the training.
-    subprocess.run(["kill", "-KILL", f"-{process.pid}"], check=True)
+    # Snakemake first, so that it sees nothing of the end of its shell and of the training.
+    parent = psutil.Process(process.pid)
+    for one in [parent, *parent.children(recursive=True)]:
+        one.kill()
     process.wait()
-    subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
+    assert not (tmp_path / target).exists()
     project.snakemake("--unlock")
     printed = project.snakemake(target)
     assert "train_run" in printed
