@@ -47,6 +47,17 @@ def random_histories(lengths: list[int], items: int, seed: int = 0) -> Histories
     return histories_of([rng.integers(0, items, length).tolist() for length in lengths])
 
 
+def prefix_ids(*tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """For codes (..., T): integers that are equal exactly where two prefixes are."""
+    known: dict[tuple[int, ...], int] = {}
+    found = []
+    for codes in tokens:
+        rows = codes.reshape(-1, codes.shape[-1]).tolist()
+        ids = [[known.setdefault(tuple(row[: m + 1]), len(known)) for m in range(len(row))] for row in rows]
+        found.append(torch.tensor(ids).reshape(codes.shape))
+    return tuple(found)
+
+
 def padded(rows: list[list[int]]) -> torch.Tensor:
     """Token lists as one batch, padded with 0 on the right."""
     width = max(map(len, rows))

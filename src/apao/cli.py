@@ -124,7 +124,8 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     params = settings.params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
-        raise UserError(f"{dataset} uses published codes; there is nothing to embed")
+        place = f"codes.{params.dataset(dataset).codes}"
+        raise UserError(f"{dataset} uses published codes; name an embedder in {place} to embed its items all the same")
     stage(dataset, embedder, pick_device(device).type)
 
 
@@ -234,7 +235,7 @@ def headline() -> None:
 def runs() -> None:
     """List every run of the chosen scale."""
     params = settings.params()
-    for run in dict.fromkeys(params.normalised(run) for _, run in params.study.named_runs()):
+    for run in params.all_runs():
         typer.echo(str(run))
 
 
@@ -242,7 +243,7 @@ def runs() -> None:
 def check() -> None:
     """Read params.yaml as every stage does and say what it asks for."""
     params = settings.params()
-    count = len({params.normalised(run) for _, run in params.study.named_runs()})
+    count = len(params.all_runs())
     typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.study.chosen())} studies from {count} runs")
 
 

@@ -22,7 +22,7 @@ from apao.errors import AtKey, UserError, nearest
 from apao.mistakes import first_mistake, line_of, read_yaml, spelled
 from apao.objectives.base import OBJECTIVES, Objective
 from apao.registry import Model, Registry
-from apao.runs import NAME, Run, Value, format_value
+from apao.runs import NAME, OBJECTIVE_NAME, DatasetPaths, Run, Value, format_value
 from apao.studies import Studies
 from apao.training.params import DecodingParams, Seed, TrainingParams
 
@@ -42,6 +42,9 @@ PARAMS_FILE = Path("params.yaml")
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 """Becomes a part of paths and of the spelling of runs."""
 
+ObjectiveName = Annotated[str, Field(pattern=rf"^{OBJECTIVE_NAME}$")]
+"""Likewise; may hold a plus."""
+
 
 class Recipe(Model):
     """Model sizes, training and decoding that belong together; a dataset names one."""
@@ -49,6 +52,14 @@ class Recipe(Model):
     backbones: dict[Name, AnyBackbone]
     training: TrainingParams = TrainingParams()
     decoding: DecodingParams = DecodingParams()
+
+
+class Start(Model):
+    """The trained run that another one starts from."""
+
+    run: str
+    training: dict[str, Any]
+    """What its training depends on: a part of what the later run is."""
 
 
 class RunParams(Model):
@@ -60,6 +71,7 @@ class RunParams(Model):
     training: TrainingParams
     decoding: DecodingParams
     seed: Seed
+    start: Start | None = None
 
     @property
     def decodes_eos(self) -> bool:
@@ -74,7 +86,21 @@ class RunParams(Model):
 
     def for_evaluation(self) -> dict[str, Any]:
         """The subtree that evaluation depends on, beyond the trained model."""
-        return {"decoding": self.decoding.model_dump(mode="json"), "eos": self.decodes_eos}
+        return {
+            "decoding": self.decoding.model_dump(mode="json"),
+            "eos": self.decodes_eos,
+            "softmax": self.objective.softmax._asdict(),
+        }
+
+    def training_inputs(self) -> list[Path]:
+        """Files that training reads."""
+        paths = DatasetPaths(self.dataset)
+        files = [paths.interactions, paths.codes]
+        if self.objective.needs().level_gains:
+            files.append(paths.embeddings)
+        if self.start is not None:
+            files.append(Run.parse(self.start.run).model)
+        return files
 
 
 class Params(Model):
@@ -86,7 +112,7 @@ class Params(Model):
     embedders: dict[str, EmbedderParams]
     codes: dict[str, CodesParams]
     recipes: dict[str, Recipe]
-    objectives: dict[Name, AnyObjective]
+    objectives: dict[ObjectiveName, AnyObjective]
     studies: dict[Name, Studies]
 
     @model_validator(mode="after")
@@ -94,7 +120,7 @@ class Params(Model):
         """Every name that an entry mentions is defined, and every run a study lists is a valid one."""
         _known(self.scale, self.studies, "studies", "scale")
         for name, code in self.codes.items():
-            if isinstance(code, ResidualKMeansCodes):
+            if code.embedder is not None:
                 _known(code.embedder, self.embedders, "embedders", "codes", name, "embedder")
         for name, source in self.datasets.items():
             _known(source.codes, self.codes, "codes", "datasets", name, "codes")
@@ -110,7 +136,7 @@ class Params(Model):
                     message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}"
                     raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
         for name in self.objectives:
-            self._check_tuned(name)
+            self._check_objective(name)
         for scale, studies in self.studies.items():
             for name, study in studies.chosen().items():
                 try:
@@ -122,8 +148,11 @@ class Params(Model):
                     raise AtKey(str(error), "studies", scale, name) from error
         return self
 
-    def _check_tuned(self, name: str) -> None:
+    def _check_objective(self, name: str) -> None:
         objective = self.objectives[name]
+        if objective.start is not None:
+            start = Run.of("any", "any", objective.start, 0).objective
+            _known(start, self.objectives, "objectives", "objectives", name, "start")
         for place, values in objective.tuned.items():
             where = ("objectives", name, "tuned", place)
             dataset, slash, backbone = place.partition("/")
@@ -146,9 +175,9 @@ class Params(Model):
         return self.datasets[name]
 
     def embedder_of(self, dataset: str) -> EmbedderParams | None:
-        """The text encoder behind a dataset's codes; None where it uses published codes."""
+        """The text encoder of a dataset's items; None where it uses published codes and names none."""
         codes = self.codes[self.dataset(dataset).codes]
-        return self.embedders[codes.embedder] if isinstance(codes, ResidualKMeansCodes) else None
+        return None if codes.embedder is None else self.embedders[codes.embedder]
 
     def resolve(self, run: Run) -> RunParams:
         """The parameters of one run: defaults, then tuned values, then the run's own overrides.
@@ -158,6 +187,26 @@ class Params(Model):
         Raises:
             UserError: for an unknown dataset, backbone, objective or key, or a bad value.
         """
+        return self._resolve(run, ())
+
+    def _resolve(self, run: Run, later: tuple[Run, ...]) -> RunParams:
+        """``later`` are the runs that start, one from the other, from this one."""
+        if run in later:
+            raise UserError(f"{later[0]}: starts from itself by way of {run}; change one objective's start")
+        parts, decoding = self._parts(run)
+        try:
+            resolved = RunParams(
+                dataset=run.dataset, decoding=decoding, seed=run.seed, **{k: v.model_dump() for k, v in parts.items()}
+            )
+        except ValidationError as error:
+            raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
+        self._check_fit(run, resolved)
+        if resolved.objective.start is not None:
+            resolved = resolved.model_copy(update={"start": self._start(run, resolved, later)})
+        return resolved
+
+    def _parts(self, run: Run) -> tuple[dict[str, Model], DecodingParams]:
+        """Objective, training and backbone of a run with all overrides, and its decoding."""
         if run.dataset not in self.datasets:
             raise UserError(f"{run}: unknown dataset {run.dataset!r}; {nearest(run.dataset, self.datasets)}")
         recipe = self.recipes[self.datasets[run.dataset].recipe]
@@ -191,25 +240,46 @@ class Params(Model):
                 taken = format_value(getattr(parts[name], key))
                 if taken != format_value(value):
                     raise UserError(f"{run}: write {key}={taken}; a run has one spelling")
-        try:
-            resolved = RunParams(
-                dataset=run.dataset,
-                decoding=recipe.decoding,
-                seed=run.seed,
-                **{k: v.model_dump() for k, v in parts.items()},
-            )
-            codes = self.codes[self.datasets[run.dataset].codes]
-            if isinstance(codes, ResidualKMeansCodes):
+        return parts, recipe.decoding
+
+    def _check_fit(self, run: Run, resolved: RunParams) -> None:
+        """What the parts of a run ask of each other and of the dataset's codes."""
+        name = self.datasets[run.dataset].codes
+        codes = self.codes[name]
+        if isinstance(codes, ResidualKMeansCodes):
+            try:
                 resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
-        except (ValidationError, ValueError) as error:
-            message = spelled(*first_mistake(error)) if isinstance(error, ValidationError) else str(error)
-            raise UserError(f"{run}: {message}") from error
+            except ValueError as error:
+                raise UserError(f"{run}: {error}") from error
+        if resolved.objective.needs().level_gains and codes.embedder is None:
+            raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
         if resolved.decoding.eos and not resolved.objective.eos:
             raise UserError(
                 f"{run}: decoding.eos is true but the objective does not train eos; "
                 "set the objective's eos to true or decoding.eos to null"
             )
-        return resolved
+
+    def _start(self, run: Run, resolved: RunParams, later: tuple[Run, ...]) -> Start:
+        """The run that ``run`` starts from: same data, seed and model sizes, its objective's ``start``."""
+        assert resolved.objective.start is not None
+        start = Run.of(run.dataset, run.backbone, resolved.objective.start, run.seed)
+        sizes = {key: value for key, value in run.overrides if key in type(resolved.backbone).model_fields}
+        start = start.with_overrides(**{**sizes, **dict(start.overrides)})
+        params = self._resolve(start, (*later, run))
+        if params.backbone != resolved.backbone:
+            raise UserError(f"{run}: starts from {start}, whose model has other sizes; give both the same overrides")
+        start = self.normalised(start)
+        return Start(run=str(start), training=params.for_training())
+
+    def all_runs(self) -> list[Run]:
+        """Every run of the chosen scale: those of its studies, each after the run that it starts from."""
+        found: dict[Run, None] = {}
+        for _, run in self.study.named_runs():
+            chain = [self.normalised(run)]
+            while (start := self.resolve(chain[-1]).start) is not None:
+                chain.append(Run.parse(start.run))
+            found |= dict.fromkeys(reversed(chain))
+        return list(found)
 
     def normalised(self, run: Run) -> Run:
         """``run`` without the overrides that say what holds anyway, so that sweeps share that run."""

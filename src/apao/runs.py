@@ -18,7 +18,9 @@ Value = bool | int | float | str
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
 KEY = r"[a-z][a-z0-9_]*"
 VALUE = r"[A-Za-z0-9-][A-Za-z0-9.-]*"
-OBJECTIVE = rf"{NAME}(?:\+{KEY}={VALUE})*"
+OBJECTIVE_NAME = rf"{NAME}(?:\+{NAME})*"
+"""May hold a plus (``ce+s-dpo``): what stands before the first ``key=value`` is the name."""
+OBJECTIVE = rf"{OBJECTIVE_NAME}(?:\+{KEY}={VALUE})*"
 SEED = r"0|[1-9][0-9]{0,8}"
 MAX_SEED = 999_999_999
 _RUN = re.compile(rf"({NAME})/({NAME})/({OBJECTIVE})/seed({SEED})")
@@ -83,9 +85,10 @@ class Run:
         """A run from an objective with its overrides, as studies in params.yaml write it."""
         if re.fullmatch(OBJECTIVE, spelled_objective) is None:
             raise UserError(f"{spelled_objective!r} does not name an objective; expected name[+key=value...]")
-        objective, *pairs = spelled_objective.split("+")
         # An exponent may hold a plus of its own (1e+3); the pattern has no such value, so none is split.
-        items = [pair.split("=", 1) for pair in pairs]
+        parts = spelled_objective.split("+")
+        objective = "+".join(part for part in parts if "=" not in part)
+        items = [part.split("=", 1) for part in parts if "=" in part]
         overrides = {key: parse_value(value) for key, value in items}
         if len(overrides) < len(items):
             raise UserError(f"{spelled_objective!r} gives a key twice")
@@ -107,6 +110,11 @@ class Run:
     def folder(self) -> Path:
         """Where the run's files are."""
         return RESULTS / str(self)
+
+    @property
+    def model(self) -> Path:
+        """The run's trained weights."""
+        return self.folder / "model.safetensors"
 
 
 DATA = Path("data")

@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from apao.codes.params import ResidualKMeansCodes
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, RunParams, load
@@ -103,7 +104,7 @@ class Workflow:
     def code_inputs(self, wildcards: Any) -> list[str]:
         """Own codes are made from embeddings; published ones come with the download."""
         folder = f"data/{wildcards.dataset}"
-        made = self.params.embedder_of(wildcards.dataset) is not None
+        made = isinstance(self.params.codes[self.params.dataset(wildcards.dataset).codes], ResidualKMeansCodes)
         return [
             f"{folder}/items.parquet",
             f"{folder}/embeddings.safetensors" if made else f"{folder}/raw/manifest.json",
@@ -113,6 +114,10 @@ class Workflow:
     def _run(self, wildcards: Any) -> RunParams:
         text = f"{wildcards.dataset}/{wildcards.backbone}/{wildcards.objective}/seed{wildcards.seed}"
         return self.params.resolve(Run.parse(text))
+
+    def training_inputs(self, wildcards: Any) -> list[str]:
+        """What a run's training reads; the run it starts from is an edge of the graph like any other."""
+        return [str(path) for path in self._run(wildcards).training_inputs()]
 
     def training(self, wildcards: Any) -> str:
         """What a run's training depends on."""

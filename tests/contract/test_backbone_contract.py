@@ -10,10 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
 from apao.backbones.scoring import candidate_logp, target_logits
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
-from apao.objectives.base import OBJECTIVES, token_logp
+from apao.probabilities import token_logp
 from apao.training.batches import Batch, Examples
-from apao.training.loop import score_batch, score_packed
+from apao.training.loop import score_batch
 from apao.training.packing import PackedSampler
 
 VOCABULARY = 19
@@ -235,17 +236,19 @@ def test_packed_reading_is_example_by_example(sizes):
     histories = random_histories([4, 9, 3, 6], codes.items)
     model = packing.build(len(codes.vocabulary)).eval()
     shaken(model)
-    objective = OBJECTIVES["apao-pairwise"](type="apao-pairwise", negatives=2)
+    catalogue = Catalogue((1, 1, 1))
     sampler = PackedSampler(Examples(histories, codes, 3, torch.device("cpu")), histories, 2, budget=200)
     for effective in sampler.epoch(10**6, 6, torch.Generator().manual_seed(0)):
         for packed in effective.parts:
             with torch.no_grad():
-                found = score_packed(model, objective, packed, (1, 1, 1))
+                found = score_batch(model, packed, True, catalogue)
             rows, slots = packed.present.nonzero(as_tuple=True)
             for i, (row, slot) in enumerate(zip(rows, slots, strict=True)):
                 history = packed.tokens[row, : packed.starts[row, slot] + 1]
-                alone = Batch(history[None], packed.targets[i : i + 1], packed.negatives[row, slot][None])
+                target = packed.targets[i : i + 1], packed.prefixes[i : i + 1]
+                drawn = packed.negatives[row, slot][None], packed.negative_prefixes[row, slot][None]
+                alone = Batch(history[None], *target, *drawn)
                 with torch.no_grad():
-                    expected = score_batch(model, objective, alone, (1, 1, 1))
+                    expected = score_batch(model, alone, True, catalogue)
                 close(found.logits[i : i + 1], expected.logits)
                 close(found.negative_logp[i : i + 1], expected.negative_logp)

@@ -9,15 +9,14 @@ import pytest
 import torch
 from tiny import backbone_of, histories_of, random_codes, run_params
 
-from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from apao.training.loop import Training, score_batch
+from apao.training.loop import Training, known_of, score_batch
 
 CPU = torch.device("cpu")
 CODES = random_codes(24, 3, 4)
-PREFIX_COUNTS = Trie.of(CODES).prefix_counts
+EMBEDDINGS = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
 # Item i is followed by item i + 1: there is something to learn.
 HISTORIES = histories_of([[(start + i) % 24 for i in range(7)] for start in range(24)])
 
@@ -44,11 +43,18 @@ def settings_of(objective):
 def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Module]:
     """A real batch through a real backbone, with what the objective says it needs."""
     examples = Examples(HISTORIES, CODES, 5, CPU)
-    sampler = ExampleSampler(examples, HISTORIES, objective.negatives_per_example(), 10**6)
+    needs = objective.needs()
+    sampler = ExampleSampler(examples, HISTORIES, needs.negatives, 10**6)
     rows = np.arange(seed, seed + 12)
     (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
     backbone = backbone_of("llama", len(CODES.vocabulary), seed)
-    return score_batch(backbone, objective, batch, PREFIX_COUNTS), backbone
+    catalogue = known_of(CODES, HISTORIES, needs, CPU, EMBEDDINGS)
+    scores = score_batch(backbone, batch, objective.eos, catalogue)
+    if needs.reference:
+        with torch.no_grad():
+            other = score_batch(backbone_of("llama", len(CODES.vocabulary), seed + 100), batch, False, catalogue)
+        scores = replace(scores, reference=other)
+    return scores, backbone
 
 
 def test_named_documented_and_in_params(objective, params):
@@ -65,8 +71,14 @@ def test_parameters_survive_json(objective):
         assert again == variant and again.model_dump_json() == variant.model_dump_json()
 
 
-def test_needs_and_negatives_go_together(objective):
-    assert ("negatives" in objective.needs) == (objective.negatives_per_example() > 0)
+def test_negatives_are_asked_for_where_there_is_a_number_of_them(objective):
+    assert objective.needs().negatives == getattr(objective, "negatives", 0)
+
+
+def test_a_reference_comes_from_a_trained_start(objective, params):
+    """What is held to a reference starts from it, and the run it starts from is one of params.yaml."""
+    assert not objective.needs().reference or objective.start is not None
+    assert objective.start is None or objective.start.split("+")[0] in params.objectives
 
 
 def test_loss_gradient_and_terms(objective):
@@ -103,12 +115,14 @@ def test_mean_over_the_batch(objective):
     state = objective.initial_state(CODES.levels, CPU)
     expected = objective(scores, state).loss
     for order in (torch.randperm(12, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 12):
-        rows = {
-            name: value[order]
-            for name in ("logits", "targets", "eos_logits", "negatives", "negative_logp")
-            if (value := getattr(scores, name)) is not None
-        }
-        torch.testing.assert_close(objective(replace(scores, **rows), state).loss, expected)
+        torch.testing.assert_close(objective(reordered(scores, order), state).loss, expected)
+
+
+def reordered(scores: Scores, order: torch.Tensor) -> Scores:
+    names = ("logits", "targets", "prefixes", "eos_logits", "negative_logp", "negative_prefixes")
+    rows = {name: value[order] for name in names if (value := getattr(scores, name)) is not None}
+    reference = None if scores.reference is None else reordered(scores.reference, order)
+    return replace(scores, reference=reference, **rows)
 
 
 def test_state_survives_a_checkpoint(objective, tmp_path):
@@ -130,7 +144,8 @@ def test_state_survives_a_checkpoint(objective, tmp_path):
 def test_training_lowers_it(objective, backbone, tmp_path):
     """A few epochs of the real loop on a deterministic sequence: the loss falls, all terms are numbers."""
     params = run_params(backbone, {**objective.model_dump(), "tuned": {}}, epochs=4, lr=1e-2, batch_size=16)
-    rows = Training("toy", params, HISTORIES, CODES, CPU).fit(tmp_path / "checkpoint", "toy").history
+    training = Training("toy", params, HISTORIES, CODES, CPU, embeddings=EMBEDDINGS)
+    rows = training.fit(tmp_path / "checkpoint", "toy").history
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert {name.removeprefix("train_") for name in rows[0] if name.startswith("train_")} == {
         name.removeprefix("valid_") for name in rows[0] if name.startswith("valid_")

@@ -5,6 +5,7 @@ and the beams of 8 test users; the weights are random, in evaluation mode.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from safetensors.torch import load_file
 from tiny import histories_of
 
 from apao.backbones.base import BACKBONES
+from apao.codes.catalogue import Catalogue, legal_continuations
 from apao.codes.itemcodes import ItemCodes, code_string
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
 from apao.objectives.base import OBJECTIVES
 from apao.training.batches import Examples
-from apao.training.loop import score_batch, score_packed
-from apao.training.packing import PackedBatch, PackedSampler, Rows
+from apao.training.loop import score_batch
+from apao.training.packing import PackedSampler, Rows
 
 FOLDER = Path(__file__).parent
 FILES = {"tiger": "t5-tiny", "llama": "llama-tiny"}
@@ -28,6 +30,7 @@ EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 HISTORY = 20
 CODES = ItemCodes.from_strings(EXPECTED["codes"], "expected.json")
 TRIE = Trie.of(CODES)
+CATALOGUE = Catalogue(TRIE.prefix_counts, legal=legal_continuations(TRIE))
 HISTORIES = histories_of([EXPECTED["interactions"][str(user)] for user in range(len(EXPECTED["interactions"]))])
 ETAS = ["0.0", "0.0005", "0.5"]
 close = pytest.approx
@@ -64,9 +67,9 @@ def places():
 def scores_alone(name, objective):
     """Scores of the golden examples, one row an example."""
     examples = Examples(HISTORIES, CODES, HISTORY, torch.device("cpu"))
-    negatives = code_index(EXPECTED["negatives"]) if objective.needs else None
+    negatives = code_index(EXPECTED["negatives"]) if objective.needs().negatives else None
     batch = examples.batch(*places(), negatives)
-    return score_batch(load(name), objective, batch, TRIE.prefix_counts)
+    return score_batch(load(name), batch, objective.eos, CATALOGUE)
 
 
 def scores_packed(name, objective):
@@ -77,11 +80,11 @@ def scores_packed(name, objective):
     first = HISTORIES.offsets[users] + np.maximum(0, positions - HISTORY)
     length = np.minimum(positions, HISTORY) + 1
     rows = sampler.batch(Rows(first, length, np.ones_like(length)), torch.Generator())
-    negatives = None
-    if objective.needs:
-        negatives = examples.codes_of(code_index(EXPECTED["negatives"]))[:, None]
-    batch = PackedBatch(rows.tokens, rows.starts, rows.present, rows.targets, negatives)
-    return score_packed(load(name), objective, batch, TRIE.prefix_counts)
+    batch = rows
+    if objective.needs().negatives:
+        tokens, prefixes = examples.codes_of(code_index(EXPECTED["negatives"]))
+        batch = replace(rows, negatives=tokens[:, None], negative_prefixes=prefixes[:, None])
+    return score_batch(load(name), batch, objective.eos, CATALOGUE)
 
 
 WAYS = [
@@ -111,6 +114,15 @@ def test_token_log_probabilities_and_cross_entropy(name, scores):
     outcome = objective(said, {})
     assert outcome.loss.item() == close(golden(name)["ce"]["loss"], abs=1e-4)
     assert outcome.terms["ce"].item() == close(golden(name)["ce"]["ce"], abs=1e-4)
+
+
+@pytest.mark.parametrize("tau", sorted(EXPECTED["backbones"]["t5"]["msl"]))
+@pytest.mark.parametrize(("name", "scores"), WAYS)
+@torch.no_grad()
+def test_msl(name, scores, tau):
+    objective = OBJECTIVES["msl"](type="msl", tau=float(tau))
+    loss = objective(scores(name, objective), {}).loss
+    assert loss.item() == close(golden(name)["msl"][tau]["loss"], abs=1e-4)
 
 
 @pytest.mark.parametrize("eta", ETAS)

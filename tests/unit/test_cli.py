@@ -79,6 +79,15 @@ def ended(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
     return stopped.value.code, capsys.readouterr().err
 
 
+def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsys, monkeypatch, tmp_path):
+    lines = SHIPPED.read_text().splitlines(keepends=True)
+    (tmp_path / "params.yaml").write_text("".join(line for line in lines if "embedder: minilm #" not in line))
+    monkeypatch.setattr(sys, "argv", ["apao", "--params", str(tmp_path / "params.yaml"), "embed", "office"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "office uses published codes; name an embedder in codes.published" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,7 +95,6 @@ def ended(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
         (["train", "ml-100k"], "error: 'ml-100k' does not name a run; expected "),
         (["--scale", "smal", "runs"], f"error: {SHIPPED}:5: scale: 'smal' is not defined under studies; did you mean"),
         (["report", "table6"], "error: scale small has no study 'table6'; did you mean 'table"),
-        (["embed", "office"], "error: office uses published codes; there is nothing to embed"),
         (["baselines", "no-such"], "error: unknown dataset 'no-such'"),
         (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such/"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "tpu"], "error: device 'tpu' cannot be used here"),

@@ -168,7 +168,7 @@ MISTAKES = [
      "expected keys and values, found 3"),
     # Names that would not be safe in paths and commands.
     ("  films: {source", "  ../films: {source", "datasets.../films", "should match pattern"),
-    ("  ce: {type: ce}", "  c+e: {type: ce}", "objectives.c+e", "should match pattern"),
+    ("  ce: {type: ce}", "  c+: {type: ce}", "objectives.c+", "should match pattern"),
     ("  ce: {type: ce}", "  1: {type: ce}", "objectives.1", "valid string"),
     ("      big-llama:", "      big/llama:", "recipes.tiny.backbones.big/llama", "should match pattern"),
     ("  large:", "  la rge:", "studies.la rge", "should match pattern"),

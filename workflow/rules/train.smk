@@ -1,11 +1,10 @@
-# One training a run. A stopped one goes on from its checkpoint, which is no declared output and so
+# One training a run; one that starts from another run's weights reads those. A stopped one goes on from its checkpoint, which is no declared output and so
 # outlives the job.
 
 
 rule train_run:
     input:
-        interactions="data/{dataset}/interactions.parquet",
-        codes="data/{dataset}/codes.parquet",
+        STUDY.training_inputs,
     output:
         model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
         config="results/{dataset}/{backbone}/{objective}/seed{seed}/config.json",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from apao.artifacts import verified
 from apao.errors import UserError
 
 probability = Annotated[float, Field(ge=0, lt=1)]
@@ -37,3 +41,15 @@ def load_named(
                 f"this backbone expects {tuple(state[ours].shape)} (other sizes or another vocabulary)"
             )
     module.load_state_dict({ours: weights[foreign] for ours, foreign in names.items()})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A run's weights, under the key names of ``transformers``.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    try:
+        return load_file(verified(path))
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from error

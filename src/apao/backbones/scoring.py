@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context
-from apao.objectives.base import token_logp
+from apao.probabilities import token_logp
 
 
 def target_logits(backbone: Backbone, context: Context, targets: Tensor, eos: bool) -> Tensor:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from apao.artifacts import Stage, read_json, read_table
 from apao.codes.collisions import reassigned, with_extra_level
+from apao.codes.embed import read_embeddings
 from apao.codes.itemcodes import IntArray, ItemCodes
 from apao.codes.params import PublishedCodes, ResidualKMeansCodes
 from apao.codes.quality import quality
-from apao.codes.rqkmeans import FloatMatrix, Matrix, relative_errors, residual_kmeans
+from apao.codes.rqkmeans import FloatMatrix, relative_errors, residual_kmeans
 from apao.data.base import Source
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -45,7 +45,7 @@ def build_codes(dataset: str, source: Source, params: PublishedCodes | ResidualK
         if isinstance(params, PublishedCodes):
             found = _published(paths, source)
         else:
-            embeddings = _embeddings(paths)
+            embeddings = read_embeddings(paths)
             found = _Coding(
                 *residual_kmeans(
                     embeddings, params.levels, params.clusters, params.restarts, params.iterations, params.seed
@@ -92,21 +92,3 @@ def _published(paths: DatasetPaths, source: Source) -> _Coding:
         )
     table = {str(item): codes_of[raw] for item, raw in enumerate(raw_ids)}
     return _Coding(ItemCodes.from_strings(table, str(file)).codes, [], None)
-
-
-def _embeddings(paths: DatasetPaths) -> Matrix:
-    """The embeddings (I, D), one row for each row of the item table."""
-    try:
-        embeddings: Matrix = load_file(paths.embeddings)["embeddings"]
-    except (SafetensorError, KeyError) as error:
-        raise UserError(
-            f"{paths.embeddings}: not a safetensors file with a tensor `embeddings` ({error}); "
-            "delete it and run its stage again"
-        ) from error
-    items = len(read_table(paths.items, ["item"]))
-    if embeddings.ndim != 2 or len(embeddings) != items or not np.isfinite(embeddings).all():
-        raise UserError(
-            f"{paths.embeddings}: expected {items} rows of finite numbers, one for each item of {paths.items}, "
-            f"found the shape {embeddings.shape}; delete it and run its stage again"
-        )
-    return embeddings

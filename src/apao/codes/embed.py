@@ -225,3 +225,25 @@ def package_folder(package: str) -> Path:
 
 def _spelled(params: EmbedderParams) -> str:
     return repr(params.model or params.package)
+
+
+def read_embeddings(paths: DatasetPaths) -> Vectors:
+    """The embeddings (I, D), one row for each row of the item table.
+
+    Raises:
+        UserError: when the file is missing, damaged, or of another catalogue.
+    """
+    try:
+        embeddings: Vectors = load_file(paths.embeddings)["embeddings"]
+    except (SafetensorError, KeyError) as error:
+        raise UserError(
+            f"{paths.embeddings}: not a safetensors file with a tensor `embeddings` ({error}); "
+            "delete it and run its stage again"
+        ) from error
+    items = len(read_table(paths.items, ["item"]))
+    if embeddings.ndim != 2 or len(embeddings) != items or not np.isfinite(embeddings).all():
+        raise UserError(
+            f"{paths.embeddings}: expected {items} rows of finite numbers, one for each item of {paths.items}, "
+            f"found the shape {embeddings.shape}; delete it and run its stage again"
+        )
+    return embeddings

@@ -45,6 +45,8 @@ class PublishedCodes(Model):
     """
 
     method: Literal["published"]
+    embedder: str | None = None
+    """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
     collisions: Literal["keep", "extra"] = "keep"
 
 

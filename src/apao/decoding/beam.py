@@ -3,7 +3,8 @@
 Shapes: B users, K beams, T levels, V vocabulary.
 
 Only legal continuations are kept, but scores are log-probabilities under the softmax over the whole
-vocabulary: probability given to illegal codes is lost, as in the paper.
+vocabulary: probability given to illegal codes is lost, as in the paper. Models trained with another
+softmax (``msl``, ``bear``) are decoded with that.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context, reorder
-from apao.codes.itemcodes import EOS
 from apao.codes.trie import Trie
+from apao.probabilities import PLAIN, Softmax
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Beams:
 
 
 @torch.no_grad()
-def beam_search(backbone: Backbone, context: Context, trie: Trie, beam: int, eos: bool) -> Beams:
+def beam_search(
+    backbone: Backbone, context: Context, trie: Trie, beam: int, eos: bool, softmax: Softmax = PLAIN
+) -> Beams:
     """The ``beam`` best codes of each history, by beam search of that width.
 
     With ``eos`` a closing eos is decoded too and scores are means over T + 1 tokens, as the authors'
@@ -48,8 +51,9 @@ def beam_search(backbone: Backbone, context: Context, trie: Trie, beam: int, eos
     history = []
     levels = len(trie.prefix_counts)
     for level, prefixes in enumerate(trie.prefix_counts):
-        logp = backbone.logits(hidden).float().log_softmax(dim=-1)
-        total = torch.where(trie.legal(states), logp + scores[..., None], -torch.inf)
+        legal = trie.legal(states)
+        logp = softmax.logp(backbone.logits(hidden), legal)
+        total = torch.where(legal, logp + scores[..., None], -torch.inf)
         # Every prefix goes on, so there are always as many continuations as this asks for.
         scores, flat = total.flatten(1).topk(min(beam, prefixes), dim=1)
         parents, chosen = flat // trie.vocabulary, flat % trie.vocabulary
@@ -61,7 +65,7 @@ def beam_search(backbone: Backbone, context: Context, trie: Trie, beam: int, eos
             hidden, past = backbone.extend(context, chosen[..., None], past)
             hidden = hidden[:, :, 0]
     if eos:
-        closing = backbone.logits(hidden).float().log_softmax(dim=-1)[..., EOS]
+        closing = softmax.closing(backbone.logits(hidden))
         scores, order = (scores + closing).sort(dim=1, descending=True, stable=True)
         tokens = tokens.gather(1, order[..., None].expand_as(tokens))
     return Beams(tokens, scores / (levels + eos), tuple(history))

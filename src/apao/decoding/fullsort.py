@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context, reorder
-from apao.codes.itemcodes import EOS
 from apao.codes.trie import Trie
+from apao.probabilities import PLAIN, Softmax
 
 CANDIDATES_AT_ONCE = 8192
 """Users times codes in one piece; bounds memory and keeps the piece in the processor's caches."""
 
 
 @torch.no_grad()
-def full_sort_scores(backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool) -> Tensor:
+def full_sort_scores(
+    backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool, softmax: Softmax = PLAIN
+) -> Tensor:
     """Mean token log-probability (B, U) of the codes (U, T); comparable with beam search's scores.
 
     ``codes`` are distinct and sorted, as ``ItemCodes.distinct_tokens`` gives them, so codes with a common
@@ -26,26 +28,30 @@ def full_sort_scores(backbone: Backbone, context: Context, trie: Trie, codes: Te
     states = trie.walk(codes)
     size = max(1, CANDIDATES_AT_ONCE // len(context.start))
     pieces = zip(codes.split(size), states.split(size), strict=True)
-    return torch.cat([_score_piece(backbone, context, *piece, eos) for piece in pieces], dim=1)
+    return torch.cat([_score_piece(backbone, context, trie, *piece, eos, softmax) for piece in pieces], dim=1)
 
 
-def _score_piece(backbone: Backbone, context: Context, codes: Tensor, states: Tensor, eos: bool) -> Tensor:
+def _score_piece(
+    backbone: Backbone, context: Context, trie: Trie, codes: Tensor, states: Tensor, eos: bool, softmax: Softmax
+) -> Tensor:
     """The same for some neighbouring codes: level by level over the tree of their prefixes."""
     batch, levels = len(context.start), codes.shape[1]
     total = torch.zeros(batch, 1, device=codes.device)
     hidden, past = context.start[:, None], None
     above = torch.zeros_like(codes[:, 0])
+    before = above[:1]
     for level in range(levels):
-        _, prefix, counts = states[:, level].unique_consecutive(return_inverse=True, return_counts=True)
+        reached, prefix, counts = states[:, level].unique_consecutive(return_inverse=True, return_counts=True)
         first = counts.cumsum(0) - counts
         parent, token = above[first], codes[first, level]
-        logp = backbone.logits(hidden).float().log_softmax(dim=-1)
+        legal = trie.legal(before) if softmax.legal_only else None
+        logp = softmax.logp(backbone.logits(hidden), legal)
         total = total[:, parent] + logp[:, parent, token]
         if level + 1 < levels or eos:
             past = reorder(past, parent.expand(batch, -1)) if past else None
             hidden, past = backbone.extend(context, token.expand(batch, -1)[..., None], past)
             hidden = hidden[:, :, 0]
-        above = prefix
+        above, before = prefix, reached
     if eos:
-        total = total + backbone.logits(hidden).float().log_softmax(dim=-1)[..., EOS]
+        total = total + softmax.closing(backbone.logits(hidden))
     return total / (levels + eos)

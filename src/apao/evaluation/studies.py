@@ -16,7 +16,7 @@ from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name
 from apao.evaluation.evaluate import evaluate_split
-from apao.evaluation.trained import TrainedRun, model_file
+from apao.evaluation.trained import TrainedRun
 from apao.params import RunParams
 from apao.progress import progress
 from apao.runs import DatasetPaths, Run
@@ -31,13 +31,14 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
     The true top 20 are the best codes by exact scoring of the whole catalogue (Figure 1c).
     """
     paths = DatasetPaths(run.dataset)
-    inputs = [model_file(run), paths.codes, paths.interactions]
+    inputs = [run.model, paths.codes, paths.interactions]
     with Stage("pruning", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         kept = torch.zeros(trained.codes.levels, dtype=torch.float64)
         for decoded in trained.decode("test"):
-            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, params.decodes_eos)
+            ways = params.decodes_eos, params.objective.softmax
+            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, *ways)
             best = scores.topk(min(TOP, len(codes)), dim=1).indices
             prefixes = trained.trie.walk(codes[best])
             kept += torch.stack(
@@ -61,7 +62,7 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
 def beam_sizes(run: Run, params: RunParams, beams: tuple[int, ...], device: torch.device) -> None:
     """Write beams.json: test metrics and decoding time of all users at every beam size (Figure 4)."""
     paths = DatasetPaths(run.dataset)
-    inputs = [model_file(run), paths.codes, paths.interactions]
+    inputs = [run.model, paths.codes, paths.interactions]
     record = {**params.for_evaluation(), "beams": beams}
     with Stage("beams", run.folder, inputs, record, device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
@@ -125,17 +126,17 @@ def _time_catalogue(params: RunParams, codes: ItemCodes, users: int, device: tor
     trie = Trie.of(codes, device)
     tokens = torch.as_tensor(codes.distinct_tokens, device=device)
     chosen = torch.randint(len(tokens), (users, params.backbone.max_history), device=device)
-    eos, beam = params.decodes_eos, min(params.decoding.beam, len(tokens))
+    ways, beam = (params.decodes_eos, params.objective.softmax), min(params.decoding.beam, len(tokens))
     with torch.no_grad():
 
         def read() -> Context:
             return backbone.encode(tokens[chosen].flatten(1))
 
         def search() -> object:
-            return beam_search(backbone, read(), trie, beam, eos)
+            return beam_search(backbone, read(), trie, beam, *ways)
 
         def sort() -> object:
-            return full_sort_scores(backbone, read(), trie, tokens, eos).topk(beam, dim=1)
+            return full_sort_scores(backbone, read(), trie, tokens, *ways).topk(beam, dim=1)
 
         return {
             "items": codes.items,

@@ -9,12 +9,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from apao.artifacts import verified
 from apao.backbones.base import Backbone, Context
+from apao.backbones.exchange import read_weights
 from apao.codes.itemcodes import IntArray
 from apao.codes.trie import Trie
 from apao.decoding.beam import Beams, beam_search
@@ -26,11 +24,6 @@ from apao.training.batches import Examples, load_dataset
 
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
-
-
-def model_file(run: Run) -> Path:
-    """Where a run's weights are."""
-    return run.folder / "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,17 +45,16 @@ class TrainedRun:
         self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
         self.trie = Trie.of(self.codes, device)
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
-        self.backbone = self._backbone(verified(model_file(run)))
+        self.backbone = self._backbone(run.model)
         beam, most = params.decoding.beam, len(self.codes.distinct)
         if beam > most:
             raise UserError(f"{run}: decoding.beam {beam} is more than the catalogue's {most} distinct codes")
 
     def _backbone(self, path: Path) -> Backbone:
+        weights = read_weights(path)
         backbone = self.params.backbone.build(len(self.codes.vocabulary))
         try:
-            backbone.load_transformers(load_file(path))
-        except SafetensorError as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from error
+            backbone.load_transformers(weights)
         except UserError as error:
             raise UserError(
                 f"{path}: {error}; the run was trained with other parameters or codes: train it again"
@@ -84,6 +76,7 @@ class TrainedRun:
                 rows = chosen[begin : begin + self.params.decoding.batch_users]
                 batch = self.examples.batch(rows, positions[rows])
                 context = self.backbone.encode(batch.history)
-                beams = beam_search(self.backbone, context, self.trie, beam, self.params.decodes_eos)
+                eos, softmax = self.params.decodes_eos, self.params.objective.softmax
+                beams = beam_search(self.backbone, context, self.trie, beam, eos, softmax)
                 yield Decoded(rows, batch.targets, context, beams)
                 advance(len(rows))

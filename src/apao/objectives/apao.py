@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 from torch import Tensor
 from typing_extensions import override
 
-from apao.objectives.base import OBJECTIVES, Need, Objective, Outcome, Scores, State, cross_entropy
+from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
 
 Weighting = Literal["eq17", "algorithm1", "release", "uniform"]
 
@@ -124,23 +124,21 @@ class Pairwise(PrefixObjective):
     divide_by_length: bool = True
     """Divide L_m by m, as Algorithm 1 and the release do and Eq. 14 does not."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"negatives"})
-
     @override
-    def negatives_per_example(self) -> int:
-        return self.negatives
+    def needs(self) -> Needs:
+        return Needs(negatives=self.negatives)
 
     @override
     def prefix_losses(self, scores: Scores) -> Tensor:
-        assert scores.negatives is not None and scores.negative_logp is not None
+        assert scores.negative_logp is not None and scores.negative_prefixes is not None
         margins = scores.negative_logp.cumsum(dim=2) - scores.prefix_logp[:, None]
         levels = scores.targets.shape[1]
         log_scale = margins.new_zeros(len(margins), levels)
         if self.candidates == "release":
-            keep = first_occurrences(scores.targets, scores.negatives)
+            keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
             margins = margins.masked_fill(~keep, -torch.inf)
             # The kept candidates stand for all other legal prefixes of that length.
-            others = torch.tensor(scores.prefix_counts, device=margins.device) - 1
+            others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
             kept = keep.sum(dim=1) + 1
             log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
         # -log(e^S / (e^S + sum e^S_j)) = log(1 + sum e^(S_j - S)); the target's own term is the 0.
@@ -151,20 +149,13 @@ class Pairwise(PrefixObjective):
         return losses
 
 
-def first_occurrences(targets: Tensor, negatives: Tensor) -> Tensor:
+def first_occurrences(prefixes: Tensor, negative_prefixes: Tensor) -> Tensor:
     """Bool (B, N, T): the negative's prefix of that length is neither the target's nor an earlier one's.
 
-    Prefixes are compared through integer keys: the rank of (key of the prefix before, token).
+    Prefixes are ids: ``prefixes`` (B, T) of the target, ``negative_prefixes`` (B, N, T).
     """
-    tokens = torch.cat([targets[:, None], negatives], dim=1)
-    base = int(tokens.max()) + 1 if tokens.numel() else 1
-    key = torch.zeros_like(tokens[..., 0])
-    fresh = []
-    for level in range(tokens.shape[-1]):
-        # Re-ranking after each level keeps the keys far below the integer limit.
-        key = torch.unique(key * base + tokens[..., level], return_inverse=True)[1]
-        order = key.sort(dim=1, stable=True)
-        repeated = torch.zeros_like(key, dtype=torch.bool)
-        repeated[:, 1:] = order.values[:, 1:] == order.values[:, :-1]
-        fresh.append(~torch.zeros_like(repeated).scatter(1, order.indices, repeated))
-    return torch.stack(fresh, dim=-1)[:, 1:]
+    ids = torch.cat([prefixes[:, None], negative_prefixes], dim=1)
+    order = ids.sort(dim=1, stable=True)
+    repeated = torch.zeros_like(ids, dtype=torch.bool)
+    repeated[:, 1:] = order.values[:, 1:] == order.values[:, :-1]
+    return ~torch.zeros_like(repeated).scatter(1, order.indices, repeated)[:, 1:]

@@ -14,18 +14,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
+from apao.probabilities import Softmax, token_logp
 from apao.registry import Model, Registry
+from apao.runs import OBJECTIVE
 
-Need = Literal["negatives"]
 State = Mapping[str, Tensor]
 """What an objective carries from step to step; checkpointed with the model. Mostly empty."""
+
+
+class Needs(NamedTuple):
+    """What an objective asks of the training loop beyond the target's logits."""
+
+    negatives: int = 0
+    """Codes sampled for each example, uniformly and with replacement, drawn anew each epoch."""
+    reference: bool = False
+    """The scores of the frozen model that the training started from."""
+    legal_mask: bool = False
+    """``Catalogue.legal``: which tokens may follow each prefix."""
+    token_counts: bool = False
+    """``Catalogue.token_counts``: how often each token is part of a training target."""
+    information_gain: bool = False
+    """``Catalogue.information_gain`` of every prefix."""
+    level_gains: bool = False
+    """``Catalogue.level_gains``, which take the items' embeddings."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +54,22 @@ class Scores:
     Attributes:
         logits: (B, T, V) at the steps that predict the target's codes.
         targets: (B, T) token ids of the target's code.
+        prefixes: (B, T) ids of the target's prefixes of length 1 .. T (states of the catalogue's trie).
+        catalogue: what is known of all codes, as far as it was declared as needed.
         eos_logits: (B, V) at the step after the code; None unless the objective trains eos.
-        negatives: (B, N, T) token ids of the sampled codes, where declared as needed.
-        negative_logp: (B, N, T) their token log-probabilities, where declared.
-        prefix_counts: number of distinct legal prefixes of length 1 .. T in the catalogue.
+        negative_logp: (B, N, T) token log-probabilities of the sampled codes, where declared.
+        negative_prefixes: (B, N, T) ids of their prefixes.
+        reference: what the frozen reference says of the same batch, where declared.
     """
 
     logits: Tensor
     targets: Tensor
-    prefix_counts: tuple[int, ...]
+    prefixes: Tensor
+    catalogue: Catalogue
     eos_logits: Tensor | None = None
-    negatives: Tensor | None = None
     negative_logp: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls,
-        logits: Tensor,
-        targets: Tensor,
-        prefix_counts: tuple[int, ...],
-        negatives: Tensor | None,
-        negative_logp: Tensor | None,
-    ) -> Self:
-        """From logits (B, T, V), or (B, T + 1, V) where the step after the code is scored too."""
-        levels = targets.shape[1]
-        closing = logits[:, levels] if logits.shape[1] > levels else None
-        return cls(logits[:, :levels], targets, prefix_counts, closing, negatives, negative_logp)
+    negative_prefixes: Tensor | None = None
+    reference: Scores | None = None
 
     @cached_property
     def target_logp(self) -> Tensor:
@@ -79,13 +88,13 @@ class Scores:
         """S_m (B, T): log-probability of the target's prefix of length m = 1 .. T."""
         return self.target_logp.cumsum(dim=1)
 
-
-def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of ``tokens`` (...) under ``logits`` (..., V), in at least fp32."""
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    chosen = logits.gather(-1, tokens[..., None])[..., 0]
-    return chosen - logits.logsumexp(dim=-1)
+    @cached_property
+    def legal(self) -> Tensor:
+        """Bool (B, T, V): the legal continuations of the target's prefix at each step, where declared."""
+        assert self.catalogue.legal is not None
+        before = self.prefixes.roll(1, dims=1)
+        before[:, 0] = 0
+        return self.catalogue.legal[before]
 
 
 class Outcome(NamedTuple):
@@ -105,19 +114,25 @@ class Objective(Model, ABC):
     type: str
     eos: bool = True
     """Train the eos step after the code too, as the authors' release does; false is the paper's Eq. 4."""
+    start: Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")] | None = None
+    """Objective, spelled as in a run, whose trained weights this one starts from; null: random weights."""
     tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
     release_selects_on_last_batch: ClassVar[bool] = False
     """Whether the authors' trainer selects this objective's checkpoint on the last validation batch."""
 
-    def negatives_per_example(self) -> int:
-        """How many negatives to sample for each example; more than 0 only if declared in ``needs``."""
-        return 0
+    def needs(self) -> Needs:
+        """What the training loop must supply."""
+        return Needs()
+
+    @property
+    def softmax(self) -> Softmax:
+        """The softmax that the model is trained with, and so is decoded with."""
+        return Softmax()
 
     def initial_state(self, levels: int, device: torch.device) -> State:
-        """State before the first step."""
+        """State before the first step; an ``nn.Parameter`` in it is learned with the model."""
         return {}
 
     def check_levels(self, levels: int) -> None:
@@ -133,7 +148,11 @@ OBJECTIVES: Registry[Objective] = Registry("objective", "apao.objectives")
 
 def cross_entropy(scores: Scores, eos: bool) -> Tensor:
     """Mean over the batch of -(1/T) sum_t s_t (paper Eq. 4), or over T + 1 tokens with eos."""
+    return weighted_cross_entropy(scores, eos, 1.0)
+
+
+def weighted_cross_entropy(scores: Scores, eos: bool, weights: Tensor | float) -> Tensor:
+    """The same of w_t s_t, with weights broadcastable to (B, T); eos, where trained, weighs 1."""
     levels = scores.targets.shape[1]
-    if eos:
-        return -(scores.target_logp.sum(dim=1) + scores.eos_logp).mean() / (levels + 1)
-    return -scores.target_logp.sum(dim=1).mean() / levels
+    total = (weights * scores.target_logp).sum(dim=1)
+    return -(total + scores.eos_logp if eos else total).mean() / (levels + eos)

@@ -1,12 +1,15 @@
-"""Teacher-forced likelihood."""
+"""Teacher-forced likelihood, over all tokens or over the legal ones."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import PositiveFloat
+from torch import Tensor
 from typing_extensions import override
 
-from apao.objectives.base import OBJECTIVES, Objective, Outcome, Scores, State, cross_entropy
+from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
+from apao.probabilities import Softmax, token_logp
 
 
 @OBJECTIVES.register
@@ -19,3 +22,41 @@ class CrossEntropy(Objective):
     def __call__(self, scores: Scores, state: State) -> Outcome:
         loss = cross_entropy(scores, self.eos)
         return Outcome(loss, {"ce": loss.detach()}, state)
+
+
+class LegalLikelihood(Objective):
+    """What objectives share whose softmax is over the legal continuations of the target's prefix only."""
+
+    tau: PositiveFloat = 1.0
+    """Temperature of the softmax, in training and in decoding; the MSL paper tries 1, 2 and 3."""
+
+    @override
+    def needs(self) -> Needs:
+        return Needs(legal_mask=True)
+
+    @property
+    @override
+    def softmax(self) -> Softmax:
+        return Softmax(legal_only=True, temperature=self.tau)
+
+    def legal_logits(self, scores: Scores) -> Tensor:
+        """(B, T, V): logits over tau, -inf where a token is not legal."""
+        return self.softmax.scaled(scores.logits, scores.legal)
+
+
+@OBJECTIVES.register
+class MaskedSoftmax(LegalLikelihood):
+    """MSL: cross-entropy under a softmax over the legal tokens only (Wang et al. 2025).
+
+    -(1/T) sum_t log( exp(z_t / tau) / sum over legal v of exp(z_v / tau) ). After the code only eos is
+    legal, so its step costs nothing; it counts in the mean where ``eos`` is true, as in the release.
+    """
+
+    type: Literal["msl"]
+
+    @override
+    def __call__(self, scores: Scores, state: State) -> Outcome:
+        logp = token_logp(self.legal_logits(scores), scores.targets)
+        loss = -logp.sum(dim=1).mean() / (logp.shape[1] + self.eos)
+        # Not named ce: it is the likelihood among legal codes, not among all tokens.
+        return Outcome(loss, {"msl": loss.detach()}, state)

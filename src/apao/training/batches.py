@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from apao.codes.itemcodes import PAD, IntArray, ItemCodes
+from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -27,11 +28,21 @@ AnyBatch = TypeVar("AnyBatch")
 
 @dataclass(frozen=True)
 class Batch:
-    """History tokens (B, L), target codes (B, T) and, where asked for, negative codes (B, N, T)."""
+    """Examples as tokens; what concerns negatives is None unless they were asked for.
+
+    Attributes:
+        history: (B, L) tokens, oldest first, padded with 0 on the right.
+        targets: (B, T) tokens of the target's code.
+        prefixes: (B, T) trie states of its prefixes.
+        negatives: (B, N, T) tokens of the sampled codes.
+        negative_prefixes: (B, N, T) trie states of their prefixes.
+    """
 
     history: Tensor
     targets: Tensor
+    prefixes: Tensor
     negatives: Tensor | None
+    negative_prefixes: Tensor | None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -70,6 +81,8 @@ class Examples:
         padding = np.full((1, codes.levels), PAD)
         self._tokens = torch.as_tensor(np.concatenate([codes.tokens, padding]), device=device)
         self._codes = torch.as_tensor(codes.distinct_tokens, device=device)
+        self._code_of_item = torch.as_tensor(codes.code_of_item, device=device)
+        self._prefixes = Trie.of(codes, device).walk(self._codes)
         self._items = torch.as_tensor(histories.items.copy(), device=device)
         self._offsets = histories.offsets
 
@@ -78,9 +91,14 @@ class Examples:
         item = self._items[interactions.clamp(min=0)]
         return self._tokens[torch.where(interactions >= 0, item, -1)]
 
-    def codes_of(self, indices: Tensor) -> Tensor:
-        """Tokens (..., T) of distinct codes by index."""
-        return self._codes[indices.to(self.device)]
+    def codes_of(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and prefixes (trie states), each (..., T), of distinct codes by index."""
+        indices = indices.to(self.device)
+        return self._codes[indices], self._prefixes[indices]
+
+    def prefixes_of(self, interactions: Tensor) -> Tensor:
+        """Prefixes (..., T), as trie states, of the items at these places of ``histories.items``."""
+        return self._prefixes[self._code_of_item[self._items[interactions]]]
 
     def sample_negatives(self, examples: int, count: int, generator: torch.Generator) -> Tensor:
         """(examples, count) indices of distinct codes, uniform with replacement."""
@@ -96,10 +114,13 @@ class Examples:
         length = torch.as_tensor(lengths, device=self.device)
         column = torch.arange(int(lengths.max()), device=self.device)
         places = torch.where(column < length[:, None], (target - length)[:, None] + column, -1)
+        tokens, prefixes = (None, None) if negatives is None else self.codes_of(negatives)
         return Batch(
             history=self.tokens_of(places).flatten(1),
             targets=self.tokens_of(target),
-            negatives=None if negatives is None else self.codes_of(negatives),
+            prefixes=self.prefixes_of(target),
+            negatives=tokens,
+            negative_prefixes=prefixes,
         )
 
     def micro_batches(

@@ -5,25 +5,28 @@ Shapes: B batch, T levels, N negatives, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apao.backbones.base import Backbone
 from apao.backbones.scoring import candidate_logp, join_logp, target_logits
+from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast
 from apao.errors import UserError
-from apao.objectives.base import Objective, Outcome, Scores, State
+from apao.objectives.base import Needs, Outcome, Scores, State
 from apao.params import RunParams
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
@@ -55,37 +58,69 @@ class Best:
     weights: Tensors = field(default_factory=dict)
 
 
-def score_batch(backbone: Backbone, objective: Objective, batch: Batch, prefix_counts: tuple[int, ...]) -> Scores:
-    """Everything ``objective`` needs to know of ``batch``, from one reading of the histories."""
-    context = backbone.encode(batch.history)
-    return Scores.of(
-        logits=target_logits(backbone, context, batch.targets, objective.eos),
+def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catalogue: Catalogue) -> Scores:
+    """What ``backbone`` says of ``batch``, from one reading of the histories; with ``eos`` of that step too."""
+    if isinstance(batch, PackedBatch):
+        logits, negative_logp = _score_packed(backbone, batch, eos)
+        negative_prefixes = None if batch.negative_prefixes is None else batch.negative_prefixes[batch.present]
+    else:
+        context = backbone.encode(batch.history)
+        logits = target_logits(backbone, context, batch.targets, eos)
+        negative_logp = None if batch.negatives is None else candidate_logp(backbone, context, batch.negatives)
+        negative_prefixes = batch.negative_prefixes
+    levels = batch.targets.shape[1]
+    return Scores(
+        logits=logits[:, :levels],
         targets=batch.targets,
-        prefix_counts=prefix_counts,
-        negatives=batch.negatives,
-        negative_logp=None if batch.negatives is None else candidate_logp(backbone, context, batch.negatives),
+        prefixes=batch.prefixes,
+        catalogue=catalogue,
+        eos_logits=logits[:, levels] if eos else None,
+        negative_logp=negative_logp,
+        negative_prefixes=negative_prefixes,
     )
 
 
-def score_packed(
-    backbone: Backbone, objective: Objective, batch: PackedBatch, prefix_counts: tuple[int, ...]
-) -> Scores:
-    """The same for a packed batch: the targets' own tokens are part of the sequences that are read."""
+def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
+    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T).
+
+    The targets' own tokens are part of the sequences that are read.
+    """
     drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
     hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
     row, slot = batch.present.nonzero(as_tuple=True)
     levels = batch.targets.shape[1]
-    step = torch.arange(levels + objective.eos, device=row.device)
+    step = torch.arange(levels + eos, device=row.device)
     logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])
-    negatives = logp = None
+    logp = None
     if batch.negatives is not None:
-        negatives = batch.negatives[row, slot]
-        after = None
+        negatives, after = batch.negatives[row, slot], None
         if levels > 1:
             fed = batch.negatives[..., :-1].flatten(1, 2)
             after = backbone.extend(context, fed)[0].unflatten(1, (-1, drawn))[row, slot]
         logp = join_logp(backbone, logits[:, 0], negatives[..., 0], after, negatives[..., 1:])
-    return Scores.of(logits, batch.targets, prefix_counts, negatives, logp)
+    return logits, logp
+
+
+def known_of(
+    codes: ItemCodes,
+    histories: Histories,
+    needs: Needs,
+    device: torch.device,
+    embeddings: NDArray[np.float32] | None = None,
+) -> Catalogue:
+    """What ``needs`` asks of the catalogue, on the device."""
+    trie = Trie.of(codes, device)
+    users, positions = histories.training_examples()
+    targets = histories.items[histories.offsets[users] + positions]
+    if needs.level_gains and embeddings is None:
+        raise ValueError("level_gains are computed from the items' embeddings")
+    return Catalogue(
+        prefix_counts=trie.prefix_counts,
+        legal=legal_continuations(trie) if needs.legal_mask else None,
+        token_counts=token_counts(codes, targets).to(device) if needs.token_counts else None,
+        information_gain=information_gain(codes, trie, targets).to(device) if needs.information_gain else None,
+        level_gains=level_gains(codes, embeddings).to(device) if needs.level_gains and embeddings is not None else None,
+    )
 
 
 def learning_rate(done: float, warmup: float) -> float:
@@ -127,17 +162,30 @@ class Training:
     """One run on one device; ``fit`` goes on from the checkpoint at ``path`` if there is a matching one."""
 
     def __init__(
-        self, run: str, params: RunParams, histories: Histories, codes: ItemCodes, device: torch.device
+        self,
+        run: str,
+        params: RunParams,
+        histories: Histories,
+        codes: ItemCodes,
+        device: torch.device,
+        start: Tensors | None = None,
+        embeddings: NDArray[np.float32] | None = None,
     ) -> None:
+        """A run about to begin.
+
+        ``start`` are trained weights under the key names of ``transformers``, ``embeddings`` those of the
+        items (I, D); both only where the objective asks for them.
+        """
         self.run, self.params, self.device = run, params, device
         self.objective, self.recipe = params.objective, params.training
+        needs = self.objective.needs()
         try:
             self.objective.check_levels(codes.levels)
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-        self.prefix_counts = Trie.of(codes).prefix_counts
+        self.catalogue = known_of(codes, histories, needs, device, embeddings)
         examples = Examples(histories, codes, params.backbone.max_history, device)
-        supply = (examples, histories, self.objective.negatives_per_example(), self.recipe.micro_batch_tokens)
+        supply = (examples, histories, needs.negatives, self.recipe.micro_batch_tokens)
         self.evaluation = ExampleSampler(*supply)
         self.sampler: ExampleSampler | PackedSampler = (
             PackedSampler(*supply) if params.backbone.packs else self.evaluation
@@ -149,6 +197,12 @@ class Training:
         torch.manual_seed(params.seed)
         self.generator = torch.Generator().manual_seed(params.seed)
         self.backbone = params.backbone.build(len(codes.vocabulary)).to(device)
+        if start is not None:
+            try:
+                self.backbone.load_transformers(start)
+            except UserError as error:
+                raise UserError(f"{run}: cannot start from {params.objective.start}: {error}") from error
+        self.reference = copy.deepcopy(self.backbone).eval().requires_grad_(False) if needs.reference else None
         self.state: State = self.objective.initial_state(codes.levels, device)
         learned = [value for value in self.state.values() if isinstance(value, nn.Parameter)]
         weights = list(self.backbone.parameters())
@@ -222,20 +276,27 @@ class Training:
     def _step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
         """One optimizer step on the mean loss of the batch's examples."""
         self.optimizer.zero_grad(set_to_none=True)
+        carried = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
+        moved = {name: torch.zeros_like(value) for name, value in carried.items()}
         for part in batch.parts:
+            share = len(part) / batch.examples
             outcome = self._outcome(part)
-            (outcome.loss * (len(part) / batch.examples)).backward()
-            self.state = outcome.state
+            (outcome.loss * share).backward()
+            for name in moved:
+                moved[name] += outcome.state[name] * share
             sums.add(outcome, len(part))
+        # What is carried moves once a step, by the mean over its parts; the rest the optimizer moves.
+        self.state = {**self.state, **moved}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
 
     def _outcome(self, batch: Batch | PackedBatch) -> Outcome:
         with autocast(self.recipe.precision, self.device):
-            if isinstance(batch, PackedBatch):
-                scores = score_packed(self.backbone, self.objective, batch, self.prefix_counts)
-            else:
-                scores = score_batch(self.backbone, self.objective, batch, self.prefix_counts)
+            scores = score_batch(self.backbone, batch, self.objective.eos, self.catalogue)
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = score_batch(self.reference, batch, False, self.catalogue)
+                scores = replace(scores, reference=reference)
         return self.objective(scores, self.state)
 
     @torch.no_grad()

@@ -32,15 +32,19 @@ class PackedBatch:
         tokens: (R, L) sequences, padded with 0 on the right.
         starts: (R, E) index of the token whose state predicts the example's first code.
         present: (R, E) which examples are there; the others are padding.
-        targets: (B, T) codes of the present examples, row by row.
-        negatives: (R, E, N, T) codes, or None.
+        targets: (B, T) tokens of the present examples' codes, row by row.
+        prefixes: (B, T) trie states of their prefixes.
+        negatives: (R, E, N, T) tokens of sampled codes, or None.
+        negative_prefixes: (R, E, N, T) trie states of their prefixes, or None.
     """
 
     tokens: Tensor
     starts: Tensor
     present: Tensor
     targets: Tensor
+    prefixes: Tensor
     negatives: Tensor | None
+    negative_prefixes: Tensor | None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -112,14 +116,17 @@ class PackedSampler:
         present = slot < examples[:, None]
         # Examples are the last items of a row; the item before each holds the state that predicts it.
         item = (length - examples)[:, None] + slot
-        negatives = None
+        negatives = negative_prefixes = None
         if self.negatives:
             drawn = source.sample_negatives(present.numel(), self.negatives, generator)
-            negatives = source.codes_of(drawn).unflatten(0, present.shape)
+            negatives, negative_prefixes = source.codes_of(drawn.unflatten(0, present.shape))
+        target = (first[:, None] + item)[present]
         return PackedBatch(
             tokens=tokens.flatten(1),
             starts=torch.where(present, item * source.levels - 1, 0),
             present=present,
-            targets=source.tokens_of((first[:, None] + item)[present]),
+            targets=source.tokens_of(target),
+            prefixes=source.prefixes_of(target),
             negatives=negatives,
+            negative_prefixes=negative_prefixes,
         )

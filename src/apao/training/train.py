@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from apao.artifacts import Stage, explained, sha256_of
+from apao.backbones.exchange import read_weights
+from apao.codes.embed import read_embeddings
 from apao.devices import device_name
 from apao.params import RunParams
 from apao.progress import console
@@ -31,11 +33,13 @@ def train(run: Run, params: RunParams, device: torch.device) -> None:
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
-    inputs = [paths.interactions, paths.codes]
+    inputs = params.training_inputs()
     record = params.for_training()
     with Stage("train", run.folder, inputs, record, device_name(device)) as stage:
         histories, codes = load_dataset(paths)
-        training = Training(str(run), params, histories, codes, device)
+        embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
+        start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
+        training = Training(str(run), params, histories, codes, device, start, embeddings)
         checkpoint = run.folder / "checkpoint.safetensors"
         events = _EventFiles(run.folder / "tensorboard")
         trained = training.fit(checkpoint, _fingerprint(record, inputs), events.write)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import slow_losses as slow
 import torch
+from tiny import prefix_ids
 
+from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES, Scores
 
 BATCH, NEGATIVES, VOCABULARY = 2, 5, 7
@@ -50,13 +52,15 @@ def scores_of(examples, levels, eos=True):
         for name in LEAVES
     }
     targets, negatives, counts = catalogue(levels)
+    prefixes, negative_prefixes = prefix_ids(torch.tensor(targets), torch.tensor(negatives))
     scores = Scores(
         logits=leaves["logits"],
         targets=torch.tensor(targets),
-        prefix_counts=counts,
+        prefixes=prefixes,
+        catalogue=Catalogue(counts),
         eos_logits=leaves["eos_logits"] if eos else None,
-        negatives=torch.tensor(negatives),
         negative_logp=leaves["negative_logp"],
+        negative_prefixes=negative_prefixes,
     )
     return scores, leaves
 

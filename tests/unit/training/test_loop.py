@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
-from apao.codes.trie import Trie
 from apao.errors import UserError
 from apao.training.loop import RELEASE_BATCH, Training, learning_rate, score_batch
 
@@ -61,7 +60,7 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_whole(name, objective, 
     generator = torch.Generator().manual_seed(params.seed)
     (epoch,) = fresh.sampler.epoch(10**6, 10**6, generator)
     (batch,) = epoch.parts
-    scores = score_batch(fresh.backbone, fresh.objective, batch, Trie.of(CODES).prefix_counts)
+    scores = score_batch(fresh.backbone, batch, fresh.objective.eos, fresh.catalogue)
     fresh.objective(scores, fresh.state).loss.backward()
     for each in found:
         torch.testing.assert_close(each, gradients(fresh.backbone), atol=1e-6, rtol=1e-3)
@@ -237,7 +236,7 @@ def test_validation_is_the_mean_over_users_and_touches_no_random_state():
     batch = training.evaluation.source.batch(users, positions)
     ce = training_of(run_params("tiger")).objective
     with torch.no_grad():
-        loss = ce(score_batch(training.backbone, ce, batch, training.prefix_counts), {}).loss
+        loss = ce(score_batch(training.backbone, batch, ce.eos, training.catalogue), {}).loss
     assert found["ce"] == pytest.approx(loss.item(), rel=1e-5)
 
 
@@ -254,7 +253,7 @@ def test_release_selection_looks_at_the_last_validation_batch(kind, users):
     chosen = np.arange(users)[-last:]
     batch = training.evaluation.source.batch(chosen, positions[chosen])
     with torch.no_grad():
-        scores = score_batch(training.backbone.eval(), training.objective, batch, training.prefix_counts)
+        scores = score_batch(training.backbone.eval(), batch, training.objective.eos, training.catalogue)
         expected = training.objective(scores, training.state).loss.item()
     release = run_params("llama", training.objective.model_dump(), selection="release")
     assert training_of(release, histories).validate(0)["loss"] == pytest.approx(expected, rel=1e-5)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import backbone_of, histories_of, random_codes, random_histories
 
+from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES
 from apao.training.batches import Batch, Examples, ExampleSampler
-from apao.training.loop import score_batch, score_packed
+from apao.training.loop import score_batch
 from apao.training.packing import PackedSampler, plan_rows
 
 CPU = torch.device("cpu")
@@ -74,8 +75,11 @@ def test_an_epoch_draws_whole_rows_until_enough(lengths, max_history, batch_size
 def alone(packed, row, slot, index):
     """An example of a packed batch as a batch of its own."""
     history = packed.tokens[row, : packed.starts[row, slot] + 1]
-    negatives = None if packed.negatives is None else packed.negatives[row, slot][None]
-    return Batch(history[None], packed.targets[index : index + 1], negatives)
+    own = slice(index, index + 1)
+    negatives = ids = None
+    if packed.negatives is not None:
+        negatives, ids = packed.negatives[row, slot][None], packed.negative_prefixes[row, slot][None]
+    return Batch(history[None], packed.targets[own], packed.prefixes[own], negatives, ids)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -93,21 +97,21 @@ def alone(packed, row, slot, index):
 def test_scores_and_gradients_are_those_of_the_examples_alone(objective, max_history, levels):
     """Histories of 1 to 7 items, cut and uncut, in rows of different lengths, several micro-batches."""
     objective = OBJECTIVES[objective["type"]](**objective)
-    negatives = objective.negatives_per_example()
+    negatives = objective.needs().negatives
     sampler, codes, _ = sampler_of([5, 3, 10, 4], max_history, negatives, 100, levels)
     backbone = backbone_of("llama", len(codes.vocabulary), max_history=max_history, pack=True).train()
-    counts = PREFIX_COUNTS[:levels]
+    catalogue = Catalogue(PREFIX_COUNTS[:levels])
     seen = 0
     for effective in sampler.epoch(10**6, 9, torch.Generator().manual_seed(0)):
         for packed in effective.parts:
             rows, slots = packed.present.nonzero(as_tuple=True)
             singles = [
-                score_batch(backbone, objective, alone(packed, row, slot, i), counts)
+                score_batch(backbone, alone(packed, row, slot, i), objective.eos, catalogue)
                 for i, (row, slot) in enumerate(zip(rows, slots, strict=True))
             ]
-            together = score_packed(backbone, objective, packed, counts)
+            together = score_batch(backbone, packed, objective.eos, catalogue)
             assert together.targets.shape == (len(packed), levels)
-            for name in ("target_logp", "eos_logp", "negative_logp", "negatives"):
+            for name in ("target_logp", "eos_logp", "negative_logp", "prefixes", "negative_prefixes"):
                 found = getattr(together, name)
                 if found is not None:
                     torch.testing.assert_close(found, torch.cat([getattr(s, name) for s in singles]), atol=1e-5, rtol=0)
