@@ -232,6 +232,22 @@ def headline() -> None:
 
 
 @app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Holds expected.json, weights and their configs.")],
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest absolute difference that agrees.")] = 1e-4,
+) -> None:
+    """Recompute a folder of golden values with the code that trains and decodes."""
+    from apao.verify import report as lines
+    from apao.verify import verify as compare
+
+    quantities = compare(folder, tolerance)
+    for line in lines(quantities, tolerance):
+        typer.echo(line)
+    if not all(quantity.agrees for quantity in quantities):
+        raise typer.Exit(1)
+
+
+@app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
     params = settings.params()

@@ -48,7 +48,11 @@ class BackboneParams(Model, ABC):
     @classmethod
     @abstractmethod
     def from_transformers_config(cls, config: dict[str, Any]) -> BackboneParams:
-        """Inverse of ``transformers_config``: sizes of a model saved by ``transformers``."""
+        """Inverse of ``transformers_config``: sizes of a model saved by ``transformers``.
+
+        Raises:
+            UserError: when a size is missing, or that model computes something else than this backbone.
+        """
 
 
 BACKBONES: Registry[BackboneParams] = Registry("backbone", "apao.backbones")

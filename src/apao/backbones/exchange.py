@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from safetensors import SafetensorError
@@ -41,6 +41,36 @@ def load_named(
                 f"this backbone expects {tuple(state[ours].shape)} (other sizes or another vocabulary)"
             )
     module.load_state_dict({ours: weights[foreign] for ours, foreign in names.items()})
+
+
+def check_config(config: Mapping[str, Any], computed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse the config of a ``transformers`` model that computes something else than our backbone.
+
+    ``computed`` has for each key the value that our backbone amounts to, and the one that ``transformers``
+    takes where the key is absent or null.
+
+    Raises:
+        UserError: naming the key, its value and what is supported.
+    """
+    for key, (supported, default) in computed.items():
+        found = config.get(key)
+        value = default if found is None else found
+        if value != supported:
+            absent = " (the default of transformers, as it is not given)" if found is None else ""
+            raise UserError(f"{key}: {value!r}{absent} is not supported; this backbone computes {supported!r}")
+
+
+def config_size(config: Mapping[str, Any], key: str) -> int:
+    """A size that a config of ``transformers`` must give.
+
+    Raises:
+        UserError: when it is absent or no positive whole number.
+    """
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        found = f"found {value!r}" if key in config else "but it is not given"
+        raise UserError(f"{key}: expected a whole number from 1, {found}")
+    return value
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

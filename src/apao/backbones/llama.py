@@ -29,8 +29,9 @@ from apao.backbones.base import (
     padding_mask,
     split_heads,
 )
-from apao.backbones.exchange import load_named
+from apao.backbones.exchange import check_config, config_size, load_named
 from apao.codes.itemcodes import EOS, PAD
+from apao.errors import UserError
 
 ROPE_THETA = 500_000.0
 NORM_EPS = 1e-5
@@ -90,13 +91,41 @@ class LlamaParams(BackboneParams):
     @classmethod
     @override
     def from_transformers_config(cls, config: dict[str, Any]) -> LlamaParams:
+        hidden, heads = config_size(config, "hidden_size"), config_size(config, "num_attention_heads")
+        check_config(
+            config,
+            {
+                "num_key_value_heads": (heads, heads),
+                "head_dim": (hidden // heads, hidden // heads),
+                "rms_norm_eps": (NORM_EPS, 1e-6),
+                "hidden_act": ("silu", "silu"),
+                "attention_bias": (False, False),
+                "mlp_bias": (False, False),
+                "tie_word_embeddings": (True, False),
+            },
+        )
+        _check_rotary(config)
         return cls(
             type="llama",
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            heads=config["num_attention_heads"],
-            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=config_size(config, "intermediate_size"),
+            heads=heads,
+            layers=config_size(config, "num_hidden_layers"),
         )
+
+
+def _check_rotary(config: dict[str, Any]) -> None:
+    """Rotary positions: ``rope_theta`` and ``rope_scaling``; transformers 5 writes both as ``rope_parameters``."""
+    said = {"rope_theta": config.get("rope_theta")}
+    for section in ("rope_scaling", "rope_parameters"):
+        values = config.get(section) or {}
+        if not isinstance(values, dict):
+            raise UserError(f"{section}: expected keys and values, found {values!r}")
+        said |= {f"{section}.{key}": value for key, value in values.items()}
+    thetas = [key for key in said if key.endswith("rope_theta") and said[key] is not None]
+    kinds = [key for key in said if key.endswith((".rope_type", ".type"))]
+    check_config(said, dict.fromkeys(thetas or ["rope_theta"], (ROPE_THETA, 10000.0)))
+    check_config(said, dict.fromkeys(kinds, ("default", "default")))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from apao.backbones.base import (
     split_heads,
 )
 from apao.backbones.dropout import Dropout
-from apao.backbones.exchange import load_named, probability
+from apao.backbones.exchange import check_config, config_size, load_named, probability
 from apao.codes.itemcodes import EOS, PAD
 
 RELATIVE_BUCKETS, MAX_DISTANCE = 32, 128
@@ -82,14 +82,31 @@ class TigerParams(BackboneParams):
     @classmethod
     @override
     def from_transformers_config(cls, config: dict[str, Any]) -> TigerParams:
+        check_config(
+            config,
+            {
+                "relative_attention_num_buckets": (RELATIVE_BUCKETS, 32),
+                "relative_attention_max_distance": (MAX_DISTANCE, 128),
+                "layer_norm_epsilon": (NORM_EPS, 1e-6),
+                "feed_forward_proj": ("relu", "relu"),
+                # What transformers derives from the key before and writes beside it.
+                "dense_act_fn": ("relu", "relu"),
+                "is_gated_act": (False, False),
+                "tie_word_embeddings": (True, True),
+                "scale_decoder_outputs": (True, True),
+                "decoder_start_token_id": (PAD, PAD),
+            },
+        )
+        # Null decoder layers are as many as the encoder's.
+        decoder = "num_layers" if config.get("num_decoder_layers") is None else "num_decoder_layers"
         return cls(
             type="tiger",
-            d_model=config["d_model"],
-            d_ff=config["d_ff"],
-            d_kv=config["d_kv"],
-            heads=config["num_heads"],
-            encoder_layers=config["num_layers"],
-            decoder_layers=config["num_decoder_layers"],
+            d_model=config_size(config, "d_model"),
+            d_ff=config_size(config, "d_ff"),
+            d_kv=config_size(config, "d_kv"),
+            heads=config_size(config, "num_heads"),
+            encoder_layers=config_size(config, "num_layers"),
+            decoder_layers=config_size(config, decoder),
             dropout=config.get("dropout_rate", 0.1),
         )
 
