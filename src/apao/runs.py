@@ -17,7 +17,7 @@ Value = bool | int | float | str
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
 KEY = r"[a-z][a-z0-9_]*"
-VALUE = r"[A-Za-z0-9-][A-Za-z0-9.-]*"
+VALUE = r"[A-Za-z0-9-][A-Za-z0-9.>-]*"
 OBJECTIVE_NAME = rf"{NAME}(?:\+{NAME})*"
 """May hold a plus (``ce+s-dpo``): what stands before the first ``key=value`` is the name."""
 OBJECTIVE = rf"{OBJECTIVE_NAME}(?:\+{KEY}={VALUE})*"
