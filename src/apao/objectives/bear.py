@@ -23,10 +23,11 @@ from apao.objectives.likelihood import LegalLikelihood
 
 @OBJECTIVES.register
 class Bear(LegalLikelihood):
-    """Cross-entropy over legal tokens, and a penalty on tokens that rank below the beam.
+    """Cross-entropy over legal tokens, and a penalty that compares each with the last one the beam keeps.
 
     With s_t the target's log-probability at step t and b_t the ``beam``-th largest probability there (the
-    smallest legal one where fewer are legal; no gradient flows through it):
+    smallest legal one where fewer are legal; no gradient flows through it). The penalty falls as s_t rises
+    above log b_t:
 
     * ``paper``: sum_t -s_t + lambda * sum_t log sigmoid((log b_t - s_t) / xi), mean over the batch.
     * ``release``: the CE with weights 1 + lambda' sigmoid((s_t - log b_t) / xi), detached and normalised

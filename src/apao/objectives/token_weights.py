@@ -36,7 +36,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 def front_greater(scores: Scores) -> Tensor:
     """(T,) proportional to log(1 + g_l), with sum T; g_l is the gain of level l (``Catalogue.level_gains``).
 
-    All 1 where no level gains anything (a catalogue of one item).
+    A level after which the items are further from their centres, which K-means does not exclude, counts
+    as gaining nothing. All 1 where no level gains anything (a catalogue of one item).
     """
     assert scores.catalogue.level_gains is not None
     weights = scores.catalogue.level_gains.to(scores.target_logp.dtype).clamp(min=0).log1p()
@@ -50,9 +51,10 @@ def frequency(scores: Scores, b: float) -> Tensor:
     A token that no training target has (only a validation or test item does) counts as seen once.
     """
     assert scores.catalogue.token_counts is not None
-    count = scores.catalogue.token_counts.clamp(min=1).to(scores.target_logp.dtype)
+    # In double precision: in single, a b near 1 leaves nothing of 1 - b^n.
+    count = scores.catalogue.token_counts.clamp(min=1).double()
     weights = ((1 - b) / (1 - b**count))[scores.targets]
-    return weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)
+    return (weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)).to(scores.target_logp.dtype)
 
 
 class TokenWeighted(Objective):
