@@ -8,22 +8,22 @@ subtree, so that editing one objective touches only that objective's runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
 from apao.backbones.base import BACKBONES, BackboneParams
-from apao.codes.params import CodesParams, EmbedderParams, PublishedCodes, ResidualKMeansCodes
+from apao.codes.params import CodesParams, EmbedderParams, ResidualKMeansCodes
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
 from apao.mistakes import first_mistake, line_of, read_yaml, spelled
 from apao.objectives.base import OBJECTIVES, Objective
+from apao.references import FIXED, changed, check_references, resolve_sweeps
 from apao.registry import Model, Registry
 from apao.runs import NAME, OBJECTIVE_NAME, DatasetPaths, Run, Value, format_value
-from apao.studies import Studies
+from apao.studies import Studies, Sweep
 from apao.training.params import DecodingParams, Seed, TrainingParams
 
 if TYPE_CHECKING:
@@ -113,30 +113,21 @@ class Params(Model):
     codes: dict[str, CodesParams]
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict)
+    """Named, for studies to list."""
     studies: dict[Name, Studies]
+
+    @field_validator("studies", mode="before")
+    @classmethod
+    def _sweeps(cls, studies: object, info: ValidationInfo) -> object:
+        """Put the sweeps in the place of their names."""
+        # Where the sweeps have mistakes, those are the ones to tell, and studies are not looked at.
+        return resolve_sweeps(studies, info.data["sweeps"]) if "sweeps" in info.data else {}
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
         """Every name that an entry mentions is defined, and every run a study lists is a valid one."""
-        _known(self.scale, self.studies, "studies", "scale")
-        for name, code in self.codes.items():
-            if code.embedder is not None:
-                _known(code.embedder, self.embedders, "embedders", "codes", name, "embedder")
-        for name, source in self.datasets.items():
-            _known(source.codes, self.codes, "codes", "datasets", name, "codes")
-            _known(source.recipe, self.recipes, "recipes", "datasets", name, "recipe")
-            code = self.codes[source.codes]
-            if isinstance(code, PublishedCodes) and not source.publishes_codes:
-                message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry"
-                raise AtKey(message, "datasets", name, "codes")
-            if isinstance(code, ResidualKMeansCodes):
-                beam, most = self.recipes[source.recipe].decoding.beam, code.clusters**code.levels
-                if beam > most:
-                    message = f"{beam} is more than the {most} codes that codes.{source.codes}, "
-                    message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}"
-                    raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
-        for name in self.objectives:
-            self._check_objective(name)
+        check_references(self)
         for scale, studies in self.studies.items():
             for name, study in studies.chosen().items():
                 try:
@@ -147,26 +138,6 @@ class Params(Model):
                 except UserError as error:
                     raise AtKey(str(error), "studies", scale, name) from error
         return self
-
-    def _check_objective(self, name: str) -> None:
-        objective = self.objectives[name]
-        if objective.start is not None:
-            start = Run.of("any", "any", objective.start, 0).objective
-            _known(start, self.objectives, "objectives", "objectives", name, "start")
-        for place, values in objective.tuned.items():
-            where = ("objectives", name, "tuned", place)
-            dataset, slash, backbone = place.partition("/")
-            _known(dataset, self.datasets, "datasets", *where)
-            if slash:
-                recipe = self.datasets[dataset].recipe
-                _known(backbone, self.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
-            for fixed in sorted(_FIXED & set(values)):
-                raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
-            try:
-                _changed(objective, values)
-            except ValidationError as error:
-                message, key = first_mistake(error)
-                raise AtKey(message, *where, *key) from error
 
     def dataset(self, name: str) -> Source:
         """The entry of a dataset; raises UserError for an unknown name."""
@@ -220,11 +191,11 @@ class Params(Model):
             **objective.tuned.get(f"{run.dataset}/{run.backbone}", {}),
         }
         parts: dict[str, Model] = {
-            "objective": _changed(objective, tuned),
+            "objective": changed(objective, tuned),
             "training": recipe.training,
             "backbone": recipe.backbones[run.backbone],
         }
-        owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in _FIXED}
+        owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in FIXED}
         overrides: dict[str, dict[str, Value]] = {}
         for key, value in run.overrides:
             if key not in owners:
@@ -233,7 +204,7 @@ class Params(Model):
         for name, values in overrides.items():
             try:
                 # Together: one key may be allowed only beside another.
-                parts[name] = _changed(parts[name], values)
+                parts[name] = changed(parts[name], values)
             except ValidationError as error:
                 raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
             for key, value in values.items():
@@ -300,22 +271,9 @@ class Params(Model):
         return self.studies[self.scale]
 
 
-_FIXED = {"type", "tuned"}
-
-
 def _without(run: Run, index: int) -> Run:
     overrides = run.overrides[:index] + run.overrides[index + 1 :]
     return Run(run.dataset, run.backbone, run.objective, overrides, run.seed)
-
-
-def _changed(model: Model, values: Mapping[str, Any]) -> Model:
-    """``model`` with some fields replaced, validated again."""
-    return type(model).model_validate({**model.model_dump(), **values})
-
-
-def _known(name: str, known: Mapping[str, object], section: str, *where: str) -> None:
-    if name not in known:
-        raise AtKey(f"{name!r} is not defined under {section}; {nearest(name, known)}", *where)
 
 
 def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, WithJsonSchema, model_validator
 from typing_extensions import override
 
 from apao.registry import Model
-from apao.runs import FIGURES, RESULTS, TABLES, Run
+from apao.runs import FIGURES, OBJECTIVE, RESULTS, TABLES, Run, format_value
 from apao.training.params import Seed
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -95,6 +96,8 @@ class Table3(Study):
     two_stage: tuple[str, ...]
     seeds: Seeds
 
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
+
     @model_validator(mode="after")
     def _some_objective(self) -> Table3:
         if not self.one_stage and not self.two_stage:
@@ -121,36 +124,73 @@ class Table4(Study):
         return _grid(self.datasets, self.backbones, self.objectives, self.seeds)
 
 
-class Sweeps(Study):
-    """One hyper-parameter at a time away from the objective's own values."""
+class Sweep(Model):
+    """One hyper-parameter of some objectives, and the values to try in its place."""
+
+    objectives: Annotated[tuple[Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")], ...], Field(min_length=1)]
+    """Each spelled as in a run; what it overrides holds in the whole sweep."""
+    key: str
+    """A numeric parameter that all of them have."""
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @property
+    def spelled_values(self) -> list[str]:
+        """The values as in a run's name."""
+        return [format_value(value) for value in self.values]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One sweep of one model: an objective with one key at several values."""
+
+    dataset: str
+    backbone: str
+    objective: str
+    key: str
+    values: tuple[float, ...]
+
+    def run(self, value: float, seed: int) -> Run:
+        """The run at one of the values."""
+        return Run.of(self.dataset, self.backbone, self.objective, seed).with_overrides(**{self.key: value})
+
+
+class SweepStudy(Study):
+    """One hyper-parameter at a time away from the objective's own values.
+
+    In params.yaml the sweeps are named; ``references.resolve_sweeps`` puts the entries in their places.
+    """
 
     datasets: Names
     backbones: Names
-    objectives: Names
-    beta: tuple[NonNegativeFloat, ...] = ()
-    eta: tuple[NonNegativeFloat, ...] = ()
+    sweeps: Annotated[tuple[Annotated[Sweep, WithJsonSchema({"type": "string"})], ...], Field(min_length=1)]
+    """Keys of the section ``sweeps``."""
     seeds: Seeds
 
-    def sweep(self, dataset: str, backbone: str, objective: str, key: str, seed: int) -> list[Run]:
-        """The runs of one curve, ``key`` being beta or eta, in the order of its values."""
-        start = Run.of(dataset, backbone, objective, seed)
-        return [start.with_overrides(**{key: value}) for value in getattr(self, key)]
+    @property
+    def objectives(self) -> list[str]:
+        """Those of all sweeps."""
+        return list(dict.fromkeys(objective for sweep in self.sweeps for objective in sweep.objectives))
+
+    @property
+    def keys(self) -> list[str]:
+        """Those of all sweeps."""
+        return list(dict.fromkeys(sweep.key for sweep in self.sweeps))
+
+    def curves(self) -> Iterator[Curve]:
+        """Every model with each of its objective's sweeps."""
+        for dataset, backbone, objective in product(self.datasets, self.backbones, self.objectives):
+            for sweep in self.sweeps:
+                if objective in sweep.objectives:
+                    yield Curve(dataset, backbone, objective, sweep.key, sweep.values)
 
     @override
     def runs(self) -> list[Run]:
-        found = [
-            run
-            for dataset, backbone, objective, seed in product(
-                self.datasets, self.backbones, self.objectives, self.seeds
-            )
-            for key in ("beta", "eta")
-            for run in self.sweep(dataset, backbone, objective, key, seed)
-        ]
+        found = (curve.run(value, seed) for curve, seed in product(self.curves(), self.seeds) for value in curve.values)
         return list(dict.fromkeys(found))
 
 
-class Table5(Sweeps):
-    """The best beta and eta of each sweep, by NDCG@10 on the validation items."""
+class Table5(SweepStudy):
+    """The best value of each sweep, by NDCG@10 on the validation items."""
 
 
 class Figure1(Study):
@@ -196,8 +236,8 @@ class Figure2(Study):
         return _grid((self.dataset,), (self.backbone,), objectives, self.seeds)
 
 
-class Figure3(Sweeps):
-    """NDCG@10 along beta and along eta."""
+class Figure3(SweepStudy):
+    """NDCG@10 along each key that is swept."""
 
 
 class Figure4(Study):

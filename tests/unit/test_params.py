@@ -60,6 +60,8 @@ objectives:
       films: {beta: 0.2, eta: 1.0e-3}
       films/llama: {beta: 0.3}
       office/tiger: {negatives: 7}
+sweeps:
+  betas: {objectives: [pairwise+epochs=1], key: beta, values: [0.1, 2]}
 studies:
   small:
     table1:
@@ -69,6 +71,7 @@ studies:
       seeds: [1, 2]
   large:
     table2: {datasets: [films, office]}
+    figure3: {datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
 """
 
 
@@ -166,6 +169,33 @@ MISTAKES = [
      "same for all datasets"),
     ("films/llama: {beta: 0.3}", "films/llama: 3", "objectives.pairwise.tuned.films/llama",
      "expected keys and values, found 3"),
+    # Sweeps.
+    ("sweeps: [betas]", "sweeps: [betas, beta]", "studies.large.figure3.sweeps.1",
+     "'beta' is not defined under sweeps; did you mean 'betas'?"),
+    ("sweeps: [betas]", "sweeps: [3]", "studies.large.figure3.sweeps.0", "expected the name of a sweep, found 3"),
+    ("sweeps: [betas]", "sweeps: betas", "studies.large.figure3.sweeps", "expected a list, found 'betas'"),
+    ("sweeps: [betas]", "sweeps: []", "studies.large.figure3.sweeps", "at least 1 item"),
+    ("sweeps: [betas]", "beta: [0.1]", "studies.large.figure3.beta", "unknown key 'beta'"),
+    ("key: beta", "key: bata", "sweeps.betas.key", "pairwise has no parameter 'bata'; did you mean 'beta'?"),
+    ("key: beta", "key: lr", "sweeps.betas.key", "pairwise has no parameter 'lr'"),
+    ("key: beta", "key: type", "sweeps.betas.key", "pairwise has no parameter 'type'"),
+    ("key: beta, values: [0.1, 2]", "key: eos, values: [0, 1]", "sweeps.betas.key",
+     "'eos' of pairwise is not a number"),
+    ("key: beta", "keys: beta", "sweeps.betas.keys", "did you mean 'key'?"),
+    ("values: [0.1, 2]", "values: [0.1, -2]", "sweeps.betas.values.1", "pairwise: .*greater than or equal to 0"),
+    ("values: [0.1, 2]", "values: [0.1, .nan]", "sweeps.betas.values.1", "finite number, found nan"),
+    ("values: [0.1, 2]", "values: [0.1, much]", "sweeps.betas.values.1", "valid number, .* found 'much'$"),
+    ("values: [0.1, 2]", "values: [0.1, yes]", "sweeps.betas.values", "expected a number or a name"),
+    ("values: [0.1, 2]", "values: []", "sweeps.betas.values", "at least 1 item"),
+    ("key: beta, values: [0.1, 2]", "key: negatives, values: [5, 1.5]", "sweeps.betas.values.1",
+     "pairwise: .*valid integer"),
+    ("pairwise+epochs=1]", "pearwise+epochs=1]", "sweeps.betas.objectives.0",
+     "'pearwise' is not defined under objectives; did you mean 'pairwise'?"),
+    ("pairwise+epochs=1]", "pairwise+ce=true+ce=false]", "sweeps.betas.objectives.0", "gives a key twice"),
+    ("pairwise+epochs=1]", "pair wise]", "sweeps.betas.objectives.0", "should match pattern"),
+    ("pairwise+epochs=1]", "pairwise+epoch=1]", "studies.large.figure3", "unknown key 'epoch'; did you mean 'epochs'?"),
+    ("[pairwise+epochs=1], key: beta, values: [0.1, 2]", "[pairwise+ce=false], key: beta, values: [0.1, 0]",
+     "sweeps.betas.values.1", "leaves nothing to train"),
     # Names that would not be safe in paths and commands.
     ("  films: {source", "  ../films: {source", "datasets.../films", "should match pattern"),
     ("  ce: {type: ce}", "  c+: {type: ce}", "objectives.c+", "should match pattern"),
@@ -180,6 +210,7 @@ ELSEWHERE = {
     "recipes.tiny.decoding.beam": "      beam: 20",
     "studies.small.table1": "    table1:",
     "studies.large.table2": "    table2:",
+    "studies.large.figure3": "    figure3:",
     "objectives.pairwise": "  pairwise:",
     "datasets.office.source": "  office:",
     "datasets.office.name": "  office:",

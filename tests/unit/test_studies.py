@@ -8,12 +8,14 @@ from pydantic import ValidationError
 
 from apao.runs import Run
 from apao.studies import (
+    Curve,
     Figure1,
     Figure2,
     Figure4,
     Figure5,
     Studies,
     Study,
+    Sweep,
     Table1,
     Table2,
     Table3,
@@ -50,20 +52,34 @@ def test_repeats_are_listed_once():
     assert [run.spelled_objective for run in figure.runs()] == ["apao-pairwise", "ce", "apao-pairwise+drop_level=0"]
 
 
+BETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="beta", values=[0.1, 0.2])
+ETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="eta", values=[1e-5, 0.001])
+
+
 def test_a_sweep_changes_one_value_at_a_time():
-    study = Table5(
-        datasets=["office"],
-        backbones=["tiger"],
-        objectives=["apao-pairwise+eta=0.001"],
-        beta=[0.1, 0.2],
-        eta=[1e-5, 0.001],
-        seeds=[7],
-    )
+    study = Table5(datasets=["office"], backbones=["tiger"], sweeps=[BETA, ETA], seeds=[7])
     names = ["beta=0.1+eta=0.001", "beta=0.2+eta=0.001", "eta=1e-5", "eta=0.001"]
     assert [str(run) for run in study.runs()] == [f"office/tiger/apao-pairwise+{name}/seed7" for name in names]
-    assert study.sweep("office", "tiger", "apao-pairwise", "beta", 7) == [
-        Run("office", "tiger", "apao-pairwise", (("beta", beta),), 7) for beta in (0.1, 0.2)
+    beta, eta = study.curves()
+    assert beta == Curve("office", "tiger", "apao-pairwise+eta=0.001", "beta", (0.1, 0.2))
+    assert eta.run(1e-5, 9) == Run("office", "tiger", "apao-pairwise", (("eta", 1e-5),), 9)
+
+
+def test_each_objective_has_its_own_sweeps():
+    tau = Sweep(objectives=["msl"], key="tau", values=[1, 2.5])
+    both = Sweep(objectives=["apao-pairwise+eta=0.001", "dpo"], key="beta", values=[0.5])
+    study = Table5(datasets=["office"], backbones=["tiger"], sweeps=[tau, both, ETA], seeds=[1, 2])
+    assert study.keys == ["tau", "beta", "eta"]
+    assert [(curve.objective, curve.key) for curve in study.curves()] == [
+        ("msl", "tau"),
+        ("apao-pairwise+eta=0.001", "beta"),
+        ("apao-pairwise+eta=0.001", "eta"),
+        ("dpo", "beta"),
     ]
+    spelled = [run.spelled_objective for run in study.runs() if run.seed == 1]
+    assert spelled[:3] == ["msl+tau=1", "msl+tau=2.5", "apao-pairwise+beta=0.5+eta=0.001"]
+    # What a figure is made of holds the values, not the sweeps' names.
+    assert study.model_dump(mode="json")["sweeps"][0] == {"objectives": ["msl"], "key": "tau", "values": [1, 2.5]}
 
 
 def test_what_else_a_study_reads():
@@ -73,7 +89,7 @@ def test_what_else_a_study_reads():
     assert figure.inputs() == [Path("results/office", name, "decoding_time.json") for name in ("tiger", "llama")]
     assert figure.files == ("pruning.json",)
     assert Table1(**GRID).dataset_names() == ("office", "beauty")
-    assert Table1(**GRID).files == ("metrics.json", "ranks.parquet")
+    assert Table1(**GRID).files == Table3.files == ("metrics.json", "ranks.parquet")
     assert Table2(datasets=["office"]).runs() == [] and Table2(datasets=["office"]).dataset_names() == ("office",)
     assert Figure4(**GRID, beams=[5]).files == ("beams.json",)
     assert Table4(**GRID).files == ("history.csv",)
@@ -110,12 +126,14 @@ def test_every_study_has_files_of_its_own(field):
         (Figure5, {"objectives": ["ce"]}),
         (Figure4, {"beams": [0]}),
         (Figure4, {"beams": []}),
-        (Table5, {"beta": [-1]}),
+        (Table5, {"sweeps": []}),
         (Table3, {"one_stage": []}),
     ],
 )
 def test_studies_of_nothing(kind: type[Study], change):
-    given = GRID | {Figure4: {"beams": [5]}, Table5: {"beta": [0.1]}}.get(kind, {})
+    given = GRID | {Figure4: {"beams": [5]}}.get(kind, {})
+    if kind is Table5:
+        given = {"datasets": ["office"], "backbones": ["tiger"], "sweeps": [BETA], "seeds": [1]}
     if kind is Table3:
         given = {"datasets": ["office"], "backbones": ["tiger"], "one_stage": ["ce"], "two_stage": [], "seeds": [1]}
     kind(**given)

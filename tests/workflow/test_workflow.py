@@ -60,7 +60,7 @@ def test_nothing_changed_runs_nothing(finished: Project):
 def test_changed_beta_reruns_that_objective_alone(project: Project):
     project.edit("objectives", "apao-pointwise", "beta", value=0.7)
     printed = project.snakemake("-n", "all")
-    changed = set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
+    changed = _trained(printed)
     # The sweep's point at 0.1, until now the objective's own run, is one with an override from now on.
     assert changed == {
         "toy/tiger/apao-pointwise/seed42",
@@ -74,7 +74,7 @@ def test_changed_beta_reruns_that_objective_alone(project: Project):
 
 def _runs(project: Project):
     params = load(project.folder / "params.yaml")
-    return {params.normalised(run) for _, run in params.study.named_runs()}
+    return set(params.all_runs())
 
 
 def _outputs(printed: str) -> list[str]:
@@ -100,6 +100,29 @@ def test_any_run_is_a_target(project: Project):
     metrics = json.loads((project.folder / target).read_text())
     assert metrics["run"] == "toy/llama/apao-pointwise+beta=0.4+epochs=1/seed7"
     assert len(pd.read_csv(project.folder / target.replace("metrics.json", "history.csv"))) == 1
+
+
+def test_runs_that_start_from_another_share_it_and_follow_it(project: Project):
+    """``ce`` is finished: one that starts from it trains alone. What changes ``ce`` changes both."""
+    later = [f"results/toy/tiger/{name}+epochs=1/seed42/metrics.json" for name in ("s-dpo", "ce->point")]
+    assert jobs(project.snakemake("-n", *later))["train_run"] == 2
+    fresh = [target.replace("seed42", "seed9") for target in later]
+    assert _trained(project.snakemake("-n", *fresh)) == {
+        "toy/tiger/ce/seed9",
+        "toy/tiger/s-dpo+epochs=1/seed9",
+        "toy/tiger/ce->point+epochs=1/seed9",
+    }
+    project.snakemake(later[0])
+    assert "Nothing to be done" in project.snakemake("-n", later[0])
+    project.edit("objectives", "ce", "eos", value=False)
+    assert _trained(project.snakemake("-n", later[0])) == {
+        "toy/tiger/ce/seed42",
+        "toy/tiger/s-dpo+epochs=1/seed42",
+    }
+
+
+def _trained(printed: str) -> set[str]:
+    return set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +203,7 @@ def test_paper_scale_lists_every_run(tmp_path: Path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     printed = Project(tmp_path).snakemake("-n", "all", "--config", "scale=paper")
     params = load(ROOT / "params.yaml", "paper")
-    wanted = {str(params.normalised(run)) for _, run in params.study.named_runs()}
+    wanted = {str(run) for run in params.all_runs()}
     listed = set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
     assert listed == wanted
     assert len([run for run in wanted if "/apao-pairwise/" in run]) >= 4 * 2 * 5

@@ -103,11 +103,12 @@ def tiny_params() -> dict:
             study["backbones"] = ["tiger"]
     # Few runs, but every stage and every kind of study; one of them on the second backbone.
     small["table1"].update(backbones=["tiger", "llama"], objectives=["ce", "apao-pointwise"])
-    for study in ("table3", "table4", "table5", "figure1", "figure3", "figure4", "figure5"):
-        key = "one_stage" if study == "table3" else "objectives"
-        small[study][key] = ["apao-pointwise"] if study in ("table3", "table5", "figure3") else ["ce", "apao-pointwise"]
+    for study in ("table4", "figure1", "figure4", "figure5"):
+        small[study]["objectives"] = ["ce", "apao-pointwise"]
+    small["table3"].update(one_stage=["apao-pointwise"], two_stage=[])
+    params["sweeps"] = {"beta": {"objectives": ["apao-pointwise"], "key": "beta", "values": [0.1, 0.4]}}
     for study in ("table5", "figure3"):
-        small[study].update(beta=[0.1, 0.4], eta=[])
+        small[study]["sweeps"] = ["beta"]
     small["figure2"].update(
         backbone="tiger",
         modules={"full": "apao-pairwise", "w/o prefix loss": "ce"},

@@ -58,10 +58,10 @@ def prefixes_kept(states: Sequence[Tensor], target_states: Tensor, beams: int = 
     )
 
 
-def rank_metrics(ranks: pd.DataFrame) -> dict[str, float]:
-    """Means over users of Recall and NDCG at every cutoff, from columns rank, items_before and group.
+def user_metrics(ranks: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Recall and NDCG of each user at every cutoff, from columns rank, items_before and group.
 
-    One relevant item a user, so NDCG is 1 / log2(rank + 1).
+    One relevant item a user, so NDCG is 1 / log2(rank + 1). Item-level values are expectations.
     """
     rank = ranks["rank"].to_numpy(dtype=np.int64)
     before = ranks["items_before"].to_numpy(dtype=np.int64)
@@ -70,11 +70,16 @@ def rank_metrics(ranks: pd.DataFrame) -> dict[str, float]:
     gain = np.where(found, 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
     metrics = {}
     for k in CUTOFFS:
-        metrics[f"recall@{k}"] = float((found & (rank <= k)).mean())
-        metrics[f"ndcg@{k}"] = float(np.where(rank <= k, gain, 0.0).mean())
-        metrics[f"item_recall@{k}"] = float(_expected(before, group, found, k, np.ones(k)).mean())
-        metrics[f"item_ndcg@{k}"] = float(_expected(before, group, found, k, 1 / np.log2(np.arange(k) + 2)).mean())
+        metrics[f"recall@{k}"] = (found & (rank <= k)).astype(np.float64)
+        metrics[f"ndcg@{k}"] = np.where(rank <= k, gain, 0.0)
+        metrics[f"item_recall@{k}"] = _expected(before, group, found, k, np.ones(k))
+        metrics[f"item_ndcg@{k}"] = _expected(before, group, found, k, 1 / np.log2(np.arange(k) + 2))
     return metrics
+
+
+def rank_metrics(ranks: pd.DataFrame) -> dict[str, float]:
+    """Means over users of ``user_metrics``."""
+    return {name: float(values.mean()) for name, values in user_metrics(ranks).items()}
 
 
 def _expected(

@@ -135,6 +135,9 @@ _LATEX = {
     "×": r"$\times$",
     "β": r"$\beta$",
     "η": r"$\eta$",
+    "τ": r"$\tau$",
+    "λ": r"$\lambda$",
+    "ξ": r"$\xi$",
     ABSENT: "--",
     "\n": " ",
 } | {char: "\\" + char for char in "&%$#_{}"}

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from apao.artifacts import read_json
 from apao.errors import UserError
+from apao.evaluation.metrics import user_metrics
 from apao.runs import DatasetPaths, Run
 
 if TYPE_CHECKING:
     from apao.params import Params
+
+RANKS = ["rank", "items_before", "group"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Results:
         self.scale = params.scale
         self.normalised: Callable[[Run], Run] = params.normalised
         self._read: dict[Path, Any] = {}
+        self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 
     def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
         """The runs of an objective as a study spells it, one for each seed."""
@@ -99,14 +104,29 @@ class Results:
             raise UserError(f"{path}: no epoch is marked as the best one; delete it and train the run again.")
         return frame
 
-    def test_ranks(self, run: Run) -> pd.Series[int]:
-        """Code-level rank of every test user's target, from 1; 0 where the beam lost it. Index: user."""
+    def test_ranks(self, run: Run) -> pd.DataFrame:
+        """Where every test user's target was ranked: columns rank, items_before and group, index user.
+
+        Raises:
+            UserError: when the file is none, or holds other users than that of another run of the dataset.
+        """
         path = run.folder / "ranks.parquet"
         try:
-            frame = pd.read_parquet(path, columns=["split", "user", "rank"])
+            frame = pd.read_parquet(path, columns=["split", "user", *RANKS])
         except (ValueError, KeyError, OSError) as error:
             raise UserError(f"{path}: not a table of ranks ({error}); delete it and evaluate the run again.") from error
-        return frame[frame["split"] == "test"].set_index("user")["rank"].sort_index()
+        ranks = frame[frame["split"] == "test"].set_index("user")[RANKS].sort_index()
+        users = self._users.setdefault(run.dataset, (path, ranks.index))
+        if not ranks.index.equals(users[1]) or ranks.empty:
+            raise UserError(f"{path}: holds not the test users of {users[0]}; delete both and evaluate the runs again.")
+        return ranks
+
+    def user_scores(self, runs: Sequence[Run]) -> pd.DataFrame:
+        """Every test user's metrics (columns), means over the runs; index user."""
+        ranks = [self.test_ranks(run) for run in runs]
+        metrics = [user_metrics(one) for one in ranks]
+        means = {name: np.mean([one[name] for one in metrics], axis=0) for name in metrics[0]}
+        return pd.DataFrame(means, index=ranks[0].index)
 
 
 def entry(path: Path, data: Any, *keys: str | int) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from apao.errors import UserError
 from apao.report.results import Estimate, Results
-from apao.studies import Sweeps
+from apao.studies import Curve, SweepStudy
 
 METRIC = "ndcg@10"
-SYMBOLS = {"beta": "β", "eta": "η"}
+STRICT = f"item_{METRIC}"
+SYMBOLS = {"beta": "β", "eta": "η", "tau": "τ", "lam": "λ", "xi": "ξ"}
 
 
 @dataclass(frozen=True)
@@ -20,38 +19,34 @@ class Point:
     value: float
     validation: Estimate
     test: Estimate
+    strict: Estimate
+    """The item-level metric on the test items."""
     own: bool
     """Whether the objective has this value anyway."""
 
 
-def swept_keys(study: Sweeps) -> list[str]:
-    """The keys a study sweeps.
-
-    Raises:
-        UserError: when it sweeps none.
-    """
-    keys = [key for key in SYMBOLS if getattr(study, key)]
-    if not keys:
-        name = type(study).__name__.lower()
-        raise UserError(f"{name}: sweeps nothing; give its study in params.yaml values for beta or eta")
-    return keys
+def symbol(key: str) -> str:
+    """How a key is written in tables and figures."""
+    return SYMBOLS.get(key, key)
 
 
-def curve(study: Sweeps, results: Results, dataset: str, backbone: str, objective: str, key: str) -> list[Point]:
-    """The points of one sweep in the order of their values."""
-    sweeps = [study.sweep(dataset, backbone, objective, key, seed) for seed in study.seeds]
-    own = results.experiment(dataset, backbone, objective, study.seeds)
-    points = []
-    for value, of_seeds in zip(getattr(study, key), zip(*sweeps, strict=True), strict=True):
-        runs = [results.normalised(run) for run in of_seeds]
-        validation, test = (results.metric(runs, split, METRIC) for split in ("valid", "test"))
-        points.append(Point(value, validation, test, runs == own))
-    return sorted(points, key=lambda point: point.value)
+def points(study: SweepStudy, results: Results, curve: Curve) -> list[Point]:
+    """The points of one curve, by value."""
+    own = results.experiment(curve.dataset, curve.backbone, curve.objective, study.seeds)
+    found = []
+    for value in curve.values:
+        runs = [results.normalised(curve.run(value, seed)) for seed in study.seeds]
+        validation, test, strict = (
+            results.metric(runs, *place) for place in (("valid", METRIC), ("test", METRIC), ("test", STRICT))
+        )
+        found.append(Point(value, validation, test, strict, own=runs == own))
+    return sorted(found, key=lambda point: point.value)
 
 
-def curves(study: Sweeps) -> Iterator[tuple[str, str, str]]:
-    """Every (dataset, backbone, objective) of a study."""
-    for dataset in study.datasets:
-        for backbone in study.backbones:
-            for objective in study.objectives:
-                yield dataset, backbone, objective
+def ranges(study: SweepStudy) -> str:
+    """What is swept, in words."""
+    parts = [
+        f"{symbol(sweep.key)} of {', '.join(sweep.objectives)} in {', '.join(sweep.spelled_values)}"
+        for sweep in study.sweeps
+    ]
+    return "; ".join(parts)

@@ -8,169 +8,172 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from apao.report import comparisons
+from apao.report.comparisons import Experiment, Pair, Verdict, best_baseline, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import Cell, Grid, Table, bold_best, compared, fixed, spread
 from apao.report.results import Estimate, Results, number, origin, seeds_sentence
-from apao.report.significance import paired_p
-from apao.runs import DatasetPaths, Run
+from apao.report.significance import RESAMPLES
+from apao.runs import DatasetPaths
 from apao.studies import Table1
 
 METRICS = tuple(f"{level}{kind}@{k}" for level in ("", "item_") for kind in ("recall", "ndcg") for k in (5, 10, 20))
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 """The paper's columns."""
-REFERENCE = "ce"
-"""Gains are over this objective."""
 NO_BACKBONE = "baseline"
 """What the column ``backbone`` says of an untrained baseline."""
-PValues = dict[tuple[str, str], float]
-COLUMNS = ("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference")
+COLUMNS = (
+    *("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference"),
+    *("best_baseline", *comparisons.COLUMNS),
+)
+Verdicts = dict[tuple[str, str, str], Verdict]
+"""By backbone, objective and metric."""
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """One row of the table."""
+class Untrained:
+    """What recommending without a model achieves."""
 
-    backbone: str
-    objective: str
+    name: str
     scores: dict[str, Estimate]
-    runs: tuple[Run, ...] = ()
-
-    def gain(self, reference: Experiment, metric: str) -> float:
-        """How much better than ``reference``, in percent of it; NaN where that is 0."""
-        base = reference.scores[metric].mean
-        return 100 * (self.scores[metric].mean / base - 1) if base else math.nan
 
 
 def build(study: Table1, results: Results) -> Table:
     """The table of a study."""
-    grids, rows = [], []
+    grids, rows, users, tests = [], [], {}, 0
     for dataset in study.datasets:
-        baselines = _baselines(dataset, results)
-        trained = {backbone: _trained(study, dataset, backbone, results) for backbone in study.backbones}
-        p_values = {backbone: _p_values(experiments, results) for backbone, experiments in trained.items()}
-        grids.append(_metrics_grid(dataset, baselines, trained, p_values))
+        untrained = _untrained(dataset, results)
+        trained = {
+            backbone: [
+                Experiment.read(results, dataset, backbone, objective, study.seeds, METRICS)
+                for objective in study.objectives
+            ]
+            for backbone in study.backbones
+        }
+        verdicts = _verdicts(trained)
+        grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
         if not coverage([dataset]):
             grids.append(_paper_grid(dataset, trained))
-        rows += [row for one in baselines for row in _long(dataset, one, None, {})]
+        rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
         for backbone, experiments in trained.items():
-            reference = _reference(experiments)
-            rows += [row for one in experiments for row in _long(dataset, one, reference, p_values[backbone])]
+            for one in experiments:
+                rows += _long(dataset, backbone, one.objective, one.scores, study.seeds, verdicts)
+        users[dataset] = len(trained[study.backbones[0]][0].users)
+        tests = sum(verdict.other != "" for (_, _, metric), verdict in verdicts.items() if metric == METRICS[0])
     notes = [
         origin(results.scale, [results.normalised(run) for run in study.runs()]),
         "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of one "
         "code share its rank in expectation. Bold: the best objective of a backbone. "
         + seeds_sentence(study.seeds, "± is"),
+        _gains_note(users, tests, len(study.seeds)) if tests else "",
+        coverage(study.datasets),
     ]
-    if REFERENCE in study.objectives and any(map(_shows_gain, study.objectives)):
-        notes.append(
-            f"Gains are in percent of {REFERENCE}; a star marks p < 0.05 in a paired t-test over users "
-            "(code level; a user's metric averaged over the seeds)."
-        )
-    notes += [sentence] if (sentence := coverage(study.datasets)) else []
     return Table(
         "Recall and NDCG of training objectives",
-        pd.DataFrame(rows, columns=[*COLUMNS, "gain_percent", "p"]),
+        pd.DataFrame(rows, columns=list(COLUMNS)),
         grids,
-        notes,
+        [note for note in notes if note],
     )
 
 
-def _baselines(dataset: str, results: Results) -> list[Experiment]:
+def _gains_note(users: dict[str, int], tests: int, seeds: int) -> str:
+    if seeds > 1:
+        test = (
+            f"p < 0.05 in the paper's test: a two-sided one-sample t-test of the {seeds} seeds against that baseline's "
+            "mean, not corrected for the number of tests"
+        )
+    else:
+        test = (
+            "p < 0.05 in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
+            f"dataset and metric ({tests}: every objective and backbone), since one seed leaves the paper's test over "
+            "seeds nothing to go by"
+        )
+    counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
+    return (
+        "Gains are in percent of the best baseline: of the objectives of the same backbone the best by the same metric "
+        f"that is not the paper's own ({comparisons.OWN}). A star marks {test}. The CSV holds both tests and 95 % "
+        f"percentile bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds). "
+        f"Test users: {counted}."
+    )
+
+
+def _untrained(dataset: str, results: Results) -> list[Untrained]:
     path = DatasetPaths(dataset).baselines
     return [
-        Experiment(
-            NO_BACKBONE, name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in METRICS}
-        )
+        Untrained(name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in METRICS})
         for name, found in results.baselines(dataset).items()
     ]
 
 
-def _trained(study: Table1, dataset: str, backbone: str, results: Results) -> list[Experiment]:
-    experiments = []
-    for objective in study.objectives:
-        runs = results.experiment(dataset, backbone, objective, study.seeds)
-        scores = {metric: results.metric(runs, "test", metric) for metric in METRICS}
-        experiments.append(Experiment(backbone, objective, scores, tuple(runs)))
-    return experiments
+def _verdicts(trained: dict[str, list[Experiment]]) -> Verdicts:
+    """Every trained objective against the best baseline; a family of tests is one metric of the dataset."""
+    verdicts: Verdicts = {}
+    for backbone, experiments in trained.items():
+
+        def against_best(one: Experiment, metric: str, among: list[Experiment] = experiments) -> Pair | None:
+            other = best_baseline(among, one, metric)
+            return None if other is None else (one, other)
+
+        found = judged(experiments, METRICS, against_best)
+        verdicts |= {(backbone, *key): verdict for key, verdict in found.items()}
+    return corrected(verdicts, family=lambda key: key[2])
 
 
-def _reference(experiments: Sequence[Experiment]) -> Experiment | None:
-    return next((one for one in experiments if one.objective == REFERENCE), None)
-
-
-def _shows_gain(objective: str) -> bool:
-    return objective.startswith("apao-")
-
-
-def _p_values(experiments: Sequence[Experiment], results: Results) -> PValues:
-    """p of every other objective against the reference, by objective and code-level metric."""
-    reference = _reference(experiments)
-    if reference is None:
-        return {}
-    ranks = {one.objective: [results.test_ranks(run) for run in one.runs] for one in experiments}
-    return {
-        (one.objective, metric): paired_p(ranks[one.objective], ranks[REFERENCE], metric)
-        for one in experiments
-        for metric in METRICS
-        if one is not reference and not metric.startswith("item_")
-    }
-
-
-def _long(dataset: str, one: Experiment, reference: Experiment | None, p_values: PValues) -> list[tuple[object, ...]]:
+def _long(
+    dataset: str,
+    backbone: str,
+    objective: str,
+    scores: dict[str, Estimate],
+    seeds: Sequence[int] = (),
+    verdicts: Verdicts | None = None,
+) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for metric in METRICS:
-        score = one.scores[metric]
+        score, verdict = scores[metric], (verdicts or {}).get((backbone, objective, metric), Verdict())
         paper = math.nan
         if metric in SHOWN:
-            paper = printed(
-                "table1", "value", backbone=one.backbone, objective=one.objective, dataset=dataset, metric=metric
-            )
-        gain = math.nan if reference is None or reference is one else one.gain(reference, metric)
+            paper = printed("table1", "value", backbone=backbone, objective=objective, dataset=dataset, metric=metric)
         rows.append(
             (
-                *(one.backbone, one.objective, dataset, metric, score.mean, score.sd),
-                *(" ".join(str(run.seed) for run in one.runs), len(one.runs), paper, score.mean - paper),
-                *(gain, p_values.get((one.objective, metric), math.nan)),
+                *(backbone, objective, dataset, metric, score.mean, score.sd),
+                *(" ".join(map(str, seeds)), len(seeds), paper, score.mean - paper),
+                *(verdict.other, *verdict.numbers()),
             )
         )
     return rows
 
 
 def _metrics_grid(
-    dataset: str,
-    baselines: Sequence[Experiment],
-    trained: dict[str, list[Experiment]],
-    p_values: dict[str, PValues],
+    dataset: str, untrained: Sequence[Untrained], trained: dict[str, list[Experiment]], verdicts: Verdicts
 ) -> Grid:
     metrics = [*SHOWN, *(f"item_{metric}" for metric in SHOWN)]
     names = [(group, short_name(metric)) for group in ("Code level", "Item level, strict") for metric in SHOWN]
     grid = Grid(dataset, 2, [("", "Backbone"), ("", "Objective"), *names])
 
-    def row(one: Experiment, first: bool) -> list[Cell]:
-        numbers = [Cell(spread(one.scores[metric].mean, one.scores[metric].sd)) for metric in metrics]
-        return [Cell(one.backbone if first else ""), Cell(one.objective), *numbers]
+    def row(backbone: str, objective: str, scores: dict[str, Estimate]) -> list[Cell]:
+        numbers = [Cell(spread(scores[metric].mean, scores[metric].sd)) for metric in metrics]
+        return [Cell(backbone), Cell(objective), *numbers]
 
-    grid.parts.append([row(one, i == 0) for i, one in enumerate(baselines)])
+    grid.parts.append([row("" if i else NO_BACKBONE, one.name, one.scores) for i, one in enumerate(untrained)])
     for backbone, experiments in trained.items():
-        rows = [row(one, i == 0) for i, one in enumerate(experiments)]
+        rows = [row("" if i else backbone, one.objective, one.scores) for i, one in enumerate(experiments)]
         values = [[one.scores[metric].mean for metric in metrics] for one in experiments]
         bold_best(rows, range(2, 2 + len(metrics)), values)
-        grid.parts.append(rows)
-        reference = _reference(experiments)
-        if reference is not None:
-            grid.parts[-1] += [
-                _gain_row(one, reference, metrics, p_values[backbone])
-                for one in experiments
-                if _shows_gain(one.objective)
-            ]
+        gains = [_gain_row(one, metrics, verdicts) for one in experiments if _shows_gain(one, verdicts)]
+        grid.parts.append(rows + gains)
     return grid
 
 
-def _gain_row(one: Experiment, reference: Experiment, metrics: Sequence[str], p_values: PValues) -> list[Cell]:
+def _shows_gain(one: Experiment, verdicts: Verdicts) -> bool:
+    return one.own and verdicts[one.backbone, one.objective, METRICS[0]].other != ""
+
+
+def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> list[Cell]:
     cells = [Cell(""), Cell(f"gain of {one.objective}, %")]
     for metric in metrics:
-        star = "*" if p_values.get((one.objective, metric), 1.0) < 0.05 else ""
-        cells.append(Cell(fixed(one.gain(reference, metric), 1, signed=True) + star))
+        verdict = verdicts[one.backbone, one.objective, metric]
+        star = "*" if verdict.starred(len(one.runs)) else ""
+        cells.append(Cell(fixed(verdict.gain_percent, 1, signed=True) + star))
     return cells
 
 

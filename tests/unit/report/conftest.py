@@ -37,6 +37,13 @@ objectives:
   ce: {type: ce}
   apao-pointwise: {type: apao-pointwise, beta: 0.1, eta: 1.0e-4}
   apao-pairwise: {type: apao-pairwise, beta: 0.2, eta: 1.0e-4}
+  msl: {type: msl}
+  s-dpo: {type: s-dpo, start: ce}
+  ce->point: {type: apao-pointwise, start: ce, ce: false, beta: 1.0}
+sweeps:
+  beta: {objectives: [apao-pointwise, apao-pairwise], key: beta, values: [0.1, 0.2]}
+  eta: {objectives: [apao-pointwise, apao-pairwise], key: eta, values: [1.0e-4, 3.0e-5]}
+  tau: {objectives: [msl], key: tau, values: [1, 2]}
 """
 
 LEVELS = 4
@@ -49,10 +56,12 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def params(self, **studies: dict) -> Params:
-        """params.yaml with these studies, loaded."""
+    def params(self, sweeps: dict[str, dict] | None = None, **studies: dict) -> Params:
+        """params.yaml with these studies and further sweeps, loaded."""
         path = self.folder / "params.yaml"
-        path.write_text(yaml.safe_dump({**yaml.safe_load(PARAMS), "studies": {"tiny": studies}}))
+        content = {**yaml.safe_load(PARAMS), "studies": {"tiny": studies}}
+        content["sweeps"] |= sweeps or {}
+        path.write_text(yaml.safe_dump(content))
         return load(path)
 
     def metrics(self, run: str, test: dict[str, float], valid: dict[str, float] | None = None, **more: object) -> None:
@@ -71,12 +80,19 @@ class Project:
 
         self.json(f"results/{run}/metrics.json", {"run": run, "test": split(test), "valid": split(valid or test)})
 
-    def ranks(self, run: str, ranks: list[int]) -> None:
-        """ranks.parquet: these test ranks of users 0, 1, ...; validation ranks that must not be read."""
-        frames = [
-            pd.DataFrame({"split": split, "user": range(len(ranks)), "item": 1, "rank": values, "group": 1})
-            for split, values in (("valid", [1] * len(ranks)), ("test", ranks))
-        ]
+    def ranks(self, run: str, ranks: list[int], group: int = 1) -> None:
+        """ranks.parquet: these test ranks of users 0, 1, ...; validation ranks that must not be read.
+
+        Every code stands for ``group`` items.
+        """
+
+        def table(split: str, values: list[int]) -> pd.DataFrame:
+            rank = np.asarray(values)
+            before = np.maximum(rank - 1, 0) * group
+            columns = {"split": split, "user": range(len(rank)), "item": 1, "rank": rank, "items_before": before}
+            return pd.DataFrame({**columns, "group": group})
+
+        frames = [table("valid", [1] * len(ranks)), table("test", ranks)]
         self.path(f"results/{run}/ranks.parquet")
         pd.concat(frames).to_parquet(f"results/{run}/ranks.parquet")
 

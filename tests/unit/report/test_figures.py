@@ -16,6 +16,10 @@ from apao.report.stage import chosen_study, report
 SEEDS = [1, 2, 3]
 WIDE = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"], "seeds": SEEDS}
 MANY = ["ce", "ce+eos=false", "apao-pointwise", "apao-pointwise+weights=eq17", "apao-pairwise"]
+SWEEPS = {
+    "many-beta": {"objectives": MANY[2:], "key": "beta", "values": [0.05, 0.1, 0.2, 0.3, 0.4]},
+    "many-eta": {"objectives": MANY[2:], "key": "eta", "values": [5e-6, 1e-5, 3e-5, 1e-4, 5e-4]},
+}
 CROWDED = {
     "figure1": (
         figure1,
@@ -39,7 +43,7 @@ CROWDED = {
     ),
     "figure3": (
         figure3,
-        {**WIDE, "objectives": MANY[2:], "beta": [0.05, 0.1, 0.2, 0.3, 0.4], "eta": [5e-6, 1e-5, 3e-5, 1e-4, 5e-4]},
+        {**WIDE, "sweeps": ["many-beta", "many-eta"]},
     ),
     "figure4": (figure4, {**WIDE, "objectives": MANY, "beams": [1, 5, 10, 20, 50, 100]}),
     "figure5": (figure5, {**WIDE, "objectives": MANY}),
@@ -47,7 +51,7 @@ CROWDED = {
 
 
 def draw(project, name, study):
-    params = project.params(**{name: study})
+    params = project.params(SWEEPS, **{name: study})
     project.fill(name, params)
     module = CROWDED[name][0]
     with style.applied():
@@ -158,8 +162,9 @@ def test_figure2_numbers(project):
 
 
 def test_figure3_numbers(project):
-    study = {**WIDE, "datasets": ["ml-100k"], "backbones": ["llama"], "objectives": ["apao-pairwise"], "seeds": [1]}
-    params = project.params(figure3={**study, "beta": [0.2, 0.1], "eta": []})
+    study = {**WIDE, "datasets": ["ml-100k"], "backbones": ["llama"], "sweeps": ["b"], "seeds": [1]}
+    sweep = {"objectives": ["apao-pairwise"], "key": "beta", "values": [0.2, 0.1]}
+    params = project.params({"b": sweep}, figure3=study)
     project.metrics("ml-100k/llama/apao-pairwise/seed1", {"ndcg@10": 0.03}, {"ndcg@10": 0.5})
     project.metrics("ml-100k/llama/apao-pairwise+beta=0.1/seed1", {"ndcg@10": 0.02}, {"ndcg@10": 0.6})
     report("figure3", params)
@@ -168,6 +173,19 @@ def test_figure3_numbers(project):
         ["beta", 0.1, 0.02, False],
         ["beta", 0.2, 0.03, True],
     ]
+
+
+def test_figure3_has_a_column_for_each_key_and_a_line_where_it_is_swept(project):
+    more = {"objectives": ["s-dpo"], "key": "beta", "values": [0.5, 1, 2]}
+    params = project.params({"more": more}, figure3={**WIDE, "sweeps": ["beta", "tau", "more"]})
+    project.fill("figure3", params)
+    with style.applied():
+        figure = figure3.build(chosen_study("figure3", params), Results(params)).figure
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:4] == [f"office, {b}: along {k}" for b in ("tiger", "llama") for k in ("β", "τ")]
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
+    assert ticks[:2] == [["0.1", "0.2", "0.5", "1", "2"], ["1", "2"]]
+    assert [len(axes.containers) for axes in figure.axes[:2]] == [3, 1]
 
 
 def test_figure4_numbers(project):

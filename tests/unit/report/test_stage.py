@@ -18,9 +18,9 @@ THREE = ["ce", "apao-pointwise", "apao-pairwise"]
 STUDIES = {
     "table1": {**BOTH, "objectives": THREE},
     "table2": {"datasets": ["office", "ml-100k"]},
-    "table3": {**BOTH, "one_stage": THREE[1:], "two_stage": []},
+    "table3": {**BOTH, "one_stage": THREE[1:], "two_stage": ["s-dpo", "ce->point"]},
     "table4": {**ONE, "objectives": THREE},
-    "table5": {**BOTH, "objectives": THREE[1:], "beta": [0.1, 0.2], "eta": [1e-4]},
+    "table5": {**BOTH, "sweeps": ["beta", "eta", "tau"]},
     "figure1": {
         "dataset": "office",
         "backbones": ["tiger", "llama"],
@@ -35,7 +35,7 @@ STUDIES = {
         "prefixes": {"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
         "seeds": [1, 2],
     },
-    "figure3": {**ONE, "objectives": THREE[1:], "beta": [0.1, 0.2], "eta": [1e-4, 3e-5]},
+    "figure3": {**ONE, "sweeps": ["beta", "eta"]},
     "figure4": {**BOTH, "objectives": ["ce", "apao-pairwise"], "beams": [5, 20]},
     "figure5": {**BOTH, "objectives": THREE},
 }

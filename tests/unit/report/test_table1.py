@@ -5,8 +5,11 @@ import math
 import pandas as pd
 import pytest
 
-from apao.report.significance import paired_p, user_metric
+from apao.errors import UserError
+from apao.report.comparisons import Verdict
+from apao.report.results import Results
 from apao.report.stage import report
+from apao.runs import Run
 
 OBJECTIVES = ["ce", "apao-pairwise"]
 
@@ -51,9 +54,9 @@ def test_long_form(made):
     strict = row(frame, "apao-pairwise", "item_ndcg@10")
     assert strict["value"] == pytest.approx(0.9 * 0.055)
     assert math.isnan(strict["paper"])
-    assert math.isnan(strict["p"])
     popular = row(frame, "most-popular", "recall@10")
     assert (popular["backbone"], popular["value"]) == ("baseline", 0.02)
+    assert popular["best_baseline":].isna().all()
 
 
 def test_long_form_has_the_papers_columns(made):
@@ -104,34 +107,129 @@ def test_dataset_without_paper_numbers(project):
     assert "One seed" in text
 
 
-def test_user_metric_by_hand():
-    ranks = pd.Series([1, 3, 10, 11, 0])
-    assert user_metric(ranks, "recall@10").tolist() == [1, 1, 1, 0, 0]
-    assert user_metric(ranks, "ndcg@10").tolist() == pytest.approx([1, 0.5, 1 / math.log2(11), 0, 0])
+def test_a_users_scores_are_means_over_seeds_at_both_levels(project):
+    params = two_seeds(project)
+    project.ranks("office/tiger/ce/seed1", [1, 3, 11, 0], group=2)
+    project.ranks("office/tiger/ce/seed2", [1, 0, 1, 0], group=2)
+    scores = Results(params).user_scores([Run("office", "tiger", "ce", (), seed) for seed in (1, 2)])
+    assert scores["recall@10"].tolist() == [1, 0.5, 0.5, 0]
+    assert scores["ndcg@10"].tolist() == pytest.approx([1, 0.25, 0.5, 0])
+    # Two items a code: rank 1 is place 1 or 2, rank 3 place 5 or 6, half of them among the first five.
+    first_two = (1 + 1 / math.log2(3)) / 2
+    assert scores["item_ndcg@10"].tolist()[::2] == pytest.approx([first_two, first_two / 2])
+    assert scores["item_recall@5"].tolist() == pytest.approx([1, 0.25, 0.5, 0])
 
 
 def test_p_by_hand(made):
     # Differences 0, 1, 0, 1: t = sqrt(3) with 3 degrees of freedom, where p = 1/2 - 1/pi.
-    frame = pd.read_csv(made / "table1.csv")
-    assert row(frame, "apao-pairwise", "recall@10")["p"] == pytest.approx(0.5 - 1 / math.pi)
-    assert "*" not in (made / "table1.tex").read_text().replace("table*", "")
+    found = row(pd.read_csv(made / "table1.csv"), "apao-pairwise", "recall@10")
+    assert found["best_baseline"] == "ce"
+    assert found["p_users"] == pytest.approx(0.5 - 1 / math.pi)
+    # The one comparison of its family.
+    assert found["p_users_holm"] == found["p_users"]
+    # Seeds 0.10 and 0.12 against 0.10: t = 1 with one degree of freedom.
+    assert found["p_seeds"] == pytest.approx(0.5)
+    assert (found["ci_low"], found["ci_high"]) == (1, 1)
+    assert 0 <= found["gain_ci_low"] < 0.5 < found["gain_ci_high"] <= 1
+    assert "*" not in (made / "table1.tex").read_text().replace("table*", "").replace("apao-*", "")
 
 
-def test_seeds_are_averaged_before_the_test_and_users_matched_by_id():
-    users = [5, 6, 7]
-    ours = [pd.Series([1, 1, 2], users), pd.Series([2, 1, 0], users[::-1])]
-    # By user: (1 + 0) / 2, (1 + 1) / 2, (1 + 1) / 2 against 1/2, 1, 1: nothing differs.
-    theirs = [pd.Series([1, 1, 1], users), pd.Series([0, 1, 1], users)]
-    assert paired_p(ours, theirs, "recall@5") == 1.0
+def test_ce_alone_has_no_baseline_but_an_interval(made):
+    found = row(pd.read_csv(made / "table1.csv"), "ce", "item_recall@10")
+    assert found[["best_baseline", "gain_percent", "p_users", "p_users_holm", "p_seeds", "gain_ci_low"]].isna().all()
+    assert 0 <= found["ci_low"] < 0.5 < found["ci_high"] <= 1
 
 
-def test_a_clear_gain_is_starred(project):
+ROWS = ["ce", "msl", "ce->point", "apao-pointwise", "apao-pairwise+eta=0"]
+
+
+def several(project, seeds):
+    """ce is best at NDCG@10, msl at Recall@10; the paper's own are better than either."""
+    params = project.params(
+        table1={"datasets": ["office"], "backbones": ["tiger", "llama"], "objectives": ROWS, "seeds": seeds}
+    )
+    for backbone in ("tiger", "llama"):
+        for i, objective in enumerate(ROWS):
+            level = {"ce": (0.03, 0.05), "msl": (0.02, 0.06)}.get(objective, (0.05, 0.09))
+            for seed in seeds:
+                run = f"office/{backbone}/{objective}/seed{seed}"
+                scores = {"ndcg@10": level[0] + 1e-4 * seed, "recall@10": level[1] + 1e-4 * seed}
+                project.metrics(run, scores)
+                hits = {"ce": 40, "msl": 42}.get(objective, 42 + 10 * i)
+                project.ranks(run, [1] * hits + [0] * (200 - hits), group=1 + (backbone == "llama"))
+    project.fill("table1", params)
+    return params
+
+
+def test_the_best_baseline_is_none_of_the_papers_own(project):
+    report("table1", several(project, [1]))
+    frame = pd.read_csv("results/tables/table1.csv").query("backbone == 'tiger'")
+    for metric, best, other in (("ndcg@10", "ce", "msl"), ("item_recall@10", "msl", "ce")):
+        against = {objective: row(frame, objective, metric)["best_baseline"] for objective in ROWS}
+        assert against == dict.fromkeys(ROWS, best) | {best: other}
+    assert row(frame, "ce->point", "ndcg@10")["gain_percent"] == pytest.approx(100 * (0.0501 / 0.0301 - 1))
+
+
+def test_holm_takes_one_metric_of_the_dataset_as_a_family(project):
+    report("table1", several(project, [1]))
+    frame = pd.read_csv("results/tables/table1.csv")
+    for _, family in frame[frame["best_baseline"].notna()].groupby("metric"):
+        assert len(family) == 2 * len(ROWS)
+        smallest = family["p_users"].min()
+        ties = (family["p_users"] == smallest).sum()
+        assert family.loc[family["p_users"] == smallest, "p_users_holm"].tolist() == pytest.approx(
+            [10 * smallest] * ties
+        )
+        assert (family["p_users_holm"] >= family["p_users"]).all()
+
+
+def test_one_seed_is_starred_by_users_and_several_by_seeds(project):
+    one = several(project, [1])
+    report("table1", one)
+    lines = (project.folder / "results/tables/table1.md").read_text().splitlines()
+    gains = {line.split("|")[2].strip(): line for line in lines if "gain of" in line}
+    assert gains["gain of ce-\\>point, %"].count("\\*") > 0
+    notes = "\n".join(lines)
+    for said in ("paired t-test over users after Holm", "(10: every objective and backbone)", "Test users: office 200"):
+        assert said in notes
+    # Five seeds that differ little are far from the baseline's mean by the paper's test.
+    report("table1", several(project, [1, 2, 3, 4, 5]))
+    text = (project.folder / "results/tables/table1.md").read_text()
+    assert "one-sample t-test of the 5 seeds" in text and "Holm" not in text
+    frame = pd.read_csv("results/tables/table1.csv")
+    starred = next(line for line in text.splitlines() if "gain of apao-pointwise" in line)
+    assert starred.split("|")[5].strip().endswith("\\*")
+    assert row(frame.query("backbone == 'tiger'"), "apao-pointwise", "ndcg@10")["p_seeds"] < 1e-4
+
+
+def test_what_is_starred():
+    verdict = Verdict(p_users=0.01, p_users_holm=0.2, p_seeds=0.01)
+    assert verdict.starred(seeds=2) and not verdict.starred(seeds=1)
+    assert Verdict(p_users_holm=0.049, p_seeds=0.2).starred(seeds=1)
+    assert not Verdict().starred(seeds=1) and not Verdict().starred(seeds=2)
+
+
+def test_identical_users_differ_by_nothing(project):
     params = two_seeds(project)
     for seed in (1, 2):
-        project.ranks(f"office/tiger/ce/seed{seed}", [0] * 30 + [1] * 10)
-        project.ranks(f"office/tiger/apao-pairwise/seed{seed}", [1] * 30 + [1] * 10)
+        project.ranks(f"office/tiger/ce/seed{seed}", [1, 2, 0, 7])
+        project.ranks(f"office/tiger/apao-pairwise/seed{seed}", [1, 2, 0, 7])
     report("table1", params)
-    text = (project.folder / "results/tables/table1.md").read_text()
-    assert r"+10.0\* |" in text
-    p = row(pd.read_csv("results/tables/table1.csv"), "apao-pairwise", "ndcg@10")["p"]
-    assert p < 1e-6
+    found = row(pd.read_csv("results/tables/table1.csv"), "apao-pairwise", "item_ndcg@10")
+    assert found[["gain_ci_low", "gain_ci_high", "p_users", "p_users_holm"]].tolist() == [0, 0, 1, 1]
+    assert found["ci_low"] < found["ci_high"]
+
+
+def test_ranks_of_other_users_are_named(project):
+    params = two_seeds(project)
+    project.ranks("office/tiger/ce/seed2", [1, 0, 1])
+    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: holds not the test users of .*ce/seed1/ranks"):
+        report("table1", params)
+
+
+def test_ranks_without_a_column_are_named(project):
+    params = two_seeds(project)
+    path = project.folder / "results/office/tiger/ce/seed2/ranks.parquet"
+    pd.read_parquet(path).drop(columns="group").to_parquet(path)
+    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: not a table of ranks"):
+        report("table1", params)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -47,22 +49,61 @@ def test_table3(project):
     for backbone, one, two in (("tiger", 0.03, 0.04), ("llama", 0.025, 0.02)):
         project.metrics(f"office/{backbone}/apao-pairwise/seed42", {"ndcg@10": one})
         project.metrics(f"office/{backbone}/ce/seed42", {"ndcg@10": two})
+    project.fill("table3", params)
     report("table3", params)
     # The paper: apao-pairwise 0.0337 with tiger, 0.0269 with llama; ce is not in its Table 3.
+    tiger = (["0.0300", "0.0337", "−0.0037", "0.0270"], ["**0.0400**", "–", "–", "**0.0360**"])
+    llama = (["**0.0250**", "0.0269", "−0.0019", "**0.0225**"], ["0.0200", "–", "–", "0.0180"])
     assert cells("table3") == [
-        ["one", "apao-pairwise", "0.0300", "0.0337", "−0.0037", "**0.0250**", "0.0269", "−0.0019"],
-        ["two", "ce", "**0.0400**", "–", "–", "0.0200", "–", "–"],
+        ["one", "apao-pairwise", *tiger[0], *llama[0]],
+        ["two", "ce", *tiger[1], *llama[1]],
     ]
     frame = pd.read_csv("results/tables/table3.csv")
-    assert frame["stages"].tolist() == [1, 1, 2, 2]
-    assert frame["difference"].iloc[0] == pytest.approx(-0.0037)
+    code = frame[frame["metric"] == "ndcg@10"]
+    assert code["stages"].tolist() == [1, 1, 2, 2]
+    assert code["difference"].iloc[0] == pytest.approx(-0.0037)
+    item = frame[frame["metric"] == "item_ndcg@10"]
+    assert item["value"].tolist() == pytest.approx([0.027, 0.0225, 0.036, 0.018])
+    assert item["paper"].isna().all()
+
+
+def test_table3_sets_the_best_one_stage_objective_against_each_other(project):
+    study = {"datasets": ["office"], "backbones": ["tiger"], "seeds": [1, 2]}
+    stages = {"one_stage": ["apao-pointwise", "apao-pairwise"], "two_stage": ["s-dpo", "ce->point"]}
+    params = project.params(table3={**study, **stages})
+    for objective, values in (
+        ("apao-pointwise", (0.03, 0.04)),
+        ("apao-pairwise", (0.02, 0.02)),
+        ("s-dpo", (0.01, 0.03)),
+    ):
+        for seed, value in zip((1, 2), values, strict=True):
+            project.metrics(f"office/tiger/{objective}/seed{seed}", {"ndcg@10": value})
+    project.fill("table3", params)
+    report("table3", params)
+    frame = pd.read_csv("results/tables/table3.csv")
+    frame = frame[frame["metric"] == "ndcg@10"].set_index("objective")
+    assert pd.isna(frame.loc["apao-pointwise", "best_one_stage"])
+    assert frame.loc["apao-pointwise", ["gain_percent", "p_users", "p_seeds", "gain_ci_low"]].isna().all()
+    others = frame.drop("apao-pointwise")
+    assert others["best_one_stage"].tolist() == ["apao-pointwise"] * 3
+    # 0.035 over 0.02 and over 0.02.
+    assert others["gain_percent"].iloc[:2].tolist() == pytest.approx([75, 75])
+    # Seeds 0.03 and 0.04 against 0.02: t = 3 with one degree of freedom, where p = 1 - 2 atan(t) / pi.
+    assert others["p_seeds"].iloc[0] == pytest.approx(1 - 2 * math.atan(3) / math.pi)
+    smallest = others["p_users"].min()
+    assert others["p_users_holm"].min() == pytest.approx(min(1, 3 * smallest))
+    assert (frame["ci_low"] < frame["ci_high"]).all()
+    text = (project.folder / "results/tables/table3.md").read_text()
+    assert "Test users: office 200." in text
 
 
 def test_table3_without_two_stage_objectives_says_so(project):
     params = table3(project, [])
     project.fill("table3", params)
     report("table3", params)
-    assert "trains no two-stage objective" in (project.folder / "results/tables/table3.md").read_text()
+    text = (project.folder / "results/tables/table3.md").read_text()
+    assert "trains no two-stage objective" in text
+    assert "best one-stage objective" not in text
     assert [row[1] for row in cells("table3")] == ["apao-pairwise"]
 
 
@@ -101,41 +142,29 @@ def test_a_broken_history_is_named(project, content, said):
     assert not (project.folder / "results/tables/table4.csv").exists()
 
 
-def sweep(project, study):
-    return project.params(
-        **{
-            study: {
-                "datasets": ["office"],
-                "backbones": ["tiger"],
-                "objectives": ["apao-pairwise"],
-                "beta": [0.4, 0.1, 0.2],
-                "eta": [1e-4, 3e-5],
-                "seeds": [42],
-            }
-        }
-    )
-
-
 def test_table5_chooses_on_validation_and_shares_the_plain_run(project):
-    params = sweep(project, "table5")
+    sweeps = {
+        "b": {"objectives": ["apao-pairwise"], "key": "beta", "values": [0.4, 0.1, 0.2]},
+        "e": {"objectives": ["apao-pairwise"], "key": "eta", "values": [1e-4, 3e-5]},
+        "t": {"objectives": ["msl"], "key": "tau", "values": [1, 2]},
+    }
+    study = {"datasets": ["office"], "backbones": ["tiger"], "sweeps": ["b", "e", "t"], "seeds": [42]}
+    params = project.params(sweeps, table5=study)
     # 0.2 and 1e-4 are the objective's own values: that point is the run without overrides.
     points = {"": (0.030, 0.9), "+beta=0.4": (0.040, 0.05), "+beta=0.1": (0.020, 0.8), "+eta=3e-5": (0.030, 0.7)}
     for overrides, (valid, test) in points.items():
         project.metrics(f"office/tiger/apao-pairwise{overrides}/seed42", {"ndcg@10": test}, {"ndcg@10": valid})
+    for overrides, valid in (("", 0.01), ("+tau=2", 0.02)):
+        project.metrics(f"office/tiger/msl{overrides}/seed42", {"ndcg@10": 0.1}, {"ndcg@10": valid})
     report("table5", params)
-    # Equal validation for both eta: the smaller one.
+    # Equal validation for both eta: the smaller one. The paper lists beta and eta alone.
     assert cells("table5") == [
-        [
-            *("office", "tiger", "apao-pairwise"),
-            *("0.4", "0.2", "0.0400", "0.0500"),
-            *("3e-5", "3e-5", "0.0300", "0.7000"),
-        ]
+        ["office", "tiger", "apao-pairwise", "β", "0.4", "0.2", "0.0400", "0.0500", "0.0450"],
+        ["", "", "", "η", "3e-5", "3e-5", "0.0300", "0.7000", "0.6300"],
+        ["", "", "msl", "τ", "2", "–", "0.0200", "0.1000", "0.0900"],
     ]
     frame = pd.read_csv("results/tables/table5.csv").set_index("key")
-    assert frame.loc["beta", ["value", "paper", "valid_ndcg@10", "test_ndcg@10"]].tolist() == [0.4, 0.2, 0.04, 0.05]
-
-
-def test_a_sweep_of_nothing_is_an_error(project):
-    params = project.params(table5={"datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]})
-    with pytest.raises(UserError, match="beta or eta"):
-        report("table5", params)
+    columns = ["value", "paper", "valid_ndcg@10", "test_ndcg@10", "test_item_ndcg@10"]
+    assert frame.loc["beta", columns].tolist() == pytest.approx([0.4, 0.2, 0.04, 0.05, 0.045])
+    text = (project.folder / "results/tables/table5.md").read_text()
+    assert "β of apao-pairwise in 0.4, 0.1, 0.2; η of apao-pairwise in 0.0001, 3e-5; τ of msl in 1, 2" in text

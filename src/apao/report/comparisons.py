@@ -1,0 +1,152 @@
+"""Experiments set against one another: what the CSV of Table 1 and of Table 3 says of each row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from apao.report.results import Estimate, Results
+from apao.report.significance import holm, intervals, paired_p, seeds_p
+from apao.runs import Run
+
+ALPHA = 0.05
+OWN_PREFIX = "apao-"
+OWN_NAMES = ("ce->point", "ce->pair")
+OWN = f"{OWN_PREFIX}*, {', '.join(OWN_NAMES)}"
+"""The objectives that the paper puts forward, in words; all others are baselines."""
+COLUMNS = (
+    *("gain_percent", "p_users", "p_users_holm", "p_seeds"),
+    *("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """An objective trained with one backbone on one dataset, once for each seed."""
+
+    backbone: str
+    objective: str
+    runs: tuple[Run, ...]
+    scores: dict[str, Estimate]
+    users: pd.DataFrame
+    """Each test user's metrics, means over the seeds."""
+
+    @classmethod
+    def read(
+        cls,
+        results: Results,
+        dataset: str,
+        backbone: str,
+        objective: str,
+        seeds: Sequence[int],
+        metrics: Sequence[str],
+    ) -> Experiment:
+        """From the results on disk."""
+        runs = results.experiment(dataset, backbone, objective, seeds)
+        scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
+        return cls(backbone, objective, tuple(runs), scores, results.user_scores(runs)[list(metrics)])
+
+    @property
+    def own(self) -> bool:
+        """Whether this is one of the paper's own objectives, however it is overridden."""
+        return self.runs[0].objective.startswith(OWN_PREFIX) or self.runs[0].objective in OWN_NAMES
+
+    def gain(self, other: Experiment, metric: str) -> float:
+        """How much better than ``other``, in percent of it; NaN where that is 0."""
+        base = other.scores[metric].mean
+        return 100 * (self.scores[metric].mean / base - 1) if base else math.nan
+
+
+def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:
+    """The one with the highest mean, the first of equal ones; None of none."""
+    return max(experiments, key=lambda one: one.scores[metric].mean, default=None)
+
+
+def best_baseline(experiments: Sequence[Experiment], one: Experiment, metric: str) -> Experiment | None:
+    """The best that is neither the paper's own nor ``one`` itself, under whatever spelling."""
+    return best([other for other in experiments if not other.own and other.runs != one.runs], metric)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One experiment's metric, and how one experiment compares with another by it."""
+
+    low: float = math.nan
+    """Bootstrap interval of the metric itself."""
+    high: float = math.nan
+    other: str = ""
+    """The objective compared with; empty where there is none."""
+    gain_percent: float = math.nan
+    p_users: float = math.nan
+    p_users_holm: float = math.nan
+    p_seeds: float = math.nan
+    gain_low: float = math.nan
+    """Bootstrap interval of the difference, in the metric's own unit."""
+    gain_high: float = math.nan
+
+    def numbers(self) -> tuple[float, ...]:
+        """The values of ``COLUMNS``."""
+        return (
+            *(self.gain_percent, self.p_users, self.p_users_holm, self.p_seeds),
+            *(self.low, self.high, self.gain_low, self.gain_high),
+        )
+
+    def starred(self, seeds: int) -> bool:
+        """Whether a difference counts: over seeds as in the paper where there are several, else over users."""
+        return (self.p_seeds if seeds > 1 else self.p_users_holm) < ALPHA
+
+
+Pair = tuple[Experiment, Experiment]
+Key = tuple[str, str]
+"""Objective and metric."""
+
+
+def judged(
+    experiments: Sequence[Experiment],
+    metrics: Sequence[str],
+    pair: Callable[[Experiment, str], Pair | None],
+) -> dict[Key, Verdict]:
+    """Every experiment of one dataset and backbone by every metric, not yet corrected for their number.
+
+    Args:
+        experiments: of the same dataset and backbone.
+        metrics: code-level and item-level ones.
+        pair: (ours, theirs) that the row of an experiment compares, None for no comparison.
+    """
+    places = [(one, metric) for one in experiments for metric in metrics]
+    pairs = {place: found for place in places if (found := pair(*place)) is not None}
+    values = [one.users[metric] for one, metric in places]
+    differences = [ours.users[metric] - theirs.users[metric] for (_, metric), (ours, theirs) in pairs.items()]
+    ends = intervals(np.column_stack([*values, *differences])).tolist()
+    verdicts = {
+        (one.objective, metric): Verdict(*end) for (one, metric), end in zip(places, ends[: len(places)], strict=True)
+    }
+    for ((one, metric), (ours, theirs)), (low, high) in zip(pairs.items(), ends[len(places) :], strict=True):
+        verdicts[one.objective, metric] = replace(
+            verdicts[one.objective, metric],
+            other=(theirs if one is ours else ours).objective,
+            gain_percent=ours.gain(theirs, metric),
+            p_users=paired_p(ours.users[metric], theirs.users[metric]),
+            p_seeds=seeds_p(ours.scores[metric].values, theirs.scores[metric].mean),
+            gain_low=low,
+            gain_high=high,
+        )
+    return verdicts
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def corrected(verdicts: Mapping[K, Verdict], family: Callable[[K], Hashable]) -> dict[K, Verdict]:
+    """With Holm's correction of the tests over users, within each family."""
+    found = dict(verdicts)
+    for name in dict.fromkeys(map(family, verdicts)):
+        members = [key for key in verdicts if family(key) == name]
+        for key, p in zip(members, holm([verdicts[key].p_users for key in members]), strict=True):
+            found[key] = replace(found[key], p_users_holm=p)
+    return found
