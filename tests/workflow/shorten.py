@@ -3,6 +3,7 @@
 For continuous integration: the same code, data, stages and studies as `make demo`, too short to learn much.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import yaml
 
 
 def shorten(text: str) -> str:
+    text = re.sub(r"examples_per_epoch=\d+", "examples_per_epoch=1500", text)
     params = yaml.safe_load(text)
     training = params["recipes"]["small"]["training"]
-    training.update(epochs=1, examples_per_epoch=1500)
+    training.update(epochs=1, examples_per_epoch=2000)
     params["studies"]["small"]["figure1"]["catalogue_sizes"] = [500, 1000]
     return yaml.safe_dump(params, sort_keys=False)
 

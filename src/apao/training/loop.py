@@ -257,7 +257,7 @@ class Training:
             rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self._step(batch, sums)
+            self.step(batch, sums)
             shown = ""
             if step % STEPS_BETWEEN_CHECKS == 0:
                 means = sums.means(f"{self.run}, epoch {epoch + 1}, step {step}")
@@ -273,7 +273,7 @@ class Training:
             **{f"train_{name}": value for name, value in means.items()},
         }
 
-    def _step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
+    def step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
         """One optimizer step on the mean loss of the batch's examples."""
         self.optimizer.zero_grad(set_to_none=True)
         carried = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}

@@ -1,0 +1,1 @@
+"""Speed, measured. Never asserted in a test: machines differ."""

@@ -1,0 +1,99 @@
+"""``python -m benchmarks quick|full|gpu``: measure, write results/latest.json and a table, compare with a saved run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+
+from apao.devices import pick_device
+from apao.progress import console
+from benchmarks.cases import cases
+from benchmarks.measure import machine
+
+RESULTS = Path(__file__).parent / "results"
+Scope = Literal["quick", "full", "gpu"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    scope: Scope,
+    only: Annotated[str, typer.Option(help="Part of the names to measure.")] = "",
+    seconds: Annotated[float, typer.Option(help="Time for the repeats of one case.")] = 8.0,
+    threads: Annotated[int, typer.Option(help="Threads that the machine is rated with.")] = 2,
+) -> None:
+    """Measure every case in a process of its own, so that each has its own peak memory."""
+    device = pick_device("cuda" if scope == "gpu" else "cpu")
+    report: dict[str, Any] = {"machine": machine(device, threads), "scope": scope, "results": []}
+    console.print(json.dumps(report["machine"]))
+    RESULTS.mkdir(exist_ok=True)
+    for name in cases(scope):
+        if only not in name:
+            continue
+        command = [sys.executable, "-m", "benchmarks", "case", scope, name, "--seconds", str(seconds)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            console.print(f"{name}: failed\n{done.stderr}", style="bold red")
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        report["results"].append(row)
+        console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']})")
+        # After each case: a run that is cut off keeps what it has.
+        (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / "latest.md").write_text(table(report))
+
+
+@app.command()
+def case(scope: Scope, name: str, seconds: float = 8.0) -> None:
+    """Measure one case here and print its row as JSON."""
+    device = pick_device("cuda" if scope == "gpu" else "cpu")
+    torch.manual_seed(0)
+    typer.echo(json.dumps(cases(scope)[name](seconds, device).row(name)))
+
+
+@app.command()
+def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
+    """The change of every figure that two runs have; mind that they should be of one machine."""
+    old, new = (json.loads(path.read_text()) for path in (before, after))
+    if old["machine"] != new["machine"]:
+        console.print("The machines differ (or their rates do): " + json.dumps([old["machine"], new["machine"]]))
+    known = {row["name"]: row for row in old["results"]}
+    for row in new["results"]:
+        if row["name"] in known:
+            was = known[row["name"]]
+            change = 100 * (row["value"] / was["value"] - 1)
+            overlap = row["low"] <= was["high"] and was["low"] <= row["high"]
+            figures = f"{was['value']:>10} -> {row['value']:>10} {row['unit']}  {change:+.1f} %"
+            typer.echo(f"{row['name']:<40} {figures}{'  within the spread' if overlap else ''}")
+
+
+def table(report: dict[str, Any]) -> str:
+    """The results as Markdown, with the share of the machine's own rate that was reached."""
+    facts = report["machine"]
+    best = max(facts["fp32_gflop_per_s"], facts["bf16_gflop_per_s"])
+    lines = [
+        f"{facts['device']} ({facts['cpu']}), {facts['threads']} threads, torch {facts['torch']}; matrix products "
+        f"{facts['matrix']}: {facts['fp32_gflop_per_s']} GFLOP/s in fp32, {facts['bf16_gflop_per_s']} in bf16.",
+        "",
+        "| case | median | low to high | unit | MFLOP a unit | GFLOP/s | share of the matrix rate | peak MB |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in report["results"]:
+        reached = "–" if row["gflop_per_s"] is None else f"{100 * row['gflop_per_s'] / best:.0f} %"
+        cells = (
+            *(row["name"], row["value"], f"{row['low']} to {row['high']}", row["unit"]),
+            *(row["mflop_per_unit"], row["gflop_per_s"], reached, row["peak_memory_mb"]),
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    app()

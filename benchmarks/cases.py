@@ -1,0 +1,116 @@
+"""What is measured, by name: ``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>``.
+
+A name may end in ``@key=value``, one point of a scaling curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+
+import torch
+
+from apao.codes.trie import Trie
+from apao.decoding.beam import beam_search
+from apao.decoding.fullsort import full_sort_scores
+from apao.evaluation.studies import synthetic_codes
+from apao.training.batches import Batch, EffectiveBatch
+from apao.training.loop import Sums
+from apao.training.packing import PackedBatch
+from benchmarks.measure import Measurement, repeated
+from benchmarks.subject import office, run_params, training
+
+BACKBONES = ("tiger", "llama")
+OBJECTIVES = ("ce", "msl", "bear", "apao-pointwise", "frequency", "apao-pairwise", "s-dpo")
+CONTRASTING = ("apao-pairwise", "s-dpo")
+SMALL, LARGE = 128, 1024
+"""Examples a step: of objectives with 100 negatives on a CPU, where 1,024 would take minutes; of all others."""
+
+Value = bool | int | float | str
+Case = Callable[[float, torch.device], Measurement]
+
+
+def train(backbone: str, objective: str, batch: int, **overrides: Value) -> Case:
+    """Examples a second of whole optimizer steps, dropout on."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        # The first objective of its kind trains in the release's micro-batches; here they are the recipe's.
+        subject = training(run_params(backbone, objective, **overrides), device)
+        subject.backbone.train()
+        sums = Sums()
+
+        def batches() -> Iterator[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]]:
+            for _ in cycle([0]):
+                yield from subject.sampler.epoch(subject.sampler.examples, batch, subject.generator)
+
+        source = batches()
+
+        def step() -> int:
+            effective = next(source)
+            subject.step(effective, sums)
+            return effective.examples
+
+        return repeated(step, "examples", seconds, device)
+
+    return case
+
+
+def decode(backbone: str, beam: int | None, users: int, items: int | None = None, **overrides: Value) -> Case:
+    """Users a second: of beam search, or of exact sorting where ``beam`` is None; ``items`` of another catalogue."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        resolved = run_params(backbone, "ce", **overrides)
+        torch.set_num_threads(resolved.training.threads)
+        codes = office()[1] if items is None else synthetic_codes(items, 4, 256, seed=0)
+        torch.manual_seed(0)
+        model = resolved.backbone.build(len(codes.vocabulary)).to(device).eval()
+        trie = Trie.of(codes, device)
+        tokens = torch.as_tensor(codes.distinct_tokens, device=device)
+        chosen = torch.randint(len(tokens), (users, resolved.backbone.max_history), device=device)
+
+        @torch.no_grad()
+        def work() -> int:
+            context = model.encode(tokens[chosen].flatten(1))
+            if beam is None:
+                full_sort_scores(model, context, trie, tokens, resolved.decodes_eos).topk(20, dim=1)
+            else:
+                beam_search(model, context, trie, beam, resolved.decodes_eos)
+            return users
+
+        return repeated(work, "users", seconds, device)
+
+    return case
+
+
+def cases(scope: str) -> dict[str, Case]:
+    """Name to case; ``scope`` is quick, full or gpu."""
+    gpu = scope == "gpu"
+    # On a CPU smaller micro-batches stay in its caches.
+    tokens: dict[str, Value] = {} if gpu else {"micro_batch_tokens": 4096}
+    found: dict[str, Case] = {}
+    for backbone in BACKBONES:
+        for objective in OBJECTIVES:
+            batch = SMALL if objective in CONTRASTING and not gpu else LARGE
+            found[f"train/{backbone}/{objective}"] = train(backbone, objective, batch, **tokens)
+    found["train/llama/ce-packed"] = train("llama", "ce", LARGE, pack=True, **tokens)
+    for backbone in BACKBONES:
+        found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
+        found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
+    if scope == "quick":
+        return found
+    for history in (5, 10, 20, 50):
+        found[f"train/tiger/ce@history={history}"] = train("tiger", "ce", LARGE, max_history=history, **tokens)
+    for negatives in (10, 30, 100, 300, 1000):
+        pairwise = train("tiger", "apao-pairwise", SMALL if not gpu else LARGE, negatives=negatives, **tokens)
+        found[f"train/tiger/apao-pairwise@negatives={negatives}"] = pairwise
+    for size in (1024, 4096, 16384, 65536):
+        found[f"train/tiger/ce@micro_batch_tokens={size}"] = train("tiger", "ce", LARGE, micro_batch_tokens=size)
+    for threads in (1, 2):
+        found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, threads=threads, **tokens)
+    for beam in (5, 10, 20, 50, 100, 200):
+        found[f"decode/tiger/beam@beam={beam}"] = decode("tiger", beam, 128)
+    for items in (1_000, 10_000, 100_000, 1_000_000):
+        found[f"decode/tiger/beam20@items={items}"] = decode("tiger", 20, 128, items)
+        if items <= 100_000 or gpu:
+            found[f"decode/tiger/full-sort@items={items}"] = decode("tiger", None, 2, items)
+    return found

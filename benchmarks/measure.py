@@ -1,0 +1,117 @@
+"""Timing one piece of work honestly: warm-up, repeats, median and spread, and what the machine could do at best."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+REPEATS = 5
+MATRIX = (4096, 384, 128)
+"""Rows, inner and columns of the matrix product that the machine is rated by; a size these models have."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How fast something went.
+
+    Attributes:
+        rates: units of work a second, one a repeat.
+        unit: what is counted.
+        flops: floating-point operations of a unit, counted by running it; None where they were not.
+    """
+
+    rates: list[float]
+    unit: str
+    flops: float | None = None
+
+    def row(self, name: str) -> dict[str, Any]:
+        """As an entry of the results."""
+        return {
+            "name": name,
+            "value": round(median(self.rates), 3),
+            "unit": f"{self.unit}/s",
+            "low": round(min(self.rates), 3),
+            "high": round(max(self.rates), 3),
+            "repeats": len(self.rates),
+            "mflop_per_unit": None if self.flops is None else round(self.flops / 1e6, 2),
+            "gflop_per_s": None if self.flops is None else round(self.flops * median(self.rates) / 1e9, 1),
+            "peak_memory_mb": round(peak_memory() / 2**20),
+        }
+
+
+def repeated(
+    work: Callable[[], int], unit: str, seconds: float, device: torch.device, flops: bool = True
+) -> Measurement:
+    """Rates of ``work``, which returns how many units it did: one warm-up, then repeats for ``seconds``.
+
+    Three repeats at least; with ``flops`` the warm-up counts the operations.
+    """
+    counted = None
+    if flops:
+        with FlopCounterMode(display=False) as counter:
+            units = work()
+        counted = counter.get_total_flops() / units
+    else:
+        work()
+    rates: list[float] = []
+    begun = time.perf_counter()
+    while len(rates) < 3 or (len(rates) < 10 * REPEATS and time.perf_counter() - begun < seconds):
+        _wait(device)
+        started = time.perf_counter()
+        units = work()
+        _wait(device)
+        rates.append(units / (time.perf_counter() - started))
+    return Measurement(rates, unit, counted)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP a second of one matrix product after another, with the threads that torch has now."""
+    rows, inner, columns = MATRIX
+    left, right = (torch.randn(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
+
+    def work() -> int:
+        for _ in range(20):
+            left @ right
+        return 20
+
+    measured = repeated(work, "product", 1.0, device, flops=False)
+    return round(median(measured.rates) * 2 * rows * inner * columns / 1e9, 1)
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one in use, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    """What the figures were measured on, and its rate of matrix products."""
+    torch.set_num_threads(threads)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": names[0] if names else platform.processor(),
+        "amx": any("amx_bf16" in line for line in lines if line.startswith("flags")),
+        "threads": threads,
+        "torch": torch.__version__,
+        "matrix": "x".join(map(str, MATRIX)),
+        "fp32_gflop_per_s": matrix_rate(torch.float32, device),
+        "bf16_gflop_per_s": matrix_rate(torch.bfloat16, device),
+    }
