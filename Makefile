@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= 2
+BENCH ?= quick
 
-.PHONY: demo test setup lint report clean
+.PHONY: demo test setup lint bench clean
 
 ## demo: install, run the whole study at small scale, print where everything is and the headline table
 demo: setup
@@ -38,6 +39,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
+
+## bench: speed, measured; BENCH is quick (the default), full or gpu
+bench: setup
+	$(BIN)/python -m benchmarks run $(BENCH)
 
 clean:
 	rm -rf data results/* figures/* logs .snakemake

@@ -25,8 +25,9 @@ class TrainingParams(Model):
     batch_size: PositiveInt = 1024
     """Examples an optimizer step."""
     micro_batch_tokens: PositiveInt = 16_384
-    """Padded history and candidate tokens computed at once; bounds memory. APAO's weights are those of the
-    examples computed together, so that they (and nothing else) depend on it, as on the release's batch."""
+    """Padded history and candidate tokens computed at once; bounds memory. APAO's weights and
+    BEAR's normalisation are those of the examples computed together, so that they (and nothing else) depend
+    on it, as on the release's batch."""
     examples_per_epoch: PositiveInt | None = None
     """Train on a fresh random sample of so many examples an epoch; null: on all."""
     selection: Literal["mean", "release"] = "mean"

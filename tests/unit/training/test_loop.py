@@ -1,5 +1,6 @@
 """The training loop: gradients, schedule, selection, interruption, divergence."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
 from apao.errors import UserError
-from apao.training.loop import RELEASE_BATCH, Training, learning_rate, score_batch
+from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate, score_batch
 
 CPU = torch.device("cpu")
 CODES = random_codes(20, 3, 4)
@@ -299,3 +300,21 @@ def test_nothing_to_train_on():
 def test_a_level_that_the_codes_do_not_have():
     with pytest.raises(UserError, match="toy/run: drop_level 3"):
         training_of(run_params(objective={"type": "apao-pointwise", "drop_level": 3}))
+
+
+@pytest.mark.parametrize("budget", [60, 10**6])
+def test_carried_state_moves_once_a_step_however_it_is_cut(budget):
+    """Two steps of many micro-batches or of one each: two steps are counted, and carried weights sum to 1."""
+    embeddings = np.random.default_rng(0).normal(size=(CODES.items, 4)).astype(np.float32)
+    for objective in ({"type": "multi-target"}, {**PAIRWISE, "weights": "eq17", "eta": 0.5}):
+        params = run_params("tiger", objective, micro_batch_tokens=budget, batch_size=20)
+        training = Training("toy/run", params, HISTORIES, CODES, CPU, embeddings=embeddings)
+        batches = training.sampler.epoch(40, 20, training.generator)
+        sums = Sums()
+        for batch in itertools.islice(batches, 2):
+            training.step(batch, sums)
+        if objective["type"] == "multi-target":
+            assert training.state["step"].item() == pytest.approx(2)
+        else:
+            weights = training.state["prefix_weights"]
+            assert weights.sum().item() == pytest.approx(1) and (weights - 1 / 3).abs().max() > 1e-3
