@@ -28,16 +28,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _keep_memory() -> None:
-    """Have the stages' allocator (glibc's) keep what is freed, in place of giving it back at every step.
-
-    A training frees and takes the same large blocks thousands of times; the page faults of taking them
-    anew cost a sixth of its time on a CPU. What the user has set is left alone.
-    """
-    for name, value in (("MMAP_MAX_", 0), ("TRIM_THRESHOLD_", 2**31 - 1), ("TOP_PAD_", 2**28)):
-        os.environ.setdefault(f"MALLOC_{name}", str(value))
-
-
 def fail(error: UserError) -> None:
     """Stop Snakemake with the one line that a user's mistake deserves."""
     print(f"error: {error}", file=sys.stderr)
@@ -82,7 +72,6 @@ class Workflow:
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
         # The `apao` beside this Python, also where its environment is not activated.
-        _keep_memory()
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
     def targets(self) -> list[str]:
