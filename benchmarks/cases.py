@@ -6,7 +6,6 @@ A name may end in ``@key=value``, one point of a scaling curve.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import cycle
 
 import torch
 
@@ -34,13 +33,12 @@ def train(backbone: str, objective: str, batch: int, **overrides: Value) -> Case
     """Examples a second of whole optimizer steps, dropout on."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        # The first objective of its kind trains in the release's micro-batches; here they are the recipe's.
         subject = training(run_params(backbone, objective, **overrides), device)
         subject.backbone.train()
         sums = Sums()
 
         def batches() -> Iterator[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]]:
-            for _ in cycle([0]):
+            while True:
                 yield from subject.sampler.epoch(subject.sampler.examples, batch, subject.generator)
 
         source = batches()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-REPEATS = 5
+MOST_REPEATS = 50
 MATRIX = (4096, 384, 128)
 """Rows, inner and columns of the matrix product that the machine is rated by; a size these models have."""
 
@@ -64,7 +64,7 @@ def repeated(
         work()
     rates: list[float] = []
     begun = time.perf_counter()
-    while len(rates) < 3 or (len(rates) < 10 * REPEATS and time.perf_counter() - begun < seconds):
+    while len(rates) < 3 or (len(rates) < MOST_REPEATS and time.perf_counter() - begun < seconds):
         _wait(device)
         started = time.perf_counter()
         units = work()

@@ -1,12 +1,14 @@
 """Catalogues, histories and models small enough to be checked by brute force."""
 
 import numpy as np
+import pandas as pd
 import torch
 
 from apao.backbones.base import BACKBONES, Backbone
 from apao.codes.itemcodes import EOS, ItemCodes
 from apao.data.histories import Histories
 from apao.params import RunParams
+from apao.runs import DatasetPaths
 
 SIZES = {
     "tiger": {"d_model": 16, "d_ff": 24, "d_kv": 6, "heads": 3, "encoder_layers": 2, "decoder_layers": 2},
@@ -45,6 +47,16 @@ def random_histories(lengths: list[int], items: int, seed: int = 0) -> Histories
     """Users with so many items, drawn uniformly."""
     rng = np.random.default_rng(seed)
     return histories_of([rng.integers(0, items, length).tolist() for length in lengths])
+
+
+def write_dataset(codes: ItemCodes, lengths: list[int]) -> None:
+    """The files of a dataset ``toy`` that training reads, below the working directory; users with so many items."""
+    paths = DatasetPaths("toy")
+    paths.folder.mkdir(parents=True)
+    codes.write(paths.codes)
+    histories = random_histories(lengths, codes.items)
+    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
+    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
 
 
 def prefix_ids(*tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -48,7 +48,7 @@ def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Mod
     rows = np.arange(seed, seed + 12)
     (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
     backbone = backbone_of("llama", len(CODES.vocabulary), seed)
-    catalogue = known_of(CODES, HISTORIES, needs, CPU, EMBEDDINGS)
+    catalogue = known_of(CODES, examples.trie, HISTORIES, needs, EMBEDDINGS)
     scores = score_batch(backbone, batch, objective.eos, catalogue)
     if needs.reference:
         with torch.no_grad():

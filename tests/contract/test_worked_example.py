@@ -36,15 +36,6 @@ def run(project, *command):
     )
 
 
-def test_only_one_file_and_params_change(project):
-    def files(folder):
-        return {path.relative_to(folder): path.read_bytes() for path in (folder / "src/apao").rglob("*.py")}
-
-    before, after = files(ROOT), files(project)
-    assert {path.name for path in after.keys() - before.keys()} == {f"{NAME.replace('-', '_')}.py"}
-    assert all(after[path] == content for path, content in before.items())
-
-
 def test_the_example_is_a_run_like_any_other(project):
     found = run(project, "-m", "apao.cli", "params", "check")
     assert found.returncode == 0, found.stderr

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import random_codes, random_histories, run_params
+from tiny import random_codes, run_params, write_dataset
 
 from apao.errors import UserError
 from apao.params import Start, load
@@ -144,13 +144,7 @@ CPU = torch.device("cpu")
 def dataset(tmp_path, monkeypatch):
     """A small dataset in an empty folder, and a trained cross-entropy run."""
     monkeypatch.chdir(tmp_path)
-    codes = random_codes(20, 3, 4)
-    paths = DatasetPaths("toy")
-    paths.folder.mkdir(parents=True)
-    codes.write(paths.codes)
-    histories = random_histories([5, 9, 4, 12, 3, 7], codes.items)
-    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
-    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
+    write_dataset(random_codes(20, 3, 4), [5, 9, 4, 12, 3, 7])
     run = Run.parse("toy/tiger/ce/seed7")
     train(run, run_params("tiger", epochs=2), CPU)
     return run

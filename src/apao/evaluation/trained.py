@@ -14,7 +14,6 @@ from torch import Tensor
 from apao.backbones.base import Backbone, Context
 from apao.backbones.exchange import read_weights
 from apao.codes.itemcodes import IntArray
-from apao.codes.trie import Trie
 from apao.decoding.beam import Beams, beam_search
 from apao.errors import UserError
 from apao.params import RunParams
@@ -43,8 +42,8 @@ class TrainedRun:
         self.run, self.params, self.device = run, params, device
         torch.set_num_threads(params.training.threads)
         self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
-        self.trie = Trie.of(self.codes, device)
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
+        self.trie = self.examples.trie
         self.backbone = self._backbone(run.model)
         beam, most = params.decoding.beam, len(self.codes.distinct)
         if beam > most:

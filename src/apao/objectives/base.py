@@ -30,6 +30,10 @@ State = Mapping[str, Tensor]
 """What an objective carries from step to step; checkpointed with the model. Mostly empty."""
 
 
+SpelledObjective = Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")]
+"""An objective with its overrides, as in a run."""
+
+
 class Needs(NamedTuple):
     """What an objective asks of the training loop beyond the target's logits."""
 
@@ -114,7 +118,7 @@ class Objective(Model, ABC):
     type: str
     eos: bool = True
     """Train the eos step after the code too, as the authors' release does; false is the paper's Eq. 4."""
-    start: Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")] | None = None
+    start: SpelledObjective | None = None
     """Objective, spelled as in a run, whose trained weights this one starts from; null: random weights."""
     tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""

@@ -9,15 +9,23 @@ pi_ref(y|x) is the reward of a code, r+ the target's and r_j those of the N nega
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
-from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
-from apao.runs import OBJECTIVE
+from apao.objectives.base import (
+    OBJECTIVES,
+    Needs,
+    Objective,
+    Outcome,
+    Scores,
+    SpelledObjective,
+    State,
+    cross_entropy,
+)
 
 
 def rewards(scores: Scores) -> tuple[Tensor, Tensor]:
@@ -39,7 +47,7 @@ def softmax_preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 class Preference(Objective):
     """What the objectives share that contrast whole codes with a frozen reference."""
 
-    start: Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")] = "ce"
+    start: SpelledObjective = "ce"
     """Objective whose trained model this starts from and is held to."""
     beta: PositiveFloat = 1.0
     """How strongly the model is held to the reference; the literature tries 0.5, 1 and 2."""

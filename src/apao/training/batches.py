@@ -82,7 +82,8 @@ class Examples:
         self._tokens = torch.as_tensor(np.concatenate([codes.tokens, padding]), device=device)
         self._codes = torch.as_tensor(codes.distinct_tokens, device=device)
         self._code_of_item = torch.as_tensor(codes.code_of_item, device=device)
-        self._prefixes = Trie.of(codes, device).walk(self._codes)
+        self.trie = Trie.of(codes, device)
+        self._prefixes = self.trie.walk(self._codes)
         self._items = torch.as_tensor(histories.items.copy(), device=device)
         self._offsets = histories.offsets
 

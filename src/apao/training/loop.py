@@ -103,23 +103,26 @@ def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Te
 
 def known_of(
     codes: ItemCodes,
+    trie: Trie,
     histories: Histories,
     needs: Needs,
-    device: torch.device,
     embeddings: NDArray[np.float32] | None = None,
 ) -> Catalogue:
-    """What ``needs`` asks of the catalogue, on the device."""
-    trie = Trie.of(codes, device)
+    """What ``needs`` asks of the catalogue, on the device of ``trie``."""
+    device = trie.tokens.device
+    gains = None
+    if needs.level_gains:
+        if embeddings is None:
+            raise ValueError("level_gains are computed from the items' embeddings")
+        gains = level_gains(codes, embeddings).to(device)
     users, positions = histories.training_examples()
     targets = histories.items[histories.offsets[users] + positions]
-    if needs.level_gains and embeddings is None:
-        raise ValueError("level_gains are computed from the items' embeddings")
     return Catalogue(
         prefix_counts=trie.prefix_counts,
         legal=legal_continuations(trie) if needs.legal_mask else None,
         token_counts=token_counts(codes, targets).to(device) if needs.token_counts else None,
         information_gain=information_gain(codes, trie, targets).to(device) if needs.information_gain else None,
-        level_gains=level_gains(codes, embeddings).to(device) if needs.level_gains and embeddings is not None else None,
+        level_gains=gains,
     )
 
 
@@ -183,8 +186,8 @@ class Training:
             self.objective.check_levels(codes.levels)
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-        self.catalogue = known_of(codes, histories, needs, device, embeddings)
         examples = Examples(histories, codes, params.backbone.max_history, device)
+        self.catalogue = known_of(codes, examples.trie, histories, needs, embeddings)
         supply = (examples, histories, needs.negatives, self.recipe.micro_batch_tokens)
         self.evaluation = ExampleSampler(*supply)
         self.sampler: ExampleSampler | PackedSampler = (

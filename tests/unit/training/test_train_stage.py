@@ -2,16 +2,15 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import backbone_of, random_codes, random_histories, run_params
+from tiny import backbone_of, random_codes, run_params, write_dataset
 
 from apao.artifacts import read_json, verified
 from apao.backbones.base import BACKBONES
-from apao.runs import DatasetPaths, Run
+from apao.runs import Run
 from apao.training import train as stage
 from apao.training.train import train
 
@@ -24,12 +23,7 @@ CODES = random_codes(20, 3, 4)
 def params(tmp_path, monkeypatch):
     """An empty folder with a small dataset."""
     monkeypatch.chdir(tmp_path)
-    paths = DatasetPaths("toy")
-    paths.folder.mkdir(parents=True)
-    CODES.write(paths.codes)
-    histories = random_histories([5, 9, 4, 12, 3, 7], CODES.items)
-    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
-    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
+    write_dataset(CODES, [5, 9, 4, 12, 3, 7])
     return run_params("tiger", epochs=3)
 
 
