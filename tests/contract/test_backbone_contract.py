@@ -9,7 +9,7 @@ from tiny import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
-from apao.backbones.scoring import candidate_logp, target_logits
+from apao.backbones.scoring import candidate_logp
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
 from apao.probabilities import token_logp
@@ -178,13 +178,23 @@ def test_every_weight_gets_a_gradient(sizes, backbone, candidates):
 @torch.no_grad()
 def test_scoring_of_candidates_and_targets_agrees(backbone, candidates):
     context = backbone.encode(padded(HISTORIES))
-    many = candidate_logp(backbone, context, candidates)
+    start = backbone.logits(context.start)
+    many = candidate_logp(backbone, context, start, candidates)
     for c in range(candidates.shape[1]):
-        logits = target_logits(backbone, context, candidates[:, c], eos=True)
-        assert logits.shape[1] == candidates.shape[2] + 1
-        close(token_logp(logits[:, :-1], candidates[:, c]), many[:, c])
-    one = candidate_logp(backbone, context, candidates[..., :1])
+        along = backbone.encode(padded(HISTORIES), candidates[:, c]).along
+        assert along.shape[1] == candidates.shape[2] + 1
+        close(token_logp(backbone.logits(along[:, :-1]), candidates[:, c]), many[:, c])
+    one = candidate_logp(backbone, context, start, candidates[..., :1])
     close(one, many[..., :1])
+
+
+@torch.no_grad()
+def test_a_target_read_along_changes_nothing_for_candidates(backbone, candidates):
+    alone, beside = backbone.encode(padded(HISTORIES)), backbone.encode(padded(HISTORIES), candidates[:, 0])
+    close(beside.start, alone.start)
+    expected, found = (backbone.extend(context, candidates)[0] for context in (alone, beside))
+    close(found, expected)
+    close(beside.along[:, 1:], found[:, 0])
 
 
 def test_weights_travel_under_their_foreign_names(sizes, backbone, candidates):
@@ -195,11 +205,17 @@ def test_weights_travel_under_their_foreign_names(sizes, backbone, candidates):
     assert torch.equal(*both)
 
 
+def scored(backbone, candidates):
+    """Token log-probabilities of candidates after ``HISTORIES``."""
+    context = backbone.encode(padded(HISTORIES))
+    return candidate_logp(backbone, context, backbone.logits(context.start), candidates)
+
+
 def test_bf16_autocast_is_close_to_fp32(backbone, candidates):
     with torch.no_grad():
-        expected = candidate_logp(backbone, backbone.encode(padded(HISTORIES)), candidates)
+        expected = scored(backbone, candidates)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = candidate_logp(backbone, backbone.encode(padded(HISTORIES)), candidates)
+            found = scored(backbone, candidates)
     assert found.dtype == torch.float32 and 0 < (found - expected).abs().mean() < 0.1
 
 
@@ -213,14 +229,14 @@ def test_learns_a_deterministic_sequence(sizes):
     history, targets = codes[items[:, :3]].flatten(1), codes[items[:, 3]]
     wanted = torch.cat([targets, torch.full((8, 1), EOS)], dim=1)
     for step in range(200):
-        logits = target_logits(model.train(), model.encode(history), targets, eos=True)
+        logits = model.train().logits(model.encode(history, targets).along)
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % 10 == 9:
             with torch.no_grad():
-                logits = target_logits(model.eval(), model.encode(history), targets, eos=True)
+                logits = model.eval().logits(model.encode(history, targets).along)
             if torch.equal(logits.argmax(-1), wanted):
                 return
     raise AssertionError(f"the training loss is still {loss.item():.3f}")

@@ -3,8 +3,9 @@
 Shapes: B batch, L history tokens, C candidates a history, S tokens fed a candidate, P tokens fed
 before (cached), D width, H heads, d head width, V vocabulary.
 
-A backbone reads a batch of histories once (``encode``) and then scores any number of candidate codes
-against that one reading (``extend``): nothing of the history is computed or copied per candidate.
+A backbone reads a batch of histories once (``encode``), in training with the target's code after each in
+the same pass, and then scores any number of candidate codes against that one reading (``extend``):
+nothing of the history is computed or copied per candidate.
 Padding side, start tokens and position offsets are its private business.
 """
 
@@ -75,16 +76,21 @@ class Context:
     """What ``encode`` keeps of a batch of histories.
 
     Attributes:
-        start: (B, D) final hidden state that predicts the first code.
+        along: (B, 1 + S, D) final hidden states after the history and after each token that was read with it.
         layers: one entry a layer, of the backbone's own kind.
         mask: additive attention mask of the history's tokens, in the backbone's own shape.
         lengths: (B, 1) or (B, C) tokens before the first candidate token.
     """
 
-    start: Tensor
+    along: Tensor
     layers: Sequence[Any]
     mask: Tensor
     lengths: Tensor
+
+    @property
+    def start(self) -> Tensor:
+        """(B, D) final hidden state that predicts the first code."""
+        return self.along[:, 0]
 
 
 Past = tuple[KeyValues, ...]
@@ -104,8 +110,11 @@ class Backbone(nn.Module, ABC):
     vocabulary: int
 
     @abstractmethod
-    def encode(self, history: Tensor) -> Context:
-        """Read histories (B, L): token ids, oldest first, padded with 0 on the right, none empty."""
+    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
+        """Read histories (B, L): token ids, oldest first, padded with 0 on the right, none empty.
+
+        With ``target`` (B, S) that code, or the beginning of it, is read after each; candidates do not see it.
+        """
 
     @abstractmethod
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
@@ -151,9 +160,12 @@ class RMSNorm(nn.Module):
         return nn.functional.rms_norm(x.float(), x.shape[-1:], self.weight, self.eps).to(x.dtype)
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(..., S, H * d) -> (..., H, S, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
+def project(x: Tensor, heads: int, *projections: nn.Linear) -> Tensor:
+    """(..., S, D) through n projections to H * d without bias, in one matrix product: (n, ..., H, S, d)."""
+    weight = torch.cat([projection.weight for projection in projections])
+    parts = nn.functional.linear(x, weight).unflatten(-1, (len(projections), heads, -1))
+    # One copy for all of them; the products of attention would make one of each.
+    return parts.movedim(-3, 0).transpose(-2, -3).contiguous()
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from apao.backbones.base import (
     causal_mask,
     merge_heads,
     padding_mask,
-    split_heads,
+    project,
 )
 from apao.backbones.exchange import check_config, config_size, load_named
 from apao.codes.itemcodes import EOS, PAD
@@ -153,19 +153,17 @@ class Layer(nn.Module):
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
         """Queries, keys and values (..., H, S, d) of (..., S, D), turned to their positions."""
-        normed = self.attention_norm(x)
-        queries = rotate(split_heads(self.q(normed), self.heads), cos, sin)
-        return queries, self._keys_values(normed, cos, sin)
-
-    def _keys_values(self, normed: Tensor, cos: Tensor, sin: Tensor) -> KeyValues:
-        keys = rotate(split_heads(self.k(normed), self.heads), cos, sin)
-        return KeyValues(keys, split_heads(self.v(normed), self.heads))
+        parts = project(self.attention_norm(x), self.heads, self.q, self.k, self.v)
+        queries, keys = rotate(parts[:2], cos, sin)
+        return queries, KeyValues(keys, parts[2])
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual and MLP after attention; ``mixed`` is (..., H, S, d)."""
         x = x + self.o(merge_heads(mixed))
-        normed = self.mlp_norm(x)
-        return x + self.down(nn.functional.silu(self.gate(normed)) * self.up(normed))
+        # Both in one matrix product.
+        weight = torch.cat([self.gate.weight, self.up.weight])
+        gate, up = nn.functional.linear(self.mlp_norm(x), weight).chunk(2, dim=-1)
+        return x + self.down(nn.functional.silu(gate) * up)
 
     def causal(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
         """The whole layer over sequences (B, L, D), each position seeing itself and what is before."""
@@ -174,22 +172,17 @@ class Layer(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
         return self.finish(x, mixed), memory
 
-    def last_position(
-        self, x: Tensor, cos: Tensor, sin: Tensor, last: Tensor, mask: Tensor
-    ) -> tuple[Tensor, KeyValues]:
-        """Keys and values of all positions, but the output (B, 1, D) of the position ``last`` (B,) alone."""
+    def some_positions(self, x: Tensor, cos: Tensor, sin: Tensor, places: Tensor) -> tuple[Tensor, KeyValues]:
+        """Keys and values of all positions, but the output (B, P, D) of the positions ``places`` (B, P) alone."""
         normed = self.attention_norm(x)
-        memory = self._keys_values(normed, cos, sin)
-        rows = torch.arange(len(x), device=x.device)
-        at = last[:, None]
-        queries = rotate(
-            split_heads(self.q(normed[rows[:, None], at]), self.heads),
-            cos[last][:, None, None],
-            sin[last][:, None, None],
-        )
-        scores = (queries @ memory.keys.transpose(-1, -2)).float() * queries.shape[-1] ** -0.5 + mask
-        mixed = scores.softmax(dim=-1).to(queries.dtype) @ memory.values
-        return self.finish(x[rows[:, None], at], mixed), memory
+        keys, values = project(normed, self.heads, self.k, self.v)
+        keys = rotate(keys, cos, sin)
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        queries = project(normed[rows, places], self.heads, self.q)[0]
+        queries = rotate(queries, cos[places][:, None], sin[places][:, None])
+        seen = torch.arange(x.shape[1], device=x.device) <= places[..., None]
+        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values, seen[:, None])
+        return self.finish(x[rows, places], mixed), KeyValues(keys, values)
 
 
 class Llama(Backbone):
@@ -217,16 +210,19 @@ class Llama(Backbone):
         return angles.cos(), angles.sin()
 
     @override
-    def encode(self, history: Tensor) -> Context:
-        lengths = (history != PAD).sum(dim=1)
-        mask = padding_mask(history != PAD)
-        x, memories, (cos, sin) = self._read_but_last(history)
-        # Of the last layer only the last token's output is ever read.
-        last = cast(Layer, self.layers[-1])
-        x, memory = last.last_position(x, cos, sin, lengths - 1, mask)
-        return Context(
-            start=self.norm(x)[:, 0], layers=[*memories, memory], mask=mask[:, :, None], lengths=lengths[:, None]
-        )
+    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
+        lengths = (history != PAD).sum(dim=1, keepdim=True)
+        fed = 0 if target is None else target.shape[1]
+        # States after the history's last token and after each of the target's.
+        places = lengths - 1 + torch.arange(1 + fed, device=history.device)
+        tokens = history
+        if target is not None:
+            tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
+        x, memories, (cos, sin) = self._read_but_last(tokens)
+        # Of the last layer no other outputs are ever read.
+        x, memory = cast(Layer, self.layers[-1]).some_positions(x, cos, sin, places)
+        mask = padding_mask(torch.arange(tokens.shape[1], device=history.device) < lengths)
+        return Context(along=self.norm(x), layers=[*memories, memory], mask=mask[:, :, None], lengths=lengths)
 
     @override
     def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
@@ -235,7 +231,7 @@ class Llama(Backbone):
         place = starts.repeat_interleave(candidates, dim=1)
         seen = torch.arange(tokens.shape[1], device=tokens.device) <= place[..., None]
         context = Context(
-            start=x[:, :0, 0],
+            along=x[:, :0],
             layers=[*memories, memory],
             mask=additive_mask(seen)[:, None, :, None],
             lengths=place + 1,

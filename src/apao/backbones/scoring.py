@@ -12,21 +12,14 @@ from apao.backbones.base import Backbone, Context
 from apao.probabilities import token_logp
 
 
-def target_logits(backbone: Backbone, context: Context, targets: Tensor, eos: bool) -> Tensor:
-    """Logits at the steps that predict ``targets`` (B, T), and with ``eos`` the step after: (B, T (+ 1), V)."""
-    fed = targets if eos else targets[:, :-1]
-    hidden = context.start[:, None]
-    if fed.shape[1]:
-        after, _ = backbone.extend(context, fed[:, None])
-        hidden = torch.cat([hidden, after[:, 0]], dim=1)
-    return backbone.logits(hidden)
+def candidate_logp(backbone: Backbone, context: Context, start: Tensor, tokens: Tensor) -> Tensor:
+    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T).
 
-
-def candidate_logp(backbone: Backbone, context: Context, tokens: Tensor) -> Tensor:
-    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T)."""
+    ``start`` (B, V) are the logits of ``context.start``.
+    """
     fed = tokens[..., :-1]
     after = backbone.extend(context, fed)[0] if fed.shape[-1] else None
-    return join_logp(backbone, backbone.logits(context.start), tokens[..., 0], after, tokens[..., 1:])
+    return join_logp(backbone, start, tokens[..., 0], after, tokens[..., 1:])
 
 
 def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from apao.backbones.base import (
     causal_mask,
     merge_heads,
     padding_mask,
-    split_heads,
+    project,
 )
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import check_config, config_size, load_named, probability
@@ -142,13 +142,18 @@ class Attention(nn.Module):
         nn.init.normal_(self.v.weight, std=params.d_model**-0.5)
         nn.init.normal_(self.o.weight, std=inner**-0.5)
 
+    def project(self, x: Tensor) -> tuple[Tensor, KeyValues]:
+        """(..., S, D) -> queries, keys and values, each (..., H, S, d)."""
+        queries, keys, values = project(x, self.heads, self.q, self.k, self.v)
+        return queries, KeyValues(keys, values)
+
     def queries(self, x: Tensor) -> Tensor:
         """(..., S, D) -> (..., H, S, d)."""
-        return split_heads(self.q(x), self.heads)
+        return project(x, self.heads, self.q)[0]
 
     def keys_values(self, x: Tensor) -> KeyValues:
         """(..., S, D) -> keys and values (..., H, S, d)."""
-        return KeyValues(split_heads(self.k(x), self.heads), split_heads(self.v(x), self.heads))
+        return KeyValues(*project(x, self.heads, self.k, self.v))
 
 
 def attend(queries: Tensor, memory: KeyValues, bias: Tensor | None, dropout: nn.Module) -> Tensor:
@@ -190,8 +195,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, L, D) with the additive bias (B, H, L, L)."""
-        normed = self.norm(x)
-        mixed = attend(self.attention.queries(normed), self.attention.keys_values(normed), bias, self.dropout)
+        mixed = attend(*self.attention.project(self.norm(x)), bias, self.dropout)
         return self.feed_forward(x + self.dropout(self.attention.o(merge_heads(mixed))))
 
 
@@ -208,12 +212,11 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(params.dropout)
 
     def begin(self, x: Tensor, bias: Tensor, memory: KeyValues, mask: Tensor) -> tuple[Tensor, KeyValues]:
-        """The start token (B, 1, D); also returns its keys and values, which all candidates read."""
-        normed = self.self_norm(x)
-        own = self.self_attention.keys_values(normed)
-        mixed = attend(self.self_attention.queries(normed), own, bias, self.dropout)
+        """The start token and the target's (B, 1 + S, D); also the start's keys and values, which candidates read."""
+        queries, own = self.self_attention.project(self.self_norm(x))
+        mixed = attend(queries, own, bias, self.dropout)
         x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
-        return self._cross(x, memory, mask), own
+        return self._cross(x, memory, mask), KeyValues(own.keys[:, :, :1], own.values[:, :, :1])
 
     def forward(
         self,
@@ -226,13 +229,10 @@ class DecoderLayer(nn.Module):
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:
         """Candidates (B, C, S, D)."""
-        normed = self.self_norm(x)
-        own = self.self_attention.keys_values(normed)
+        queries, own = self.self_attention.project(self.self_norm(x))
         if past is not None:
             own = past.append(own)
-        mixed = candidate_attention(
-            self.self_attention.queries(normed), start, start_bias, own, own_bias, 1.0, self.dropout
-        )
+        mixed = candidate_attention(queries, start, start_bias, own, own_bias, 1.0, self.dropout)
         x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
         # Over the history the candidates are just more queries of the same example.
         return self._cross(x.flatten(1, 2), memory, mask).unflatten(1, x.shape[1:3]), own
@@ -262,7 +262,7 @@ class Tiger(Backbone):
         self.dropout = Dropout(params.dropout)
 
     @override
-    def encode(self, history: Tensor) -> Context:
+    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
         batch = len(history)
         lengths = (history != PAD).sum(dim=1)
         history = nn.functional.pad(history, (0, 1), value=PAD).scatter(1, lengths[:, None], EOS)
@@ -276,14 +276,19 @@ class Tiger(Backbone):
         encoded = self.dropout(self.encoder_norm(x))
 
         layers = []
-        start = self.dropout(self.embedding(history.new_full((batch, 1), PAD)))
-        start_bias = self._decoder_bias(torch.zeros(1, 1, dtype=torch.long, device=history.device))
+        tokens = history.new_full((batch, 1), PAD)
+        if target is not None:
+            tokens = torch.cat([tokens, target], dim=1)
+        fed = tokens.shape[1]
+        position = torch.arange(fed, device=history.device)
+        bias = self._decoder_bias(position[None, :] - position[:, None]) + causal_mask(fed, fed, history.device)
+        x = self.dropout(self.embedding(tokens))
         for layer in cast(list[DecoderLayer], self.decoder):
             memory = layer.cross_attention.keys_values(encoded)
-            start, own = layer.begin(start, start_bias, memory, mask)
-            layers.append((own, memory))
-        final = self.dropout(self.decoder_norm(start))[:, 0]
-        return Context(start=final, layers=layers, mask=mask, lengths=torch.ones_like(lengths)[:, None])
+            x, start = layer.begin(x, bias, memory, mask)
+            layers.append((start, memory))
+        along = self.dropout(self.decoder_norm(x))
+        return Context(along=along, layers=layers, mask=mask, lengths=torch.ones_like(lengths)[:, None])
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apao.backbones.base import Backbone
-from apao.backbones.scoring import candidate_logp, join_logp, target_logits
+from apao.backbones.scoring import candidate_logp, join_logp
 from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
@@ -64,9 +64,10 @@ def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catal
         logits, negative_logp = _score_packed(backbone, batch, eos)
         negative_prefixes = None if batch.negative_prefixes is None else batch.negative_prefixes[batch.present]
     else:
-        context = backbone.encode(batch.history)
-        logits = target_logits(backbone, context, batch.targets, eos)
-        negative_logp = None if batch.negatives is None else candidate_logp(backbone, context, batch.negatives)
+        context = backbone.encode(batch.history, batch.targets if eos else batch.targets[:, :-1])
+        logits, negative_logp = backbone.logits(context.along), None
+        if batch.negatives is not None:
+            negative_logp = candidate_logp(backbone, context, logits[:, 0], batch.negatives)
         negative_prefixes = batch.negative_prefixes
     levels = batch.targets.shape[1]
     return Scores(
