@@ -15,6 +15,7 @@ from apao.devices import pick_device
 from apao.progress import console
 from benchmarks.cases import cases
 from benchmarks.measure import machine
+from benchmarks.report import draw_curves, results_table, table4
 
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
@@ -47,7 +48,8 @@ def run(
         console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']})")
         # After each case: a run that is cut off keeps what it has.
         (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "latest.md").write_text(table(report))
+    (RESULTS / "latest.md").write_text(results_table(report) + "\n" + table4(report["results"]))
+    draw_curves(report["results"], RESULTS / "scaling.png")
 
 
 @app.command()
@@ -72,27 +74,6 @@ def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
             overlap = row["low"] <= was["high"] and was["low"] <= row["high"]
             figures = f"{was['value']:>10} -> {row['value']:>10} {row['unit']}  {change:+.1f} %"
             typer.echo(f"{row['name']:<40} {figures}{'  within the spread' if overlap else ''}")
-
-
-def table(report: dict[str, Any]) -> str:
-    """The results as Markdown, with the share of the machine's own rate that was reached."""
-    facts = report["machine"]
-    best = max(facts["fp32_gflop_per_s"], facts["bf16_gflop_per_s"])
-    lines = [
-        f"{facts['device']} ({facts['cpu']}), {facts['threads']} threads, torch {facts['torch']}; matrix products "
-        f"{facts['matrix']}: {facts['fp32_gflop_per_s']} GFLOP/s in fp32, {facts['bf16_gflop_per_s']} in bf16.",
-        "",
-        "| case | median | low to high | unit | MFLOP a unit | GFLOP/s | share of the matrix rate | peak MB |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for row in report["results"]:
-        reached = "–" if row["gflop_per_s"] is None else f"{100 * row['gflop_per_s'] / best:.0f} %"
-        cells = (
-            *(row["name"], row["value"], f"{row['low']} to {row['high']}", row["unit"]),
-            *(row["mflop_per_unit"], row["gflop_per_s"], reached, row["peak_memory_mb"]),
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

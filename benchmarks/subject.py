@@ -22,6 +22,8 @@ from apao.training.loop import Training
 ROOT = Path(__file__).parents[1]
 USERS, ITEMS, INTERACTIONS = 4_905, 2_420, 53_258
 """Office (the paper's Table 2)."""
+TRAINING_EXAMPLES = INTERACTIONS - 3 * USERS
+"""Every interaction but each user's first, which has no history, and the two that are held out."""
 EMBEDDING_WIDTH = 384
 
 

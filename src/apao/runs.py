@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import Field
 
 from apao.errors import UserError
 
@@ -21,6 +23,8 @@ VALUE = r"[A-Za-z0-9-][A-Za-z0-9.>-]*"
 OBJECTIVE_NAME = rf"{NAME}(?:\+{NAME})*"
 """May hold a plus (``ce+s-dpo``): what stands before the first ``key=value`` is the name."""
 OBJECTIVE = rf"{OBJECTIVE_NAME}(?:\+{KEY}={VALUE})*"
+SpelledObjective = Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")]
+"""An objective with its overrides, as in a run, where params.yaml names one."""
 SEED = r"0|[1-9][0-9]{0,8}"
 MAX_SEED = 999_999_999
 _RUN = re.compile(rf"({NAME})/({NAME})/({OBJECTIVE})/seed({SEED})")

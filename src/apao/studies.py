@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, WithJsonSchema, model_validator
 from typing_extensions import override
 
 from apao.registry import Model
-from apao.runs import FIGURES, OBJECTIVE, RESULTS, TABLES, Run, format_value
+from apao.runs import FIGURES, RESULTS, TABLES, Run, SpelledObjective, format_value
 from apao.training.params import Seed
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -127,7 +127,7 @@ class Table4(Study):
 class Sweep(Model):
     """One hyper-parameter of some objectives, and the values to try in its place."""
 
-    objectives: Annotated[tuple[Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")], ...], Field(min_length=1)]
+    objectives: Annotated[tuple[SpelledObjective, ...], Field(min_length=1)]
     """Each spelled as in a run; what it overrides holds in the whole sweep."""
     key: str
     """A numeric parameter that all of them have."""

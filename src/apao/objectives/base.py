@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -24,14 +24,10 @@ from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
 from apao.probabilities import Softmax, token_logp
 from apao.registry import Model, Registry
-from apao.runs import OBJECTIVE
+from apao.runs import SpelledObjective
 
 State = Mapping[str, Tensor]
 """What an objective carries from step to step; checkpointed with the model. Mostly empty."""
-
-
-SpelledObjective = Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")]
-"""An objective with its overrides, as in a run."""
 
 
 class Needs(NamedTuple):

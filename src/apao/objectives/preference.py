@@ -16,16 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
-from apao.objectives.base import (
-    OBJECTIVES,
-    Needs,
-    Objective,
-    Outcome,
-    Scores,
-    SpelledObjective,
-    State,
-    cross_entropy,
-)
+from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
+from apao.runs import SpelledObjective
 
 
 def rewards(scores: Scores) -> tuple[Tensor, Tensor]:

