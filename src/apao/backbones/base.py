@@ -70,6 +70,10 @@ class KeyValues:
         """Both, one after the other along the token axis."""
         return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
 
+    def repeated(self, candidates: int) -> KeyValues:
+        """The same for each of C candidates: (B, H, P, d) seen as (B, C, H, P, d)."""
+        return KeyValues(*(x[:, None].expand(-1, candidates, -1, -1, -1) for x in (self.keys, self.values)))
+
 
 @dataclass(frozen=True)
 class Context:
@@ -94,7 +98,7 @@ class Context:
 
 
 Past = tuple[KeyValues, ...]
-"""Cached keys and values of the candidates' own tokens, one entry a layer."""
+"""Cached keys and values of the tokens that candidates do not share, one entry a layer."""
 
 
 def reorder(past: Past, parents: Tensor) -> Past:
@@ -121,7 +125,7 @@ class Backbone(nn.Module, ABC):
         """Feed ``tokens`` (B, C, S) after the history and, if given, after the cached tokens.
 
         Returns the final hidden states (B, C, S, D), each of which predicts the token after it, and
-        the cache that now holds P + S tokens. A candidate sees the history and itself, no other.
+        the cache that now holds S tokens more. A candidate sees the history and itself, no other.
         """
 
     def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:

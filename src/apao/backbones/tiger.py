@@ -22,7 +22,6 @@ from apao.backbones.base import (
     KeyValues,
     Past,
     RMSNorm,
-    candidate_attention,
     causal_mask,
     merge_heads,
     padding_mask,
@@ -156,11 +155,9 @@ class Attention(nn.Module):
         return KeyValues(*project(x, self.heads, self.k, self.v))
 
 
-def attend(queries: Tensor, memory: KeyValues, bias: Tensor | None, dropout: nn.Module) -> Tensor:
-    """Plain attention: queries (B, H, S, d) over (B, H, L, d) with a bias broadcastable to (B, H, S, L)."""
-    scores = (queries @ memory.keys.transpose(-1, -2)).float()
-    if bias is not None:
-        scores = scores + bias
+def attend(queries: Tensor, memory: KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
+    """Plain attention: queries (..., H, S, d) over (..., H, L, d) with a bias broadcastable to (..., H, S, L)."""
+    scores = (queries @ memory.keys.transpose(-1, -2)).float() + bias
     weights = dropout(scores.softmax(dim=-1)).to(queries.dtype)
     return weights @ memory.values
 
@@ -214,28 +211,21 @@ class DecoderLayer(nn.Module):
     def begin(self, x: Tensor, bias: Tensor, memory: KeyValues, mask: Tensor) -> tuple[Tensor, KeyValues]:
         """The start token and the target's (B, 1 + S, D); also the start's keys and values, which candidates read."""
         queries, own = self.self_attention.project(self.self_norm(x))
-        mixed = attend(queries, own, bias, self.dropout)
-        x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
+        x = self._add_mixed(x, attend(queries, own, bias, self.dropout))
         return self._cross(x, memory, mask), KeyValues(own.keys[:, :, :1], own.values[:, :, :1])
 
     def forward(
-        self,
-        x: Tensor,
-        start: KeyValues,
-        memory: KeyValues,
-        mask: Tensor,
-        start_bias: Tensor,
-        own_bias: Tensor,
-        past: KeyValues | None,
+        self, x: Tensor, past: KeyValues, bias: Tensor, memory: KeyValues, mask: Tensor
     ) -> tuple[Tensor, KeyValues]:
-        """Candidates (B, C, S, D)."""
+        """Candidates (B, C, S, D) after the tokens ``past``, the start token first."""
         queries, own = self.self_attention.project(self.self_norm(x))
-        if past is not None:
-            own = past.append(own)
-        mixed = candidate_attention(queries, start, start_bias, own, own_bias, 1.0, self.dropout)
-        x = x + self.dropout(self.self_attention.o(merge_heads(mixed)))
+        own = past.append(own)
+        x = self._add_mixed(x, attend(queries, own, bias, self.dropout))
         # Over the history the candidates are just more queries of the same example.
         return self._cross(x.flatten(1, 2), memory, mask).unflatten(1, x.shape[1:3]), own
+
+    def _add_mixed(self, x: Tensor, mixed: Tensor) -> Tensor:
+        return x + self.dropout(self.self_attention.o(merge_heads(mixed)))
 
     def _cross(self, x: Tensor, memory: KeyValues, mask: Tensor) -> Tensor:
         mixed = attend(self.cross_attention.queries(self.cross_norm(x)), memory, mask, self.dropout)
@@ -279,9 +269,7 @@ class Tiger(Backbone):
         tokens = history.new_full((batch, 1), PAD)
         if target is not None:
             tokens = torch.cat([tokens, target], dim=1)
-        fed = tokens.shape[1]
-        position = torch.arange(fed, device=history.device)
-        bias = self._decoder_bias(position[None, :] - position[:, None]) + causal_mask(fed, fed, history.device)
+        bias = self._decoder_bias(tokens.shape[1])
         x = self.dropout(self.embedding(tokens))
         for layer in cast(list[DecoderLayer], self.decoder):
             memory = layer.cross_attention.keys_values(encoded)
@@ -293,18 +281,14 @@ class Tiger(Backbone):
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         new = tokens.shape[-1]
-        total = new + (past[0].keys.shape[-2] if past else 0)
-        # Decoder positions: the start token is 0, the candidate's tokens are 1 .. P + S.
-        key = torch.arange(total + 1, device=tokens.device)
-        query = key[total + 1 - new :]
-        bias = self._decoder_bias(key[None, :] - query[:, None])
-        start_bias = bias[:, None, :, :1]
-        own_bias = bias[:, :, 1:] + causal_mask(new, total, tokens.device)
+        # Decoder positions: the start token is 0, and the first entry of every candidate's cache.
+        total = new + (past[0].keys.shape[-2] if past else 1)
+        bias = self._decoder_bias(total)[:, -new:]
         x = self.dropout(self.embedding(tokens))
         cache = []
         for i, layer in enumerate(cast(list[DecoderLayer], self.decoder)):
             start, memory = context.layers[i]
-            x, own = layer(x, start, memory, context.mask, start_bias, own_bias, past[i] if past else None)
+            x, own = layer(x, past[i] if past else start.repeated(tokens.shape[1]), bias, memory, context.mask)
             cache.append(own)
         return self.dropout(self.decoder_norm(x)), tuple(cache)
 
@@ -312,10 +296,12 @@ class Tiger(Backbone):
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden * self.params.d_model**-0.5, self.embedding.weight)
 
-    def _decoder_bias(self, distance: Tensor) -> Tensor:
-        """(S, P) distances -> (H, S, P)."""
+    def _decoder_bias(self, length: int) -> Tensor:
+        """Relative bias and causal mask (H, S, S) of the positions 0 .. S - 1."""
+        position = torch.arange(length, device=self.decoder_bias.weight.device)
+        distance = position[None, :] - position[:, None]
         bias: Tensor = self.decoder_bias(relative_buckets(distance, bidirectional=False))
-        return bias.permute(2, 0, 1).float()
+        return bias.permute(2, 0, 1).float() + causal_mask(length, length, position.device)
 
     def _names(self) -> dict[str, str]:
         """Our parameter names to those of T5ForConditionalGeneration."""
