@@ -28,8 +28,10 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apao needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+# Compiled on all cores, where pip takes one; some packages carry templates that are no Python.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib src || true
 	touch $@
 
 ## lint: style, types and the workflow's own checks

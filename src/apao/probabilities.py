@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apao.codes.itemcodes import EOS
 
@@ -21,7 +21,9 @@ def at_least_fp32(logits: Tensor) -> Tensor:
 def token_logp(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability of ``tokens`` (...) under a softmax over all of ``logits`` (..., V), in at least fp32."""
     logits = at_least_fp32(logits)
-    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
+    # One fused kernel each way.
+    loss = nn.functional.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+    return -loss.view_as(tokens)
 
 
 class Softmax(NamedTuple):

@@ -260,8 +260,7 @@ def test_packed_reading_is_example_by_example(sizes):
         for packed in effective.parts:
             with torch.no_grad():
                 found = score_batch(model, packed, True, catalogue)
-            rows, slots = packed.present.nonzero(as_tuple=True)
-            for i, (row, slot) in enumerate(zip(rows, slots, strict=True)):
+            for i, (row, slot) in enumerate(zip(packed.row, packed.slot, strict=True)):
                 history = packed.tokens[row, : packed.starts[row, slot] + 1]
                 target = packed.targets[i : i + 1], packed.prefixes[i : i + 1]
                 drawn = packed.negatives[row, slot][None], packed.negative_prefixes[row, slot][None]

@@ -128,10 +128,40 @@ def _check_rotary(config: dict[str, Any]) -> None:
     check_config(said, dict.fromkeys(kinds, ("default", "default")))
 
 
+class Rotation(torch.autograd.Function):
+    """Rotary position: turn the pairs (i, i + d/2) of (..., S, d) by the angles (..., S, d/2), in fp32.
+
+    The gradient of a rotation is the rotation back, in a third of the kernels that autograd would use.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(..., S, d) -> (..., S, d)."""
+        ctx.save_for_backward(cos, sin)
+        return turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """The same, by the angles' negatives; the angles get no gradient."""
+        cos, sin = ctx.saved_tensors
+        return turned(grad, cos, -sin), None, None
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The rotation itself, without a graph."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    first, second = wide.chunk(2, dim=-1)
+    found = torch.empty_like(wide, memory_format=torch.contiguous_format)
+    left, right = found.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=right).addcmul_(first, sin)
+    return found.to(x.dtype)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position: turn the pairs (i, i + d/2) of (..., S, d) by the angles (..., S, d/2)."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    """``Rotation`` as a function."""
+    found: Tensor = Rotation.apply(x, cos, sin)
+    return found
 
 
 class Layer(nn.Module):

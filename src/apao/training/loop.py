@@ -62,7 +62,8 @@ def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catal
     """What ``backbone`` says of ``batch``, from one reading of the histories; with ``eos`` of that step too."""
     if isinstance(batch, PackedBatch):
         logits, negative_logp = _score_packed(backbone, batch, eos)
-        negative_prefixes = None if batch.negative_prefixes is None else batch.negative_prefixes[batch.present]
+        drawn = batch.negative_prefixes
+        negative_prefixes = None if drawn is None else drawn[batch.row, batch.slot]
     else:
         context = backbone.encode(batch.history, batch.targets if eos else batch.targets[:, :-1])
         logits, negative_logp = backbone.logits(context.along), None
@@ -88,7 +89,7 @@ def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Te
     """
     drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
     hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
-    row, slot = batch.present.nonzero(as_tuple=True)
+    row, slot = batch.row, batch.slot
     levels = batch.targets.shape[1]
     step = torch.arange(levels + eos, device=row.device)
     logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])

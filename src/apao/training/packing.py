@@ -30,9 +30,10 @@ class PackedBatch:
 
     Attributes:
         tokens: (R, L) sequences, padded with 0 on the right.
-        starts: (R, E) index of the token whose state predicts the example's first code.
-        present: (R, E) which examples are there; the others are padding.
-        targets: (B, T) tokens of the present examples' codes, row by row.
+        starts: (R, E) index of the token whose state predicts the example's first code; 0 where there is none.
+        row: (B,) row of each present example,
+        slot: (B,) and its place among the row's examples.
+        targets: (B, T) tokens of their codes.
         prefixes: (B, T) trie states of their prefixes.
         negatives: (R, E, N, T) tokens of sampled codes, or None.
         negative_prefixes: (R, E, N, T) trie states of their prefixes, or None.
@@ -40,7 +41,8 @@ class PackedBatch:
 
     tokens: Tensor
     starts: Tensor
-    present: Tensor
+    row: Tensor
+    slot: Tensor
     targets: Tensor
     prefixes: Tensor
     negatives: Tensor | None
@@ -112,19 +114,22 @@ class PackedSampler:
         column = torch.arange(int(rows.length.max()), device=device)
         within = column < length[:, None]
         tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1))
-        slot = torch.arange(int(rows.examples.max()), device=device)
-        present = slot < examples[:, None]
+        slots = torch.arange(int(rows.examples.max()), device=device)
         # Examples are the last items of a row; the item before each holds the state that predicts it.
-        item = (length - examples)[:, None] + slot
+        item = (length - examples)[:, None] + slots
+        # Counted on the host, which need not wait for the device then.
+        taken = np.arange(len(slots)) < rows.examples[:, None]
+        row, slot = (torch.as_tensor(index, device=device) for index in taken.nonzero())
         negatives = negative_prefixes = None
         if self.negatives:
-            drawn = source.sample_negatives(present.numel(), self.negatives, generator)
-            negatives, negative_prefixes = source.codes_of(drawn.unflatten(0, present.shape))
-        target = (first[:, None] + item)[present]
+            drawn = source.sample_negatives(taken.size, self.negatives, generator)
+            negatives, negative_prefixes = source.codes_of(drawn.unflatten(0, taken.shape))
+        target = first[row] + item[row, slot]
         return PackedBatch(
             tokens=tokens.flatten(1),
-            starts=torch.where(present, item * source.levels - 1, 0),
-            present=present,
+            starts=torch.where(slots < examples[:, None], item * source.levels - 1, 0),
+            row=row,
+            slot=slot,
             targets=source.tokens_of(target),
             prefixes=source.prefixes_of(target),
             negatives=negatives,

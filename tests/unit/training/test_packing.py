@@ -104,7 +104,7 @@ def test_scores_and_gradients_are_those_of_the_examples_alone(objective, max_his
     seen = 0
     for effective in sampler.epoch(10**6, 9, torch.Generator().manual_seed(0)):
         for packed in effective.parts:
-            rows, slots = packed.present.nonzero(as_tuple=True)
+            rows, slots = packed.row, packed.slot
             singles = [
                 score_batch(backbone, alone(packed, row, slot, i), objective.eos, catalogue)
                 for i, (row, slot) in enumerate(zip(rows, slots, strict=True))
@@ -136,7 +136,7 @@ def test_all_examples_of_both_samplers_agree():
             plain[tuple(token for token in history if token), tuple(target)] += 1
     for batch in PackedSampler(examples, histories, 0, 50).epoch(99, 4, torch.Generator()):
         for part in batch.parts:
-            for i, (row, slot) in enumerate(zip(*part.present.nonzero(as_tuple=True), strict=True)):
+            for i, (row, slot) in enumerate(zip(part.row, part.slot, strict=True)):
                 single = alone(part, row, slot, i)
                 packed[tuple(single.history[0].tolist()), tuple(single.targets[0].tolist())] += 1
     assert packed == plain
