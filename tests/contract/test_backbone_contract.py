@@ -1,5 +1,6 @@
 """Every registered backbone, at the sizes of the small recipe, keeps the contract of ``backbones.base``."""
 
+import itertools
 import json
 import sys
 
@@ -9,7 +10,7 @@ from tiny import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
-from apao.backbones.scoring import candidate_logp
+from apao.backbones.scoring import join_logp
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
 from apao.probabilities import token_logp
@@ -178,25 +179,31 @@ def test_every_weight_gets_a_gradient(sizes, backbone, candidates):
 
 
 @torch.no_grad()
+def test_read_together_is_read_one_after_another(backbone, candidates):
+    """Target and candidates in the pass over the history, as in training; later, as in decoding."""
+    expected, _ = backbone.extend(backbone.encode(padded(HISTORIES)), candidates)
+    alone = backbone.encode(padded(HISTORIES))
+    for fed, drawn in itertools.product((0, 2, 5), (None, 1, 3)):
+        target = candidates[:, 0, :fed]
+        together = backbone.encode(padded(HISTORIES), target, None if drawn is None else candidates[:, 1:, :drawn])
+        close(together.start, alone.start)
+        close(together.along[:, 1:], expected[:, 0, :fed])
+        if drawn is None:
+            assert together.after is None
+        else:
+            close(together.after, expected[:, 1:, :drawn])
+        # And what is kept of the history serves further candidates.
+        close(backbone.extend(together, candidates)[0], expected)
+
+
+@torch.no_grad()
 def test_scoring_of_candidates_and_targets_agrees(backbone, candidates):
-    context = backbone.encode(padded(HISTORIES))
-    start = backbone.logits(context.start)
-    many = candidate_logp(backbone, context, start, candidates)
+    many = scored(backbone, candidates)
     for c in range(candidates.shape[1]):
         along = backbone.encode(padded(HISTORIES), candidates[:, c]).along
         assert along.shape[1] == candidates.shape[2] + 1
         close(token_logp(backbone.logits(along[:, :-1]), candidates[:, c]), many[:, c])
-    one = candidate_logp(backbone, context, start, candidates[..., :1])
-    close(one, many[..., :1])
-
-
-@torch.no_grad()
-def test_a_target_read_along_changes_nothing_for_candidates(backbone, candidates):
-    alone, beside = backbone.encode(padded(HISTORIES)), backbone.encode(padded(HISTORIES), candidates[:, 0])
-    close(beside.start, alone.start)
-    expected, found = (backbone.extend(context, candidates)[0] for context in (alone, beside))
-    close(found, expected)
-    close(beside.along[:, 1:], found[:, 0])
+    close(scored(backbone, candidates[..., :1]), many[..., :1])
 
 
 def test_weights_travel_under_their_foreign_names(sizes, backbone, candidates):
@@ -209,8 +216,9 @@ def test_weights_travel_under_their_foreign_names(sizes, backbone, candidates):
 
 def scored(backbone, candidates):
     """Token log-probabilities of candidates after ``HISTORIES``."""
-    context = backbone.encode(padded(HISTORIES))
-    return candidate_logp(backbone, context, backbone.logits(context.start), candidates)
+    fed = candidates[..., :-1] if candidates.shape[2] > 1 else None
+    context = backbone.encode(padded(HISTORIES), candidates=fed)
+    return join_logp(backbone, backbone.logits(context.start), candidates[..., 0], context.after, candidates[..., 1:])
 
 
 def test_bf16_autocast_is_close_to_fp32(backbone, candidates):

@@ -3,9 +3,9 @@
 Shapes: B batch, L history tokens, C candidates a history, S tokens fed a candidate, P tokens fed
 before (cached), D width, H heads, d head width, V vocabulary.
 
-A backbone reads a batch of histories once (``encode``), in training with the target's code after each in
-the same pass, and then scores any number of candidate codes against that one reading (``extend``):
-nothing of the history is computed or copied per candidate.
+A backbone reads a batch of histories once (``encode``) and scores any number of candidate codes against
+that one reading: in training target and candidates in the same pass, in decoding later (``extend``).
+Nothing of the history is computed or copied per candidate.
 Padding side, start tokens and position offsets are its private business.
 """
 
@@ -66,6 +66,10 @@ class KeyValues:
     keys: Tensor
     values: Tensor
 
+    def __getitem__(self, tokens: slice) -> KeyValues:
+        """Those of some tokens."""
+        return KeyValues(self.keys[..., tokens, :], self.values[..., tokens, :])
+
     def append(self, other: KeyValues) -> KeyValues:
         """Both, one after the other along the token axis."""
         return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
@@ -80,7 +84,8 @@ class Context:
     """What ``encode`` keeps of a batch of histories.
 
     Attributes:
-        along: (B, 1 + S, D) final hidden states after the history and after each token that was read with it.
+        along: (B, 1 + S, D) final hidden states after the history and after each token of the target.
+        after: (B, C, S, D) final hidden states after each token of the candidates that were read with it, or None.
         layers: one entry a layer, of the backbone's own kind.
         mask: additive attention mask of the history's tokens, in the backbone's own shape.
         lengths: (B, 1) or (B, C) tokens before the first candidate token.
@@ -90,6 +95,7 @@ class Context:
     layers: Sequence[Any]
     mask: Tensor
     lengths: Tensor
+    after: Tensor | None = None
 
     @property
     def start(self) -> Tensor:
@@ -114,10 +120,11 @@ class Backbone(nn.Module, ABC):
     vocabulary: int
 
     @abstractmethod
-    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
+    def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
         """Read histories (B, L): token ids, oldest first, padded with 0 on the right, none empty.
 
-        With ``target`` (B, S) that code, or the beginning of it, is read after each; candidates do not see it.
+        With ``target`` (B, S) that code, or the beginning of it, is read after each, with ``candidates``
+        (B, C, S) those too, none seeing another: ``along`` and ``after`` of the context.
         """
 
     @abstractmethod

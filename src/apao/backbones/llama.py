@@ -7,6 +7,7 @@ release pads on the left; rotary positions are relative, so padding on the right
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -164,6 +165,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What lies where in a sequence of tokens that are read together.
+
+    Attributes:
+        line: tokens of the history and of the target after it, with padding.
+        candidates: codes of equal length that come then, each going on from the history.
+        mask: additive (B, 1, 1, 1, line): what of the line is history.
+    """
+
+    line: int
+    candidates: int
+    mask: Tensor
+
+
 class Layer(nn.Module):
     """Self-attention and SwiGLU, each behind a norm and a residual."""
 
@@ -202,17 +218,39 @@ class Layer(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
         return self.finish(x, mixed), memory
 
-    def some_positions(self, x: Tensor, cos: Tensor, sin: Tensor, places: Tensor) -> tuple[Tensor, KeyValues]:
-        """Keys and values of all positions, but the output (B, P, D) of the positions ``places`` (B, P) alone."""
-        normed = self.attention_norm(x)
-        keys, values = project(normed, self.heads, self.k, self.v)
-        keys = rotate(keys, cos, sin)
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        queries = project(normed[rows, places], self.heads, self.q)[0]
-        queries = rotate(queries, cos[places][:, None], sin[places][:, None])
-        seen = torch.arange(x.shape[1], device=x.device) <= places[..., None]
-        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values, seen[:, None])
-        return self.finish(x[rows, places], mixed), KeyValues(keys, values)
+    def encode(
+        self, x: Tensor, cos: Tensor, sin: Tensor, parts: Parts, places: Tensor | None = None
+    ) -> tuple[Tensor, KeyValues]:
+        """The layer over histories, targets and candidates (B, line + C * S, D), as ``parts`` says.
+
+        Also the keys and values of the line. With ``places`` (B, P) only those positions of the line go
+        on: (B, P + C * S, D).
+        """
+        line = parts.line
+        queries, own = self.project(x, cos, sin)
+        memory = own[:line]
+        if places is None:
+            # Padding is on the right: causality alone keeps it out of every real position.
+            mixed = nn.functional.scaled_dot_product_attention(
+                queries[:, :, :line], memory.keys, memory.values, is_causal=True
+            )
+        else:
+            rows = torch.arange(len(x), device=x.device)[:, None]
+            chosen = queries.transpose(1, 2)[rows, places].transpose(1, 2)
+            seen = torch.arange(line, device=x.device) <= places[..., None]
+            mixed = nn.functional.scaled_dot_product_attention(chosen, memory.keys, memory.values, seen[:, None])
+            x = torch.cat([x[rows, places], x[:, line:]], dim=1)
+        if parts.candidates:
+            # (B, H, C * S, d) -> (B, C, H, S, d) and back.
+            split = [
+                t[:, :, line:].unflatten(2, (parts.candidates, -1)).transpose(1, 2)
+                for t in (queries, own.keys, own.values)
+            ]
+            length, scale = split[0].shape[-2], queries.shape[-1] ** -0.5
+            bias = causal_mask(length, length, x.device)
+            apart = candidate_attention(split[0], memory, parts.mask, KeyValues(*split[1:]), bias, scale, nn.Identity())
+            mixed = torch.cat([mixed, apart.transpose(1, 2).flatten(2, 3)], dim=2)
+        return self.finish(x, mixed), memory
 
 
 class Llama(Backbone):
@@ -240,43 +278,52 @@ class Llama(Backbone):
         return angles.cos(), angles.sin()
 
     @override
-    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
-        lengths = (history != PAD).sum(dim=1, keepdim=True)
+    def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
+        device, lengths = history.device, (history != PAD).sum(dim=1, keepdim=True)
         fed = 0 if target is None else target.shape[1]
         # States after the history's last token and after each of the target's.
-        places = lengths - 1 + torch.arange(1 + fed, device=history.device)
+        places = lengths - 1 + torch.arange(1 + fed, device=device)
         tokens = history
         if target is not None:
             tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
-        x, memories, (cos, sin) = self._read_but_last(tokens)
-        # Of the last layer no other outputs are ever read.
-        x, memory = cast(Layer, self.layers[-1]).some_positions(x, cos, sin, places)
-        mask = padding_mask(torch.arange(tokens.shape[1], device=history.device) < lengths)
-        return Context(along=self.norm(x), layers=[*memories, memory], mask=mask[:, :, None], lengths=lengths)
+        position = torch.arange(tokens.shape[1], device=device)
+        mask = padding_mask(position < lengths)[:, :, None]
+        parts = Parts(tokens.shape[1], 0 if candidates is None else candidates.shape[1], mask)
+        if candidates is not None:
+            step = torch.arange(candidates.shape[2], device=device).repeat(parts.candidates)
+            tokens = torch.cat([tokens, candidates.flatten(1)], dim=1)
+            position = torch.cat([position.expand(len(history), -1), lengths + step], dim=1)[:, None]
+        cos, sin = self._angles(position)
+        x, memories = self.embedding(tokens), []
+        for i, layer in enumerate(cast(list[Layer], self.layers)):
+            # Of the last layer no other outputs of the line are ever read.
+            x, memory = layer.encode(x, cos, sin, parts, places if i + 1 == len(self.layers) else None)
+            memories.append(memory)
+        states, known = self.norm(x), 1 + fed
+        return Context(
+            along=states[:, :known],
+            layers=memories,
+            mask=mask,
+            lengths=lengths,
+            after=states[:, known:].unflatten(1, (parts.candidates, -1)) if parts.candidates else None,
+        )
 
     @override
     def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
-        x, memories, (cos, sin) = self._read_but_last(tokens)
-        x, memory = cast(Layer, self.layers[-1]).causal(x, cos, sin)
+        cos, sin = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
+        x, memories = self.embedding(tokens), []
+        for layer in cast(list[Layer], self.layers):
+            x, memory = layer.causal(x, cos, sin)
+            memories.append(memory)
         place = starts.repeat_interleave(candidates, dim=1)
         seen = torch.arange(tokens.shape[1], device=tokens.device) <= place[..., None]
         context = Context(
             along=x[:, :0],
-            layers=[*memories, memory],
+            layers=memories,
             mask=additive_mask(seen)[:, None, :, None],
             lengths=place + 1,
         )
         return self.norm(x), context
-
-    def _read_but_last(self, tokens: Tensor) -> tuple[Tensor, list[KeyValues], tuple[Tensor, Tensor]]:
-        """All layers but the last over (B, L): states, keys and values, and the positions' cos and sin."""
-        cos, sin = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
-        x = self.embedding(tokens)
-        memories = []
-        for layer in cast(list[Layer], self.layers[:-1]):
-            x, memory = layer.causal(x, cos, sin)
-            memories.append(memory)
-        return x, memories, (cos, sin)
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:

@@ -8,18 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context
+from apao.backbones.base import Backbone
 from apao.probabilities import token_logp
-
-
-def candidate_logp(backbone: Backbone, context: Context, start: Tensor, tokens: Tensor) -> Tensor:
-    """Token log-probabilities (B, C, T) of the codes ``tokens`` (B, C, T).
-
-    ``start`` (B, V) are the logits of ``context.start``.
-    """
-    fed = tokens[..., :-1]
-    after = backbone.extend(context, fed)[0] if fed.shape[-1] else None
-    return join_logp(backbone, start, tokens[..., 0], after, tokens[..., 1:])
 
 
 def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:

@@ -208,11 +208,25 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(params)
         self.dropout = Dropout(params.dropout)
 
-    def begin(self, x: Tensor, bias: Tensor, memory: KeyValues, mask: Tensor) -> tuple[Tensor, KeyValues]:
-        """The start token and the target's (B, 1 + S, D); also the start's keys and values, which candidates read."""
+    def begin(
+        self, x: Tensor, line: int, candidates: int, bias: Tensor, memory: KeyValues, mask: Tensor
+    ) -> tuple[Tensor, KeyValues]:
+        """The start token and the target's, ``line`` in all, then those of C candidates, one after another.
+
+        (B, line + C * S, D); also the start's keys and values, which the candidates read.
+        """
         queries, own = self.self_attention.project(self.self_norm(x))
-        x = self._add_mixed(x, attend(queries, own, bias, self.dropout))
-        return self._cross(x, memory, mask), KeyValues(own.keys[:, :, :1], own.values[:, :, :1])
+        start = own[:1]
+        mixed = attend(queries[:, :, :line], own[:line], bias[:, :line, :line], self.dropout)
+        if candidates:
+            split = [t[:, :, line:].unflatten(2, (candidates, -1)) for t in (queries, own.keys, own.values)]
+            inside = KeyValues(*(t.unsqueeze(2).expand(-1, -1, candidates, -1, -1) for t in (start.keys, start.values)))
+            inside = inside.append(KeyValues(*split[1:]))
+            length = inside.keys.shape[-2]
+            # (B, H, C, S, 1 + S): each candidate sees the start token and itself.
+            apart = attend(split[0], inside, bias[:, None, 1:length, :length], self.dropout)
+            mixed = torch.cat([mixed, apart.flatten(2, 3)], dim=2)
+        return self._cross(self._add_mixed(x, mixed), memory, mask), start
 
     def forward(
         self, x: Tensor, past: KeyValues, bias: Tensor, memory: KeyValues, mask: Tensor
@@ -252,7 +266,7 @@ class Tiger(Backbone):
         self.dropout = Dropout(params.dropout)
 
     @override
-    def encode(self, history: Tensor, target: Tensor | None = None) -> Context:
+    def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
         batch = len(history)
         lengths = (history != PAD).sum(dim=1)
         history = nn.functional.pad(history, (0, 1), value=PAD).scatter(1, lengths[:, None], EOS)
@@ -269,14 +283,24 @@ class Tiger(Backbone):
         tokens = history.new_full((batch, 1), PAD)
         if target is not None:
             tokens = torch.cat([tokens, target], dim=1)
-        bias = self._decoder_bias(tokens.shape[1])
+        line, count, longest = tokens.shape[1], 0, tokens.shape[1]
+        if candidates is not None:
+            count, longest = candidates.shape[1], max(line, 1 + candidates.shape[2])
+            tokens = torch.cat([tokens, candidates.flatten(1)], dim=1)
+        bias = self._decoder_bias(longest)
         x = self.dropout(self.embedding(tokens))
         for layer in cast(list[DecoderLayer], self.decoder):
             memory = layer.cross_attention.keys_values(encoded)
-            x, start = layer.begin(x, bias, memory, mask)
+            x, start = layer.begin(x, line, count, bias, memory, mask)
             layers.append((start, memory))
-        along = self.dropout(self.decoder_norm(x))
-        return Context(along=along, layers=layers, mask=mask, lengths=torch.ones_like(lengths)[:, None])
+        states = self.dropout(self.decoder_norm(x))
+        return Context(
+            along=states[:, :line],
+            layers=layers,
+            mask=mask,
+            lengths=torch.ones_like(lengths)[:, None],
+            after=states[:, line:].unflatten(1, (count, -1)) if count else None,
+        )
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apao.backbones.base import Backbone
-from apao.backbones.scoring import candidate_logp, join_logp
+from apao.backbones.scoring import join_logp
 from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
@@ -65,10 +65,7 @@ def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catal
         drawn = batch.negative_prefixes
         negative_prefixes = None if drawn is None else drawn[batch.row, batch.slot]
     else:
-        context = backbone.encode(batch.history, batch.targets if eos else batch.targets[:, :-1])
-        logits, negative_logp = backbone.logits(context.along), None
-        if batch.negatives is not None:
-            negative_logp = candidate_logp(backbone, context, logits[:, 0], batch.negatives)
+        logits, negative_logp = _score_plain(backbone, batch, eos)
         negative_prefixes = batch.negative_prefixes
     levels = batch.targets.shape[1]
     return Scores(
@@ -80,6 +77,18 @@ def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catal
         negative_logp=negative_logp,
         negative_prefixes=negative_prefixes,
     )
+
+
+def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, Tensor | None]:
+    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T)."""
+    targets, negatives = batch.targets, batch.negatives
+    # The last code of a negative is predicted, not read.
+    fed = None if negatives is None or negatives.shape[2] == 1 else negatives[..., :-1]
+    context = backbone.encode(batch.history, targets if eos else targets[:, :-1], fed)
+    logits = backbone.logits(context.along)
+    if negatives is None:
+        return logits, None
+    return logits, join_logp(backbone, logits[:, 0], negatives[..., 0], context.after, negatives[..., 1:])
 
 
 def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
