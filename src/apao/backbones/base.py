@@ -66,10 +66,6 @@ class KeyValues:
     keys: Tensor
     values: Tensor
 
-    def __getitem__(self, tokens: slice) -> KeyValues:
-        """Those of some tokens."""
-        return KeyValues(self.keys[..., tokens, :], self.values[..., tokens, :])
-
     def append(self, other: KeyValues) -> KeyValues:
         """Both, one after the other along the token axis."""
         return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
@@ -177,6 +173,13 @@ def project(x: Tensor, heads: int, *projections: nn.Linear) -> Tensor:
     parts = nn.functional.linear(x, weight).unflatten(-1, (len(projections), heads, -1))
     # One copy for all of them; the products of attention would make one of each.
     return parts.movedim(-3, 0).transpose(-2, -3).contiguous()
+
+
+def split_candidates(x: Tensor, line: int, candidates: int) -> tuple[Tensor, Tensor]:
+    """Of (B, H, line + C * S, d) the ``line`` tokens that come first and those of the candidates (B, H, C, S, d)."""
+    # A split: the gradient of two slices would be two whole tensors of mostly zeros.
+    first, rest = x.split([line, x.shape[2] - line], dim=2)
+    return first, rest.unflatten(2, (candidates, -1))
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from apao.backbones.base import (
     merge_heads,
     padding_mask,
     project,
+    split_candidates,
 )
 from apao.backbones.exchange import check_config, config_size, load_named
 from apao.codes.itemcodes import EOS, PAD
@@ -200,8 +201,9 @@ class Layer(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
         """Queries, keys and values (..., H, S, d) of (..., S, D), turned to their positions."""
         parts = project(self.attention_norm(x), self.heads, self.q, self.k, self.v)
-        queries, keys = rotate(parts[:2], cos, sin)
-        return queries, KeyValues(keys, parts[2])
+        placed, values = parts.split([2, 1])
+        queries, keys = rotate(placed, cos, sin)
+        return queries, KeyValues(keys, values[0])
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual and MLP after attention; ``mixed`` is (..., H, S, d)."""
@@ -227,13 +229,16 @@ class Layer(nn.Module):
         on: (B, P + C * S, D).
         """
         line = parts.line
-        queries, own = self.project(x, cos, sin)
-        memory = own[:line]
+        queries, memory = self.project(x, cos, sin)
+        if parts.candidates:
+            (queries, keys, values), of_candidates = zip(
+                *(split_candidates(t, line, parts.candidates) for t in (queries, memory.keys, memory.values)),
+                strict=True,
+            )
+            memory = KeyValues(keys, values)
         if places is None:
             # Padding is on the right: causality alone keeps it out of every real position.
-            mixed = nn.functional.scaled_dot_product_attention(
-                queries[:, :, :line], memory.keys, memory.values, is_causal=True
-            )
+            mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
         else:
             rows = torch.arange(len(x), device=x.device)[:, None]
             chosen = queries.transpose(1, 2)[rows, places].transpose(1, 2)
@@ -241,14 +246,11 @@ class Layer(nn.Module):
             mixed = nn.functional.scaled_dot_product_attention(chosen, memory.keys, memory.values, seen[:, None])
             x = torch.cat([x[rows, places], x[:, line:]], dim=1)
         if parts.candidates:
-            # (B, H, C * S, d) -> (B, C, H, S, d) and back.
-            split = [
-                t[:, :, line:].unflatten(2, (parts.candidates, -1)).transpose(1, 2)
-                for t in (queries, own.keys, own.values)
-            ]
-            length, scale = split[0].shape[-2], queries.shape[-1] ** -0.5
+            # (B, H, C, S, d) -> (B, C, H, S, d) and back.
+            asking, *own = (t.transpose(1, 2) for t in of_candidates)
+            length, scale = asking.shape[-2], asking.shape[-1] ** -0.5
             bias = causal_mask(length, length, x.device)
-            apart = candidate_attention(split[0], memory, parts.mask, KeyValues(*split[1:]), bias, scale, nn.Identity())
+            apart = candidate_attention(asking, memory, parts.mask, KeyValues(*own), bias, scale, nn.Identity())
             mixed = torch.cat([mixed, apart.transpose(1, 2).flatten(2, 3)], dim=2)
         return self.finish(x, mixed), memory
 

@@ -26,6 +26,7 @@ from apao.backbones.base import (
     merge_heads,
     padding_mask,
     project,
+    split_candidates,
 )
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import check_config, config_size, load_named, probability
@@ -162,6 +163,11 @@ def attend(queries: Tensor, memory: KeyValues, bias: Tensor, dropout: nn.Module)
     return weights @ memory.values
 
 
+def first_token(memory: KeyValues) -> KeyValues:
+    """Keys and values (B, H, 1, d) of the first token."""
+    return KeyValues(memory.keys[:, :, :1], memory.values[:, :, :1])
+
+
 class FeedForward(nn.Module):
     """Norm, widen, ReLU, narrow, residual."""
 
@@ -216,15 +222,19 @@ class DecoderLayer(nn.Module):
         (B, line + C * S, D); also the start's keys and values, which the candidates read.
         """
         queries, own = self.self_attention.project(self.self_norm(x))
-        start = own[:1]
-        mixed = attend(queries[:, :, :line], own[:line], bias[:, :line, :line], self.dropout)
-        if candidates:
-            split = [t[:, :, line:].unflatten(2, (candidates, -1)) for t in (queries, own.keys, own.values)]
-            inside = KeyValues(*(t.unsqueeze(2).expand(-1, -1, candidates, -1, -1) for t in (start.keys, start.values)))
-            inside = inside.append(KeyValues(*split[1:]))
-            length = inside.keys.shape[-2]
+        if not candidates:
+            mixed, start = attend(queries, own, bias, self.dropout), first_token(own)
+        else:
+            (queries, keys, values), of_candidates = zip(
+                *(split_candidates(t, line, candidates) for t in (queries, own.keys, own.values)), strict=True
+            )
+            own = KeyValues(keys, values)
+            mixed, start = attend(queries, own, bias[:, :line, :line], self.dropout), first_token(own)
+            repeated = (t.unsqueeze(2).expand(-1, -1, candidates, -1, -1) for t in (start.keys, start.values))
+            seen = KeyValues(*repeated).append(KeyValues(*of_candidates[1:]))
+            length = seen.keys.shape[-2]
             # (B, H, C, S, 1 + S): each candidate sees the start token and itself.
-            apart = attend(split[0], inside, bias[:, None, 1:length, :length], self.dropout)
+            apart = attend(of_candidates[0], seen, bias[:, None, 1:length, :length], self.dropout)
             mixed = torch.cat([mixed, apart.flatten(2, 3)], dim=2)
         return self._cross(self._add_mixed(x, mixed), memory, mask), start
 
