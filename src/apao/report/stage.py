@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from apao.artifacts import Stage
 from apao.errors import UserError, nearest
 from apao.report.results import Results
 from apao.runs import DatasetPaths
-from apao.studies import (
-    Figure1,
-    Figure2,
-    Figure3,
-    Figure4,
-    Figure5,
-    Study,
-    Table1,
-    Table2,
-    Table3,
-    Table4,
-    Table5,
-    outputs,
-)
+from apao.studies import Study, Table1, Table2, outputs
 
 if TYPE_CHECKING:
     from apao.params import Params
@@ -91,45 +80,15 @@ def report(study: str, params: Params) -> list[Path]:
     with Stage(study, written[0].parent, inputs(study, params), record) as stage:
         results = Results(params)
         if study.startswith("table"):
-            _write_table(stage, study, _build_table(chosen, results))
+            _write_table(stage, study, _module(study).build(chosen, results))
         else:
             _write_figure(stage, study, chosen, results)
     return written
 
 
-def _build_table(study: Study, results: Results) -> Table:
-    from apao.report import table1, table2, table3, table4, table5
-
-    match study:
-        case Table1():
-            return table1.build(study, results)
-        case Table2():
-            return table2.build(study, results)
-        case Table3():
-            return table3.build(study, results)
-        case Table4():
-            return table4.build(study, results)
-        case Table5():
-            return table5.build(study, results)
-    raise AssertionError(study)
-
-
-def _build_figure(study: Study, results: Results) -> Drawing:
-    # Matplotlib takes a second to import, which tables and the workflow need not wait for.
-    from apao.report import figure1, figure2, figure3, figure4, figure5
-
-    match study:
-        case Figure1():
-            return figure1.build(study, results)
-        case Figure2():
-            return figure2.build(study, results)
-        case Figure3():
-            return figure3.build(study, results)
-        case Figure4():
-            return figure4.build(study, results)
-        case Figure5():
-            return figure5.build(study, results)
-    raise AssertionError(study)
+def _module(name: str) -> ModuleType:
+    """The module that builds this table or figure. The others, with scipy or Matplotlib, take seconds to import."""
+    return import_module(f"apao.report.{name}")
 
 
 def _write_table(stage: Stage, name: str, table: Table) -> None:
@@ -147,7 +106,7 @@ def _write_figure(stage: Stage, name: str, study: Study, results: Results) -> No
     from apao.report import style
 
     with style.applied():
-        drawing = _build_figure(study, results)
+        drawing: Drawing = _module(name).build(study, results)
         with stage.output(f"{name}.pdf") as path:
             style.save_pdf(drawing.figure, path)
         with stage.output(f"{name}.png") as path:
