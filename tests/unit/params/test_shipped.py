@@ -21,6 +21,20 @@ def test_the_shipped_file_is_valid_at_every_scale():
         assert list(chosen.study.named_runs())
 
 
+@pytest.mark.parametrize("objective", ["apao-pointwise", "apao-pairwise"])
+def test_changing_beta_changes_the_default_study(objective, tmp_path):
+    """As the README tells: no value for the dataset hides the objective's own."""
+    values = yaml.safe_load(SHIPPED.read_text())
+    values["objectives"][objective]["beta"] = 0.37
+    changed = tmp_path / "params.yaml"
+    changed.write_text(yaml.safe_dump(values))
+    before, after = load(SHIPPED), load(changed)
+    runs = [run for run in before.study.table1.runs() if run.objective == objective]
+    assert runs
+    for run in runs:
+        assert before.resolve(run).objective.beta != 0.37 and after.resolve(run).objective.beta == 0.37
+
+
 def test_the_shipped_schema_is_that_of_the_models():
     assert (ROOT / "schema.json").read_text() == schema_text(), (
         "schema.json is not what the parameter models say; write it anew: apao params schema > schema.json"
