@@ -80,8 +80,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
         names = list(dict.fromkeys(name for series in curves.values() for name in series))
         for j, (size, series) in enumerate(curves.items()):
             for name, points in series.items():
-                at = [value for value, _ in sorted(points, key=lambda point: point[0])]
-                measured = [row for _, row in sorted(points, key=lambda point: point[0])]
+                at, measured = zip(*sorted(points, key=lambda point: point[0]), strict=True)
                 drawn = style.look(names.index(name))
                 spread = [[r["value"] - r["low"] for r in measured], [r["high"] - r["value"] for r in measured]]
                 axes[0, j].errorbar(at, [row["value"] for row in measured], yerr=spread, **drawn)

@@ -29,8 +29,8 @@ from apao.golden import BeamValues, Expected, check_shape, load_backbone, read_e
 from apao.mistakes import Key, first_mistake, spelled
 from apao.objectives.base import OBJECTIVES, Scores
 from apao.training.batches import Examples
-from apao.training.loop import score_batch
 from apao.training.packing import PackedSampler, Rows
+from apao.training.scoring import score_batch
 
 USUAL_HISTORY = 20
 """Items that the histories of the beams are cut to, unless an example shows that more are kept."""

@@ -10,13 +10,12 @@ from tiny import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
-from apao.backbones.scoring import join_logp
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import EOS
 from apao.probabilities import token_logp
 from apao.training.batches import Batch, Examples
-from apao.training.loop import score_batch
 from apao.training.packing import PackedSampler
+from apao.training.scoring import join_logp, score_batch
 
 VOCABULARY = 19
 HISTORIES = [[5, 9, 12, 15], [3, 8, 11, 18, 4, 9, 13, 16, 5, 7], [6], [4, 4, 4, 4, 4, 4, 4]]

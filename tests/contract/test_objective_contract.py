@@ -12,7 +12,8 @@ from tiny import backbone_of, histories_of, random_codes, run_params
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from apao.training.loop import Training, known_of, score_batch
+from apao.training.loop import Training, known_of
+from apao.training.scoring import score_batch
 
 CPU = torch.device("cpu")
 CODES = random_codes(24, 3, 4)

@@ -70,9 +70,9 @@ class KeyValues:
         """Both, one after the other along the token axis."""
         return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
 
-    def repeated(self, candidates: int) -> KeyValues:
-        """The same for each of C candidates: (B, H, P, d) seen as (B, C, H, P, d)."""
-        return KeyValues(*(x[:, None].expand(-1, candidates, -1, -1, -1) for x in (self.keys, self.values)))
+    def repeated(self, candidates: int, dim: int = 1) -> KeyValues:
+        """The same for each of C candidates: (B, H, P, d) seen with a new axis of that size at ``dim``."""
+        return KeyValues(*(x[None].expand(candidates, *x.shape).movedim(0, dim) for x in (self.keys, self.values)))
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,17 @@ def project(x: Tensor, heads: int, *projections: nn.Linear) -> Tensor:
     return parts.movedim(-3, 0).transpose(-2, -3).contiguous()
 
 
-def split_candidates(x: Tensor, line: int, candidates: int) -> tuple[Tensor, Tensor]:
-    """Of (B, H, line + C * S, d) the ``line`` tokens that come first and those of the candidates (B, H, C, S, d)."""
+def split_candidates(
+    queries: Tensor, memory: KeyValues, line: int, candidates: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Queries, keys and values of (B, H, line + C * S, d), apart.
+
+    First those of the ``line`` tokens (B, H, line, d), then those of the candidates (B, H, C, S, d).
+    """
     # A split: the gradient of two slices would be two whole tensors of mostly zeros.
-    first, rest = x.split([line, x.shape[2] - line], dim=2)
-    return first, rest.unflatten(2, (candidates, -1))
+    parts = (t.split([line, t.shape[2] - line], dim=2) for t in (queries, memory.keys, memory.values))
+    first, rest = zip(*parts, strict=True)
+    return first, tuple(t.unflatten(2, (candidates, -1)) for t in rest)
 
 
 def merge_heads(x: Tensor) -> Tensor:

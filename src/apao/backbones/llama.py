@@ -34,6 +34,7 @@ from apao.backbones.base import (
 from apao.backbones.exchange import check_config, config_size, load_named
 from apao.codes.itemcodes import EOS, PAD
 from apao.errors import UserError
+from apao.probabilities import at_least_fp32
 
 ROPE_THETA = 500_000.0
 NORM_EPS = 1e-5
@@ -151,7 +152,7 @@ class Rotation(torch.autograd.Function):
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The rotation itself, without a graph."""
-    wide = x.float() if x.dtype == torch.bfloat16 else x
+    wide = at_least_fp32(x)
     first, second = wide.chunk(2, dim=-1)
     found = torch.empty_like(wide, memory_format=torch.contiguous_format)
     left, right = found.chunk(2, dim=-1)
@@ -168,7 +169,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Parts:
-    """What lies where in a sequence of tokens that are read together.
+    """What lies where in a sequence of tokens with candidates at its end.
 
     Attributes:
         line: tokens of the history and of the target after it, with padding.
@@ -213,45 +214,34 @@ class Layer(nn.Module):
         gate, up = nn.functional.linear(self.mlp_norm(x), weight).chunk(2, dim=-1)
         return x + self.down(nn.functional.silu(gate) * up)
 
-    def causal(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
-        """The whole layer over sequences (B, L, D), each position seeing itself and what is before."""
-        queries, memory = self.project(x, cos, sin)
-        # Padding is on the right: causality alone keeps it out of every real position.
-        mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
-        return self.finish(x, mixed), memory
-
     def encode(
-        self, x: Tensor, cos: Tensor, sin: Tensor, parts: Parts, places: Tensor | None = None
+        self, x: Tensor, cos: Tensor, sin: Tensor, parts: Parts | None = None, places: Tensor | None = None
     ) -> tuple[Tensor, KeyValues]:
-        """The layer over histories, targets and candidates (B, line + C * S, D), as ``parts`` says.
+        """The layer over causal sequences (B, line, D), or with candidates after them (B, line + C * S, D).
 
         Also the keys and values of the line. With ``places`` (B, P) only those positions of the line go
         on: (B, P + C * S, D).
         """
-        line = parts.line
         queries, memory = self.project(x, cos, sin)
-        if parts.candidates:
-            (queries, keys, values), of_candidates = zip(
-                *(split_candidates(t, line, parts.candidates) for t in (queries, memory.keys, memory.values)),
-                strict=True,
-            )
-            memory = KeyValues(keys, values)
+        if parts is not None:
+            (queries, *of_line), apart = split_candidates(queries, memory, parts.line, parts.candidates)
+            memory = KeyValues(*of_line)
+        # Padding is on the right: causality alone keeps it out of every real position.
         if places is None:
-            # Padding is on the right: causality alone keeps it out of every real position.
             mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
         else:
-            rows = torch.arange(len(x), device=x.device)[:, None]
+            rows, line = torch.arange(len(x), device=x.device)[:, None], queries.shape[2]
             chosen = queries.transpose(1, 2)[rows, places].transpose(1, 2)
             seen = torch.arange(line, device=x.device) <= places[..., None]
             mixed = nn.functional.scaled_dot_product_attention(chosen, memory.keys, memory.values, seen[:, None])
             x = torch.cat([x[rows, places], x[:, line:]], dim=1)
-        if parts.candidates:
+        if parts is not None:
             # (B, H, C, S, d) -> (B, C, H, S, d) and back.
-            asking, *own = (t.transpose(1, 2) for t in of_candidates)
+            asking, *own = (t.transpose(1, 2) for t in apart)
             length, scale = asking.shape[-2], asking.shape[-1] ** -0.5
             bias = causal_mask(length, length, x.device)
-            apart = candidate_attention(asking, memory, parts.mask, KeyValues(*own), bias, scale, nn.Identity())
-            mixed = torch.cat([mixed, apart.transpose(1, 2).flatten(2, 3)], dim=2)
+            found = candidate_attention(asking, memory, parts.mask, KeyValues(*own), bias, scale, nn.Identity())
+            mixed = torch.cat([mixed, found.transpose(1, 2).flatten(2, 3)], dim=2)
         return self.finish(x, mixed), memory
 
 
@@ -290,8 +280,9 @@ class Llama(Backbone):
             tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
         position = torch.arange(tokens.shape[1], device=device)
         mask = padding_mask(position < lengths)[:, :, None]
-        parts = Parts(tokens.shape[1], 0 if candidates is None else candidates.shape[1], mask)
+        parts = None
         if candidates is not None:
+            parts = Parts(tokens.shape[1], candidates.shape[1], mask)
             step = torch.arange(candidates.shape[2], device=device).repeat(parts.candidates)
             tokens = torch.cat([tokens, candidates.flatten(1)], dim=1)
             position = torch.cat([position.expand(len(history), -1), lengths + step], dim=1)[:, None]
@@ -307,7 +298,7 @@ class Llama(Backbone):
             layers=memories,
             mask=mask,
             lengths=lengths,
-            after=states[:, known:].unflatten(1, (parts.candidates, -1)) if parts.candidates else None,
+            after=None if parts is None else states[:, known:].unflatten(1, (parts.candidates, -1)),
         )
 
     @override
@@ -315,7 +306,7 @@ class Llama(Backbone):
         cos, sin = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
         x, memories = self.embedding(tokens), []
         for layer in cast(list[Layer], self.layers):
-            x, memory = layer.causal(x, cos, sin)
+            x, memory = layer.encode(x, cos, sin)
             memories.append(memory)
         place = starts.repeat_interleave(candidates, dim=1)
         seen = torch.arange(tokens.shape[1], device=tokens.device) <= place[..., None]

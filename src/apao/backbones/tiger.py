@@ -163,11 +163,6 @@ def attend(queries: Tensor, memory: KeyValues, bias: Tensor, dropout: nn.Module)
     return weights @ memory.values
 
 
-def first_token(memory: KeyValues) -> KeyValues:
-    """Keys and values (B, H, 1, d) of the first token."""
-    return KeyValues(memory.keys[:, :, :1], memory.values[:, :, :1])
-
-
 class FeedForward(nn.Module):
     """Norm, widen, ReLU, narrow, residual."""
 
@@ -222,19 +217,16 @@ class DecoderLayer(nn.Module):
         (B, line + C * S, D); also the start's keys and values, which the candidates read.
         """
         queries, own = self.self_attention.project(self.self_norm(x))
-        if not candidates:
-            mixed, start = attend(queries, own, bias, self.dropout), first_token(own)
-        else:
-            (queries, keys, values), of_candidates = zip(
-                *(split_candidates(t, line, candidates) for t in (queries, own.keys, own.values)), strict=True
-            )
-            own = KeyValues(keys, values)
-            mixed, start = attend(queries, own, bias[:, :line, :line], self.dropout), first_token(own)
-            repeated = (t.unsqueeze(2).expand(-1, -1, candidates, -1, -1) for t in (start.keys, start.values))
-            seen = KeyValues(*repeated).append(KeyValues(*of_candidates[1:]))
+        if candidates:
+            (queries, *of_line), (asking, *of_candidates) = split_candidates(queries, own, line, candidates)
+            own = KeyValues(*of_line)
+        mixed = attend(queries, own, bias[:, :line, :line], self.dropout)
+        start = KeyValues(own.keys[:, :, :1], own.values[:, :, :1])
+        if candidates:
+            # (B, H, C, 1 + S, d): each candidate sees the start token and itself.
+            seen = start.repeated(candidates, dim=2).append(KeyValues(*of_candidates))
             length = seen.keys.shape[-2]
-            # (B, H, C, S, 1 + S): each candidate sees the start token and itself.
-            apart = attend(of_candidates[0], seen, bias[:, None, 1:length, :length], self.dropout)
+            apart = attend(asking, seen, bias[:, None, 1:length, :length], self.dropout)
             mixed = torch.cat([mixed, apart.flatten(2, 3)], dim=2)
         return self._cross(self._add_mixed(x, mixed), memory, mask), start
 

@@ -18,20 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apao.backbones.base import Backbone
-from apao.backbones.scoring import join_logp
 from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast
 from apao.errors import UserError
-from apao.objectives.base import Needs, Outcome, Scores, State
+from apao.objectives.base import Needs, Outcome, State
 from apao.params import RunParams
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
+from apao.training.scoring import score_batch
 
 STEPS_BETWEEN_CHECKS = 50
 RELEASE_BATCH = 128
@@ -56,60 +55,6 @@ class Best:
     loss: float = math.inf
     epoch: int = 0
     weights: Tensors = field(default_factory=dict)
-
-
-def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catalogue: Catalogue) -> Scores:
-    """What ``backbone`` says of ``batch``, from one reading of the histories; with ``eos`` of that step too."""
-    if isinstance(batch, PackedBatch):
-        logits, negative_logp = _score_packed(backbone, batch, eos)
-        drawn = batch.negative_prefixes
-        negative_prefixes = None if drawn is None else drawn[batch.row, batch.slot]
-    else:
-        logits, negative_logp = _score_plain(backbone, batch, eos)
-        negative_prefixes = batch.negative_prefixes
-    levels = batch.targets.shape[1]
-    return Scores(
-        logits=logits[:, :levels],
-        targets=batch.targets,
-        prefixes=batch.prefixes,
-        catalogue=catalogue,
-        eos_logits=logits[:, levels] if eos else None,
-        negative_logp=negative_logp,
-        negative_prefixes=negative_prefixes,
-    )
-
-
-def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, Tensor | None]:
-    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T)."""
-    targets, negatives = batch.targets, batch.negatives
-    # The last code of a negative is predicted, not read.
-    fed = None if negatives is None or negatives.shape[2] == 1 else negatives[..., :-1]
-    context = backbone.encode(batch.history, targets if eos else targets[:, :-1], fed)
-    logits = backbone.logits(context.along)
-    if negatives is None:
-        return logits, None
-    return logits, join_logp(backbone, logits[:, 0], negatives[..., 0], context.after, negatives[..., 1:])
-
-
-def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
-    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T).
-
-    The targets' own tokens are part of the sequences that are read.
-    """
-    drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
-    hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
-    row, slot = batch.row, batch.slot
-    levels = batch.targets.shape[1]
-    step = torch.arange(levels + eos, device=row.device)
-    logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])
-    logp = None
-    if batch.negatives is not None:
-        negatives, after = batch.negatives[row, slot], None
-        if levels > 1:
-            fed = batch.negatives[..., :-1].flatten(1, 2)
-            after = backbone.extend(context, fed)[0].unflatten(1, (-1, drawn))[row, slot]
-        logp = join_logp(backbone, logits[:, 0], negatives[..., 0], after, negatives[..., 1:])
-    return logits, logp
 
 
 def known_of(

@@ -127,7 +127,7 @@ class PackedSampler:
         target = first[row] + item[row, slot]
         return PackedBatch(
             tokens=tokens.flatten(1),
-            starts=torch.where(slots < examples[:, None], item * source.levels - 1, 0),
+            starts=torch.where(torch.as_tensor(taken, device=device), item * source.levels - 1, 0),
             row=row,
             slot=slot,
             targets=source.tokens_of(target),

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import BOTH, backbone_of, padded, shaken
 
 from apao.backbones.base import BACKBONES
+from apao.backbones.llama import rotate
 from apao.backbones.tiger import relative_buckets
 from apao.codes.itemcodes import EOS, ItemCodes
 
@@ -30,7 +31,6 @@ def batch():
     return histories, torch.tensor(rng.integers(3, VOCABULARY, (len(LENGTHS), CANDIDATES, LEVELS)))
 
 
-@torch.no_grad()
 def ours(backbone, histories, candidates):
     """Logits (B, C, T + 1, V) from one reading of the padded histories."""
     context = backbone.encode(padded(histories))
@@ -39,7 +39,6 @@ def ours(backbone, histories, candidates):
     return backbone.logits(torch.cat([start, hidden], dim=2))
 
 
-@torch.no_grad()
 def theirs(model, name, histories, candidates):
     """The same, padded as the release does it and with the history repeated for every candidate."""
     batch, count, levels = candidates.shape
@@ -57,6 +56,7 @@ def theirs(model, name, histories, candidates):
 
 
 @pytest.mark.parametrize("name", BOTH)
+@torch.no_grad()
 def test_our_weights_in_their_class(name, batch, tmp_path):
     backbone = backbone_of(name, VOCABULARY, seed=1)
     save_file(backbone.to_transformers(), tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -69,8 +69,10 @@ def test_our_weights_in_their_class(name, batch, tmp_path):
     torch.testing.assert_close(ours(backbone, *batch), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_their_weights_in_our_class(name, batch, tmp_path):
+@pytest.fixture(params=BOTH)
+def both(request, tmp_path):
+    """A model of theirs, and ours with the weights and sizes that it saved."""
+    name = request.param
     sizes = BACKBONES[name](type=name).transformers_config(VOCABULARY)
     if name == "tiger":
         sizes |= {"d_model": 20, "d_ff": 30, "d_kv": 8, "num_heads": 3, "num_layers": 3, "num_decoder_layers": 2}
@@ -84,8 +86,43 @@ def test_their_weights_in_our_class(name, batch, tmp_path):
     params = BACKBONES[name].from_transformers_config(json.loads((tmp_path / "config.json").read_text()))
     backbone = params.build(VOCABULARY).eval()
     backbone.load_transformers(load_file(tmp_path / "model.safetensors"))
+    return model, backbone
+
+
+@torch.no_grad()
+def test_their_weights_in_our_class(both, batch):
+    model, backbone = both
     assert sum(p.numel() for p in backbone.parameters()) == model.num_parameters()
-    torch.testing.assert_close(ours(backbone, *batch), theirs(model, name, *batch), atol=1e-4, rtol=0)
+    expected = theirs(model, backbone.params.type, *batch)
+    torch.testing.assert_close(ours(backbone, *batch), expected, atol=1e-4, rtol=0)
+
+
+def test_gradients_of_training_are_theirs(both, batch):
+    """One loss on the target's logits and the candidates', by the pass that training makes."""
+    model, backbone = both
+    histories, codes = batch
+    weights = torch.randn(*codes.shape[:2], LEVELS + 1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    weights[:, 1:, 0] = 0  # A candidate's first code is scored once for all, by the target's pass.
+    (theirs(model, backbone.params.type, *batch) * weights).sum().backward()
+
+    context = backbone.encode(padded(histories), codes[:, 0], codes[:, 1:])
+    loss = (backbone.logits(context.along) * weights[:, 0]).sum()
+    (loss + (backbone.logits(context.after) * weights[:, 1:, 1:]).sum()).backward()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.copy_(parameter.grad)
+    found = backbone.to_transformers()  # The gradients, under the names of theirs.
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).abs().max() < 1e-4 * gradient.abs().max(), name
+
+
+def test_gradient_of_the_rotation():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    angles = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, angles.cos(), angles.sin()), (x,))
 
 
 @pytest.mark.parametrize("name", BOTH)

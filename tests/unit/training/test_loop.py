@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
 from apao.errors import UserError
-from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate, score_batch
+from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate
+from apao.training.scoring import score_batch
 
 CPU = torch.device("cpu")
 CODES = random_codes(20, 3, 4)

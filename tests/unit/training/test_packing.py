@@ -11,8 +11,8 @@ from tiny import backbone_of, histories_of, random_codes, random_histories
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES
 from apao.training.batches import Batch, Examples, ExampleSampler
-from apao.training.loop import score_batch
 from apao.training.packing import PackedSampler, plan_rows
+from apao.training.scoring import score_batch
 
 CPU = torch.device("cpu")
 PREFIX_COUNTS = (4, 9, 12)

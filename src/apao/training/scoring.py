@@ -1,0 +1,82 @@
+"""What a model says of a batch: the logits and log-probabilities that every objective is computed from.
+
+Shapes: B batch, C candidates a history, S tokens fed a candidate, T levels, N negatives, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apao.backbones.base import Backbone
+from apao.codes.catalogue import Catalogue
+from apao.objectives.base import Scores
+from apao.probabilities import token_logp
+from apao.training.batches import Batch
+from apao.training.packing import PackedBatch
+
+
+def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catalogue: Catalogue) -> Scores:
+    """What ``backbone`` says of ``batch``, from one reading of the histories; with ``eos`` of that step too."""
+    if isinstance(batch, PackedBatch):
+        logits, negative_logp = _score_packed(backbone, batch, eos)
+        drawn = batch.negative_prefixes
+        negative_prefixes = None if drawn is None else drawn[batch.row, batch.slot]
+    else:
+        logits, negative_logp = _score_plain(backbone, batch, eos)
+        negative_prefixes = batch.negative_prefixes
+    levels = batch.targets.shape[1]
+    return Scores(
+        logits=logits[:, :levels],
+        targets=batch.targets,
+        prefixes=batch.prefixes,
+        catalogue=catalogue,
+        eos_logits=logits[:, levels] if eos else None,
+        negative_logp=negative_logp,
+        negative_prefixes=negative_prefixes,
+    )
+
+
+def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, Tensor | None]:
+    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T)."""
+    targets, negatives = batch.targets, batch.negatives
+    # The last code of a negative is predicted, not read.
+    fed = None if negatives is None or negatives.shape[2] == 1 else negatives[..., :-1]
+    context = backbone.encode(batch.history, targets if eos else targets[:, :-1], fed)
+    logits = backbone.logits(context.along)
+    if negatives is None:
+        return logits, None
+    return logits, join_logp(backbone, logits[:, 0], negatives[..., 0], context.after, negatives[..., 1:])
+
+
+def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
+    """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T).
+
+    The targets' own tokens are part of the sequences that are read.
+    """
+    drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
+    hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
+    row, slot = batch.row, batch.slot
+    levels = batch.targets.shape[1]
+    step = torch.arange(levels + eos, device=row.device)
+    logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])
+    logp = None
+    if batch.negatives is not None:
+        negatives, after = batch.negatives[row, slot], None
+        if levels > 1:
+            fed = batch.negatives[..., :-1].flatten(1, 2)
+            after = backbone.extend(context, fed)[0].unflatten(1, (-1, drawn))[row, slot]
+        logp = join_logp(backbone, logits[:, 0], negatives[..., 0], after, negatives[..., 1:])
+    return logits, logp
+
+
+def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:
+    """Log-probabilities (B, C, 1 + S) of codes scored in two parts.
+
+    The first token (B, C) comes from one distribution a history, ``start`` (B, V), computed once for
+    all candidates; the tokens ``predicted`` (B, C, S) from the states ``after`` (B, C, S, D).
+    """
+    head = start.float().log_softmax(dim=-1).gather(1, first)[..., None]
+    if after is None:
+        return head
+    return torch.cat([head, token_logp(backbone.logits(after), predicted)], dim=-1)
