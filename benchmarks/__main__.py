@@ -38,18 +38,48 @@ def run(
     for name in cases(scope):
         if only not in name:
             continue
-        command = [sys.executable, "-m", "benchmarks", "case", scope, name, "--seconds", str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            console.print(f"{name}: failed\n{done.stderr}", style="bold red")
+        try:
+            row = together([measured(scope, name, seconds) for _ in range(copies(name))])
+        except subprocess.CalledProcessError as error:
+            console.print(f"{name}: failed\n{error.stderr}", style="bold red")
             continue
-        row = json.loads(done.stdout.splitlines()[-1])
         report["results"].append(row)
         console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']})")
         # After each case: a run that is cut off keeps what it has.
         (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
     (RESULTS / "latest.md").write_text(results_table(report) + "\n" + table4(report["results"]))
     draw_curves(report["results"], RESULTS / "scaling.png")
+
+
+def copies(name: str) -> int:
+    """How many processes do the same at once in this case."""
+    return int(name.partition("@runs=")[2] or 1)
+
+
+def measured(scope: Scope, name: str, seconds: float) -> subprocess.Popen[str]:
+    """A process that measures one case."""
+    command = [sys.executable, "-m", "benchmarks", "case", scope, name, "--seconds", str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def together(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    """What they measured, side by side: rates and memory are sums.
+
+    Raises:
+        CalledProcessError: when one of them failed.
+    """
+    rows = []
+    for process in processes:
+        printed, complaint = process.communicate()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args, printed, complaint)
+        rows.append(json.loads(printed.splitlines()[-1]))
+    first, *others = rows
+    for key in ("value", "low", "high", "gflop_per_s", "peak_memory_mb"):
+        for other in others:
+            if first[key] is not None:
+                first[key] = round(first[key] + other[key], 3)
+    return first
 
 
 @app.command()

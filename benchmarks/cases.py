@@ -105,6 +105,10 @@ def cases(scope: str) -> dict[str, Case]:
         found[f"train/tiger/ce@micro_batch_tokens={size}"] = train("tiger", "ce", LARGE, micro_batch_tokens=size)
     for threads in (1, 2):
         found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, threads=threads, **tokens)
+    # Whole trainings side by side, as the workflow runs them: on a CPU with a thread each.
+    for runs in (1, 2, 4) if gpu else (1, 2):
+        shared: dict[str, Value] = tokens if gpu else {**tokens, "threads": 1}
+        found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **shared)
     for beam in (5, 10, 20, 50, 100, 200):
         found[f"decode/tiger/beam@beam={beam}"] = decode("tiger", beam, 128)
     for items in (1_000, 10_000, 100_000, 1_000_000):

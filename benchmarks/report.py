@@ -18,6 +18,7 @@ SIZES = {
     "negatives": "Negatives an example",
     "micro_batch_tokens": "Tokens in a micro-batch",
     "threads": "Threads",
+    "runs": "Trainings at once",
     "beam": "Beam size",
     "items": "Items in the catalogue",
 }

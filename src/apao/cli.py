@@ -224,6 +224,20 @@ def report(
 
 
 @app.command()
+def dvc(
+    check: Annotated[bool, typer.Option("--check", help="Only see whether dvc.yaml is what params.yaml says.")] = False,
+) -> None:
+    """Write dvc.yaml: the workflow of params.yaml for DVC."""
+    from apao.pipeline import DVC_FILE, check_pipeline, write_pipeline
+
+    if check:
+        check_pipeline(settings.params())
+    else:
+        write_pipeline(settings.params())
+        console.print(str(DVC_FILE))
+
+
+@app.command()
 def headline() -> None:
     """Print Table 1 in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text

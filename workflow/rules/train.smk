@@ -1,5 +1,5 @@
-# One training a run; one that starts from another run's weights reads those. A stopped one goes on from its checkpoint, which is no declared output and so
-# outlives the job.
+# One training a run; one that starts from another run's weights reads those. A stopped one goes on from its
+# checkpoint, which is no declared output and so outlives the job.
 
 
 rule train_run:

@@ -1,0 +1,226 @@
+"""dvc.yaml: the graph of the Snakefile for DVC, written from params.yaml.
+
+DVC has no functions in its pipeline files, so the runs that a study lists are written out: one matrix
+stage for all runs of one objective on one backbone and dataset, one stage for everything else. Each
+stage names the entries of params.yaml that decide its output. ``check_pipeline`` comes before all others
+and stops where params.yaml has come to ask for other runs than dvc.yaml holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apao.artifacts import atomic_path
+from apao.codes.params import ResidualKMeansCodes
+from apao.errors import UserError
+from apao.params import PARAMS_FILE, Params
+from apao.report.stage import inputs
+from apao.runs import RESULTS, DatasetPaths, Run
+from apao.studies import Figure1, decoding_time_file, outputs
+
+DVC_FILE = Path("dvc.yaml")
+CHECKED = Path("data/pipeline.checked")
+"""Always of the same content: the first stages depend on it, so that the check runs before them."""
+HEAD = """\
+# The graph of workflow/Snakefile for DVC: `dvc repro` makes what `snakemake all` makes, by the same commands.
+# Written from params.yaml by `apao dvc`; do that again after adding a run, a study or a dataset there.
+"""
+
+
+def pipeline_text(params: Params) -> str:
+    """dvc.yaml for the chosen scale."""
+    body = {"stages": dict(_Stages(params)), "plots": _plots(params)}
+    return HEAD + yaml.dump(body, Dumper=_Plain, sort_keys=False, width=1000)
+
+
+def write_pipeline(params: Params) -> None:
+    """Write dvc.yaml for the chosen scale."""
+    with atomic_path(DVC_FILE) as path:
+        path.write_text(pipeline_text(params), encoding="utf-8")
+
+
+def check_pipeline(params: Params) -> None:
+    """Leave ``CHECKED``, or say that dvc.yaml is of other parameters.
+
+    Raises:
+        UserError: when dvc.yaml is missing or not what params.yaml asks for now.
+    """
+    found = DVC_FILE.read_text(encoding="utf-8") if DVC_FILE.exists() else None
+    if found != pipeline_text(params):
+        raise UserError(f"{DVC_FILE}: not the pipeline of {PARAMS_FILE} as it is now; write it anew: apao dvc")
+    with atomic_path(CHECKED) as path:
+        path.write_text("dvc.yaml is the pipeline of params.yaml\n", encoding="utf-8")
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes a list that stands in several places out in each of them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _Stages(dict[str, dict[str, Any]]):
+    """The stages, in the order in which they are added."""
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        self.params = params
+        self.runs = params.all_runs()
+        self.studies = params.study.chosen()
+        self.read = {path for name in self.studies for path in inputs(name, params)}
+        """What the tables and figures are made from."""
+        self.add("check_pipeline", "apao dvc --check", [PARAMS_FILE], outs=[CHECKED])
+        datasets = dict.fromkeys(run.dataset for run in self.runs)
+        for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
+            self.add_dataset(DatasetPaths(dataset), coded=dataset in datasets)
+        groups: dict[tuple[str, str, str], list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault((run.dataset, run.backbone, run.objective), []).append(run)
+        for group in groups.values():
+            self.add_runs(group)
+        for name in self.studies:
+            self.add_study(name)
+
+    def add(
+        self,
+        name: str,
+        command: str,
+        deps: Iterable[Path],
+        keys: Sequence[str] = (),
+        outs: Sequence[Path] = (),
+        small: Sequence[Path] = (),
+        metrics: Sequence[Path] = (),
+        runs: Sequence[Run] = (),
+    ) -> None:
+        """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
+
+        ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its cache; what is ``small``, and the
+        metrics, may go into git.
+        """
+        stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
+        stage |= {"cmd": command, "deps": [str(path) for path in deps]}
+        if keys:
+            stage["params"] = list(keys)
+        stage["outs"] = [*(str(path) for path in outs), *({str(path): {"cache": False}} for path in small)]
+        if metrics:
+            stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
+        assert name not in self, name
+        self[name] = stage
+
+    def add_dataset(self, paths: DatasetPaths, coded: bool) -> None:
+        """From the download to the codes."""
+        name, source = paths.name, self.params.dataset(paths.name)
+        entry = [_key("datasets", name)]
+        made = [paths.interactions, paths.items, paths.stats, _record(paths.folder, "preprocess")]
+        deps = [CHECKED, *source.own_files()]
+        self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, [paths.raw])
+        self.add(_named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw], entry, made)
+        if paths.baselines in self.read:
+            self.add(
+                _named("evaluate_baselines", name),
+                f"apao baselines {name}",
+                [paths.interactions, paths.items],
+                small=[_record(paths.baselines.parent, "baselines")],
+                metrics=[paths.baselines],
+            )
+        if not coded:
+            return
+        codes = self.params.codes[source.codes]
+        from_text = isinstance(codes, ResidualKMeansCodes)
+        if from_text or any(paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs):
+            made = [paths.embeddings, _record(paths.folder, "embed")]
+            keys = [_key("embedders", str(codes.embedder))]
+            self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made)
+        deps = [paths.items, paths.embeddings if from_text else paths.raw]
+        made = [paths.codes, paths.codebooks, paths.code_quality, _record(paths.folder, "codes")]
+        self.add(_named("code_items", name), f"apao codes {name}", deps, [_key("codes", source.codes)], made)
+
+    def add_runs(self, group: Sequence[Run]) -> None:
+        """Training and evaluation of the runs of one objective, which differ in overrides and seed."""
+        run, folder = group[0], RESULTS / "${item.run}"
+        parts = (run.dataset, run.backbone, run.objective)
+        data = DatasetPaths(run.dataset)
+        recipe = _key("recipes", self.params.dataset(run.dataset).recipe)
+        keys = [_key("objectives", run.objective), f"{recipe}.backbones.{run.backbone}", f"{recipe}.training"]
+        for i, (deps, some) in enumerate(self._by_inputs(group)):
+            self.add(
+                _named("train_run", *parts, *([str(i)] if i else [])),
+                "apao train '${item.run}'",
+                deps,
+                keys,
+                [folder / run.model.name],
+                [folder / "config.json", folder / "history.csv", _record(folder, "train")],
+                runs=some,
+            )
+        keys = [f"{recipe}.decoding"]
+        for rule, stage, file, more, outs in (
+            ("evaluate_run", "evaluate", "metrics.json", [], [folder / "ranks.parquet"]),
+            ("measure_pruning", "pruning", "pruning.json", [], []),
+            ("measure_beams", "beams", "beams.json", [f"studies.{self.params.scale}.figure4.beams"], []),
+        ):
+            if some := [one for one in group if one.folder / file in self.read or stage == "evaluate"]:
+                self.add(
+                    _named(rule, *parts),
+                    f"apao {stage} '${{item.run}}'",
+                    [folder / run.model.name, data.interactions, data.codes],
+                    [*keys, *more],
+                    outs,
+                    [_record(folder, stage)],
+                    [folder / file],
+                    runs=some,
+                )
+
+    def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:
+        """The runs by what their training reads: those that start from another run read its weights."""
+        found: dict[tuple[Path, ...], list[Run]] = {}
+        for run in group:
+            found.setdefault(tuple(self.params.resolve(run).training_inputs()), []).append(run)
+        return list(found.items())
+
+    def add_study(self, name: str) -> None:
+        """A table or figure, and the timings that belong to no run."""
+        study, entry = self.studies[name], f"studies.{self.params.scale}.{name}"
+        if isinstance(study, Figure1):
+            recipe = _key("recipes", self.params.dataset(study.dataset).recipe)
+            for backbone in study.backbones:
+                file = decoding_time_file(study.dataset, backbone)
+                sizes = [f"{recipe}.backbones.{backbone}", f"{recipe}.decoding"]
+                self.add(
+                    _named("measure_decoding_time", study.dataset, backbone),
+                    f"apao decoding-time {study.dataset} {backbone}",
+                    [CHECKED],
+                    [*sizes, f"{entry}.catalogue_sizes", f"{entry}.timed_users"],
+                    small=[_record(file.parent, "decoding_time")],
+                    metrics=[file],
+                )
+        made = [*outputs(name), _record(outputs(name)[0].parent, name)]
+        pictures = [path for path in made if path.suffix in (".pdf", ".png")]
+        small = [path for path in made if path not in pictures]
+        self.add(f"draw_{name}", f"apao report {name}", inputs(name, self.params), ["scale", entry], pictures, small)
+
+
+def _plots(params: Params) -> list[dict[str, Any]]:
+    """Training curves and prefix recall, one line a run."""
+    runs = params.all_runs()
+    curves = {str(run.folder / "history.csv"): "valid_loss" for run in runs}
+    return [{"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}]
+
+
+def _record(folder: Path, stage: str) -> Path:
+    """The stage's provenance file, without which later stages would check against another's."""
+    return folder / f"{stage}.provenance.json"
+
+
+def _key(section: str, name: str) -> str:
+    """A key that DVC can follow: it takes a point in a name for the next level."""
+    return section if "." in name else f"{section}.{name}"
+
+
+def _named(rule: str, *parts: str) -> str:
+    """A stage's name: the Snakefile's rule and what it is for. DVC allows neither plus nor arrow in it."""
+    return "-".join([rule, *(re.sub(r"[^A-Za-z0-9_]+", "-", part) for part in parts)])

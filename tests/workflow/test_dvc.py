@@ -1,0 +1,146 @@
+"""dvc.yaml beside the Snakefile: the same graph, and the same files taken for finished by both."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_project import ROOT, Project, make_project
+
+from apao.params import load
+from apao.pipeline import CHECKED, pipeline_text
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_shipped_pipeline_is_that_of_params_yaml():
+    assert (ROOT / "dvc.yaml").read_text() == pipeline_text(load(ROOT / "params.yaml")), (
+        "dvc.yaml is not what params.yaml says; write it anew: apao dvc"
+    )
+
+
+def snakemake_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
+    """Command to (inputs, outputs) of every job of ``snakemake all``."""
+    printed = project.snakemake("-n", "-F", "-p", "all")
+    found = {}
+    for block in re.split(r"\n(?=\[)", printed):
+        command = re.search(r"^(?:Shell command: )?\s*(apao .*?)\s*> '?logs", block, flags=re.MULTILINE)
+        if command is None:
+            continue
+        files = {}
+        for kind in ("input", "output"):
+            listed = re.search(rf"^    {kind}: (.*)$", block, flags=re.MULTILINE)
+            files[kind] = set(listed[1].split(", ")) if listed else set()
+        found[command[1].replace("'", "")] = (files["input"], files["output"])
+    return found
+
+
+def dvc_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
+    """The same of DVC's stages, as DVC itself expands them."""
+    from dvc.repo import Repo
+
+    with Repo(str(project.folder)) as repo:
+        return {
+            stage.cmd.replace("'", ""): (
+                {dep.def_path for dep in stage.deps if not hasattr(dep, "params")},
+                {out.def_path for out in stage.outs},
+            )
+            for stage in repo.index.stages
+        }
+
+
+def committed(project: Project) -> Project:
+    """The project as a git repository that DVC knows."""
+    project.run("apao", "dvc")
+    for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
+        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    shutil.copy(ROOT / ".gitignore", project.folder)
+    project.run("dvc", "init", "-q")
+    project.run("dvc", "config", "core.analytics", "false")
+    commit(project)
+    return project
+
+
+def commit(project: Project) -> None:
+    subprocess.run(["git", "add", "-A"], cwd=project.folder, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "state"], cwd=project.folder, check=True)
+
+
+CHANGES = {
+    "as it is": [],
+    "another start": [(("studies", "small", "table3", "two_stage"), ["s-dpo", "ce->point+epochs=1"])],
+    "embeddings beside the codes": [(("studies", "small", "table1", "objectives"), ["ce", "front-greater"])],
+    "two seeds and a sweep": [
+        (("studies", "small", "table1", "seeds"), [1, 2]),
+        (("sweeps", "beta", "values"), [0.1, 0.2, 0.3]),
+    ],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_both_have_the_same_jobs(tmp_path: Path, change: str):
+    project = make_project(tmp_path)
+    for keys, value in CHANGES[change]:
+        project.edit(*keys, value=value)
+    expected, found = snakemake_jobs(project), dvc_jobs(committed(project))
+    assert len(expected) > 20
+    assert found.pop("apao dvc --check") == ({"params.yaml"}, {str(CHECKED)})
+    assert found.keys() == expected.keys()
+    for command, (inputs, outputs) in expected.items():
+        dvc_inputs, dvc_outputs = found[command]
+        # DVC keeps a download as a folder, and the records that vouch for a stage's files.
+        raw = "data/toy/raw"
+        assert {path.replace(f"{raw}/manifest.json", raw) for path in inputs} == dvc_inputs - {str(CHECKED)}, command
+        made = {path.replace(f"{raw}/manifest.json", raw) for path in outputs}
+        assert made == {path for path in dvc_outputs if not path.endswith(".provenance.json")}, command
+
+
+@pytest.fixture
+def taken_over(finished: Project, tmp_path: Path) -> Project:
+    """The study that Snakemake made, recorded by DVC without running anything."""
+    shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
+    project = committed(Project(tmp_path / "study"))
+    project.run("apao", "dvc", "--check")
+    project.run("dvc", "commit", "--force", "-q")
+    return project
+
+
+def ran(printed: str) -> list[str]:
+    return re.findall(r"^Running stage '([^']+)'", printed, flags=re.MULTILINE)
+
+
+def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_over: Project):
+    assert ran(taken_over.run("dvc", "repro")) == []
+    assert "up to date" in taken_over.run("dvc", "status")
+    taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
+    stages = ran(taken_over.run("dvc", "repro"))
+    runs = ["toy/tiger/apao-pairwise/seed42", "toy/tiger/apao-pairwise+drop_level=0/seed42"]
+    trained = [stage.partition("@")[2] for stage in stages if stage.startswith("train_run")]
+    assert sorted(trained) == sorted(runs)
+    assert {stage for stage in stages if "toy-tiger-apao-pairwise" not in stage} == {"check_pipeline", "draw_figure2"}
+    # And back: Snakemake is told that what DVC made is up to date.
+    taken_over.snakemake("--touch", "all")
+    assert "Nothing to be done" in taken_over.snakemake("all")
+    assert ran(taken_over.run("dvc", "repro")) == []
+
+
+def test_a_pipeline_of_other_parameters_is_one_clear_line(taken_over: Project):
+    taken_over.edit("studies", "small", "table1", "seeds", value=[1])
+    printed = taken_over.run("dvc", "repro", code=255)
+    assert "write it anew: apao dvc" in printed
+    assert ran(printed) == ["check_pipeline"]
+    assert "Traceback" not in printed
+
+
+def test_a_pulled_study_is_finished(taken_over: Project, tmp_path: Path):
+    taken_over.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    taken_over.run("dvc", "push", "-q")
+    commit(taken_over)
+    subprocess.run(["git", "clone", "-q", str(taken_over.folder), str(tmp_path / "clone")], check=True)
+    clone = Project(tmp_path / "clone")
+    clone.run("dvc", "pull", "-q")
+    assert ran(clone.run("dvc", "repro")) == []
+    metrics = yaml.safe_load(clone.run("dvc", "metrics", "show", "--json"))
+    assert any("recall@10" in str(value) for value in metrics.values())
