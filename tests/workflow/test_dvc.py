@@ -70,8 +70,10 @@ def commit(project: Project) -> None:
 
 CHANGES = {
     "as it is": [],
-    "another start": [(("studies", "small", "table3", "two_stage"), ["s-dpo", "ce->point+epochs=1"])],
-    "embeddings beside the codes": [(("studies", "small", "table1", "objectives"), ["ce", "front-greater"])],
+    "runs that start from others and read embeddings": [
+        (("studies", "small", "table3", "two_stage"), ["s-dpo", "ce->point+epochs=1"]),
+        (("studies", "small", "table1", "objectives"), ["ce", "front-greater"]),
+    ],
     "two seeds and a sweep": [
         (("studies", "small", "table1", "seeds"), [1, 2]),
         (("sweeps", "beta", "values"), [0.1, 0.2, 0.3]),
