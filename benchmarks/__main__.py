@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
+from apao.allocator import keep_freed_memory
 from apao.devices import pick_device
 from apao.progress import console
 from benchmarks.cases import cases
@@ -85,6 +86,7 @@ def together(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
 @app.command()
 def case(scope: Scope, name: str, seconds: float = 8.0) -> None:
     """Measure one case here and print its row as JSON."""
+    keep_freed_memory()  # As the command line does.
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
     typer.echo(json.dumps(cases(scope)[name](seconds, device).row(name)))

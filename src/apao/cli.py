@@ -16,6 +16,7 @@ import typer
 import typer.core
 from typing_extensions import override
 
+from apao.allocator import keep_freed_memory
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, Params, load, schema_text
 from apao.progress import console
@@ -285,6 +286,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_freed_memory()
     app()
 
 
