@@ -84,9 +84,15 @@ def together(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
 
 
 @app.command()
-def case(scope: Scope, name: str, seconds: float = 8.0) -> None:
+def case(
+    scope: Scope,
+    name: str,
+    seconds: float = 8.0,
+    keep: Annotated[bool, typer.Option(help="Keep freed memory, as the command line does.")] = True,
+) -> None:
     """Measure one case here and print its row as JSON."""
-    keep_freed_memory()  # As the command line does.
+    if keep:
+        keep_freed_memory()
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
     typer.echo(json.dumps(cases(scope)[name](seconds, device).row(name)))

@@ -186,6 +186,11 @@ def read_table(path: Path, columns: list[str] | None = None, what: str = "table"
         ) from error
 
 
+def record_path(folder: Path, stage: str) -> Path:
+    """Where a stage that writes into ``folder`` leaves its provenance."""
+    return folder / f"{stage}.provenance.json"
+
+
 class Stage:
     """Context manager around one stage: its outputs and its provenance file.
 
@@ -199,7 +204,7 @@ class Stage:
         self.name, self.folder, self.params, self.device = name, folder, dict(params), device
         self.inputs = {str(path): sha256_of(verified(path)) for path in inputs}
         self.outputs: dict[str, str] = {}
-        self.record = folder / f"{name}.provenance.json"
+        self.record = record_path(folder, name)
 
     def __enter__(self) -> Self:
         self.started = time.monotonic()

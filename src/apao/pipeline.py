@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from apao.artifacts import atomic_path
+from apao.artifacts import atomic_path, record_path
 from apao.codes.params import ResidualKMeansCodes
 from apao.errors import UserError
 from apao.params import PARAMS_FILE, Params
@@ -34,7 +35,8 @@ HEAD = """\
 
 def pipeline_text(params: Params) -> str:
     """dvc.yaml for the chosen scale."""
-    body = {"stages": dict(_Stages(params)), "plots": _plots(params)}
+    stages = _Stages(params)
+    body = {"stages": dict(stages), "plots": [_training_curves(stages.runs)]}
     return HEAD + yaml.dump(body, Dumper=_Plain, sort_keys=False, width=1000)
 
 
@@ -116,7 +118,7 @@ class _Stages(dict[str, dict[str, Any]]):
         """From the download to the codes."""
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
-        made = [paths.interactions, paths.items, paths.stats, _record(paths.folder, "preprocess")]
+        made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, [paths.raw])
         self.add(_named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw], entry, made)
@@ -125,7 +127,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 _named("evaluate_baselines", name),
                 f"apao baselines {name}",
                 [paths.interactions, paths.items],
-                small=[_record(paths.baselines.parent, "baselines")],
+                small=[record_path(paths.baselines.parent, "baselines")],
                 metrics=[paths.baselines],
             )
         if not coded:
@@ -133,11 +135,11 @@ class _Stages(dict[str, dict[str, Any]]):
         codes = self.params.codes[source.codes]
         from_text = isinstance(codes, ResidualKMeansCodes)
         if from_text or any(paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs):
-            made = [paths.embeddings, _record(paths.folder, "embed")]
+            made = [paths.embeddings, record_path(paths.folder, "embed")]
             keys = [_key("embedders", str(codes.embedder))]
             self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made)
         deps = [paths.items, paths.embeddings if from_text else paths.raw]
-        made = [paths.codes, paths.codebooks, paths.code_quality, _record(paths.folder, "codes")]
+        made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         self.add(_named("code_items", name), f"apao codes {name}", deps, [_key("codes", source.codes)], made)
 
     def add_runs(self, group: Sequence[Run]) -> None:
@@ -145,8 +147,12 @@ class _Stages(dict[str, dict[str, Any]]):
         run, folder = group[0], RESULTS / "${item.run}"
         parts = (run.dataset, run.backbone, run.objective)
         data = DatasetPaths(run.dataset)
-        recipe = _key("recipes", self.params.dataset(run.dataset).recipe)
-        keys = [_key("objectives", run.objective), f"{recipe}.backbones.{run.backbone}", f"{recipe}.training"]
+        recipe = ("recipes", self.params.dataset(run.dataset).recipe)
+        keys = [
+            _key("objectives", run.objective),
+            _key(*recipe, "backbones", run.backbone),
+            _key(*recipe, "training"),
+        ]
         for i, (deps, some) in enumerate(self._by_inputs(group)):
             self.add(
                 _named("train_run", *parts, *([str(i)] if i else [])),
@@ -154,14 +160,14 @@ class _Stages(dict[str, dict[str, Any]]):
                 deps,
                 keys,
                 [folder / run.model.name],
-                [folder / "config.json", folder / "history.csv", _record(folder, "train")],
+                [folder / "config.json", folder / "history.csv", record_path(folder, "train")],
                 runs=some,
             )
-        keys = [f"{recipe}.decoding"]
+        keys = [_key(*recipe, "decoding")]
         for rule, stage, file, more, outs in (
             ("evaluate_run", "evaluate", "metrics.json", [], [folder / "ranks.parquet"]),
             ("measure_pruning", "pruning", "pruning.json", [], []),
-            ("measure_beams", "beams", "beams.json", [f"studies.{self.params.scale}.figure4.beams"], []),
+            ("measure_beams", "beams", "beams.json", [_key("studies", self.params.scale, "figure4", "beams")], []),
         ):
             if some := [one for one in group if one.folder / file in self.read or stage == "evaluate"]:
                 self.add(
@@ -170,7 +176,7 @@ class _Stages(dict[str, dict[str, Any]]):
                     [folder / run.model.name, data.interactions, data.codes],
                     [*keys, *more],
                     outs,
-                    [_record(folder, stage)],
+                    [record_path(folder, stage)],
                     [folder / file],
                     runs=some,
                 )
@@ -184,41 +190,37 @@ class _Stages(dict[str, dict[str, Any]]):
 
     def add_study(self, name: str) -> None:
         """A table or figure, and the timings that belong to no run."""
-        study, entry = self.studies[name], f"studies.{self.params.scale}.{name}"
+        study, entry = self.studies[name], ("studies", self.params.scale, name)
         if isinstance(study, Figure1):
-            recipe = _key("recipes", self.params.dataset(study.dataset).recipe)
+            recipe = ("recipes", self.params.dataset(study.dataset).recipe)
             for backbone in study.backbones:
                 file = decoding_time_file(study.dataset, backbone)
-                sizes = [f"{recipe}.backbones.{backbone}", f"{recipe}.decoding"]
+                sizes = [_key(*recipe, "backbones", backbone), _key(*recipe, "decoding")]
                 self.add(
                     _named("measure_decoding_time", study.dataset, backbone),
                     f"apao decoding-time {study.dataset} {backbone}",
                     [CHECKED],
-                    [*sizes, f"{entry}.catalogue_sizes", f"{entry}.timed_users"],
-                    small=[_record(file.parent, "decoding_time")],
+                    [*sizes, _key(*entry, "catalogue_sizes"), _key(*entry, "timed_users")],
+                    small=[record_path(file.parent, "decoding_time")],
                     metrics=[file],
                 )
-        made = [*outputs(name), _record(outputs(name)[0].parent, name)]
+        made = [*outputs(name), record_path(outputs(name)[0].parent, name)]
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
         small = [path for path in made if path not in pictures]
-        self.add(f"draw_{name}", f"apao report {name}", inputs(name, self.params), ["scale", entry], pictures, small)
+        self.add(
+            f"draw_{name}", f"apao report {name}", inputs(name, self.params), ["scale", _key(*entry)], pictures, small
+        )
 
 
-def _plots(params: Params) -> list[dict[str, Any]]:
-    """Training curves and prefix recall, one line a run."""
-    runs = params.all_runs()
+def _training_curves(runs: Iterable[Run]) -> dict[str, Any]:
+    """What ``dvc plots`` shows: the validation loss, one line a run."""
     curves = {str(run.folder / "history.csv"): "valid_loss" for run in runs}
-    return [{"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}]
+    return {"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}
 
 
-def _record(folder: Path, stage: str) -> Path:
-    """The stage's provenance file, without which later stages would check against another's."""
-    return folder / f"{stage}.provenance.json"
-
-
-def _key(section: str, name: str) -> str:
-    """A key that DVC can follow: it takes a point in a name for the next level."""
-    return section if "." in name else f"{section}.{name}"
+def _key(*names: str) -> str:
+    """A key that DVC can follow: it takes a point in a name for the next level, so the entry above such a one."""
+    return ".".join(takewhile(lambda name: "." not in name, names))
 
 
 def _named(rule: str, *parts: str) -> str:
