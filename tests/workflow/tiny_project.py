@@ -22,7 +22,9 @@ class Project:
 
     def run(self, *arguments: str, code: int | None = 0) -> str:
         """Run a command of the environment in the folder; return all it printed."""
-        environment = {**os.environ, "COLUMNS": "200"} | {"APAO_MIRROR": ""}
+        # As after `source .venv/bin/activate`.
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "COLUMNS": "200", "PATH": path, "APAO_MIRROR": ""}
         command, *rest = arguments
         done = subprocess.run(
             [BIN / command, *rest],
