@@ -2,8 +2,9 @@
 
 DVC has no functions in its pipeline files, so the runs that a study lists are written out: one matrix
 stage for all runs of one objective on one backbone and dataset, one stage for everything else. Each
-stage names the entries of params.yaml that decide its output. ``check_pipeline`` comes before all others
-and stops where params.yaml has come to ask for other runs than dvc.yaml holds.
+stage names the entries of params.yaml that decide its output, and its entry in ``CODE``, the versions of the
+code that makes it. ``check_pipeline`` comes before all others; it writes those versions, and stops where
+params.yaml has come to ask for other runs than dvc.yaml holds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from apao.artifacts import atomic_path, record_path
+from apao.artifacts import atomic_path, record_path, write_json
+from apao.code_versions import SOURCE, report_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
 from apao.errors import UserError
 from apao.params import PARAMS_FILE, Params
@@ -27,6 +29,8 @@ from apao.studies import Figure1, decoding_time_file, outputs
 DVC_FILE = Path("dvc.yaml")
 CHECKED = Path("data/pipeline.checked")
 """Always of the same content: the first stages depend on it, so that the check runs before them."""
+CODE = Path("data/code.json")
+"""The version of the code behind every stage, by the stage's name."""
 HEAD = """\
 # The graph of workflow/Snakefile for DVC: `dvc repro` makes what `snakemake all` makes, by the same commands.
 # Written from params.yaml by `apao dvc`; do that again after adding a run, a study or a dataset there.
@@ -35,7 +39,10 @@ HEAD = """\
 
 def pipeline_text(params: Params) -> str:
     """dvc.yaml for the chosen scale."""
-    stages = _Stages(params)
+    return _text(_Stages(params))
+
+
+def _text(stages: _Stages) -> str:
     body = {"stages": dict(stages), "plots": [_training_curves(stages.runs)]}
     return HEAD + yaml.dump(body, Dumper=_Plain, sort_keys=False, width=1000)
 
@@ -47,14 +54,16 @@ def write_pipeline(params: Params) -> None:
 
 
 def check_pipeline(params: Params) -> None:
-    """Leave ``CHECKED``, or say that dvc.yaml is of other parameters.
+    """Write ``CODE`` and ``CHECKED``, or say that dvc.yaml is of other parameters.
 
     Raises:
         UserError: when dvc.yaml is missing or not what params.yaml asks for now.
     """
     found = DVC_FILE.read_text(encoding="utf-8") if DVC_FILE.exists() else None
-    if found != pipeline_text(params):
+    stages = _Stages(params)
+    if found != _text(stages):
         raise UserError(f"{DVC_FILE}: not the pipeline of {PARAMS_FILE} as it is now; write it anew: apao dvc")
+    write_json(CODE, stages.code)
     with atomic_path(CHECKED) as path:
         path.write_text("dvc.yaml is the pipeline of params.yaml\n", encoding="utf-8")
 
@@ -76,7 +85,8 @@ class _Stages(dict[str, dict[str, Any]]):
         self.studies = params.study.chosen()
         self.read = {path for name in self.studies for path in inputs(name, params)}
         """What the tables and figures are made from."""
-        self.add("check_pipeline", "apao dvc --check", [PARAMS_FILE], outs=[CHECKED])
+        self.code: dict[str, str] = {}
+        self.add("check_pipeline", "apao dvc --check", [PARAMS_FILE, *_own_code()], outs=[CHECKED, CODE])
         datasets = dict.fromkeys(run.dataset for run in self.runs)
         for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
             self.add_dataset(DatasetPaths(dataset), coded=dataset in datasets)
@@ -98,16 +108,19 @@ class _Stages(dict[str, dict[str, Any]]):
         small: Sequence[Path] = (),
         metrics: Sequence[Path] = (),
         runs: Sequence[Run] = (),
+        code: str | None = None,
     ) -> None:
         """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
 
         ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its cache; what is ``small``, and the
-        metrics, may go into git.
+        metrics, may go into git. ``code`` is the version of the code that makes them.
         """
         stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
         stage |= {"cmd": command, "deps": [str(path) for path in deps]}
-        if keys:
-            stage["params"] = list(keys)
+        if code is not None:
+            self.code[name] = code
+        if keys or code:
+            stage["params"] = [*keys, *([{str(CODE): [name]}] if code else [])]
         stage["outs"] = [*(str(path) for path in outs), *({str(path): {"cache": False}} for path in small)]
         if metrics:
             stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
@@ -121,7 +134,8 @@ class _Stages(dict[str, dict[str, Any]]):
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, [paths.raw])
-        self.add(_named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw], entry, made)
+        code = stage_version("preprocess", source)
+        self.add(_named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw], entry, made, code=code)
         if paths.baselines in self.read:
             self.add(
                 _named("evaluate_baselines", name),
@@ -129,6 +143,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 [paths.interactions, paths.items],
                 small=[record_path(paths.baselines.parent, "baselines")],
                 metrics=[paths.baselines],
+                code=stage_version("baselines"),
             )
         if not coded:
             return
@@ -137,14 +152,17 @@ class _Stages(dict[str, dict[str, Any]]):
         if from_text or any(paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs):
             made = [paths.embeddings, record_path(paths.folder, "embed")]
             keys = [_key("embedders", str(codes.embedder))]
-            self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made)
+            code = stage_version("embed")
+            self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made, code=code)
         deps = [paths.items, paths.embeddings if from_text else paths.raw]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
-        self.add(_named("code_items", name), f"apao codes {name}", deps, [_key("codes", source.codes)], made)
+        entry, code = [_key("codes", source.codes)], stage_version("codes", source)
+        self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)
 
     def add_runs(self, group: Sequence[Run]) -> None:
         """Training and evaluation of the runs of one objective, which differ in overrides and seed."""
         run, folder = group[0], RESULTS / "${item.run}"
+        made_of = self.params.resolve(run)
         parts = (run.dataset, run.backbone, run.objective)
         data = DatasetPaths(run.dataset)
         recipe = ("recipes", self.params.dataset(run.dataset).recipe)
@@ -162,6 +180,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 [folder / run.model.name],
                 [folder / "config.json", folder / "history.csv", record_path(folder, "train")],
                 runs=some,
+                code=stage_version("train", made_of.objective, made_of.backbone),
             )
         keys = [_key(*recipe, "decoding")]
         for rule, stage, file, more, outs in (
@@ -179,6 +198,7 @@ class _Stages(dict[str, dict[str, Any]]):
                     [record_path(folder, stage)],
                     [folder / file],
                     runs=some,
+                    code=stage_version(stage, made_of.backbone),
                 )
 
     def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:
@@ -195,6 +215,7 @@ class _Stages(dict[str, dict[str, Any]]):
             recipe = ("recipes", self.params.dataset(study.dataset).recipe)
             for backbone in study.backbones:
                 file = decoding_time_file(study.dataset, backbone)
+                sized = self.params.recipes[recipe[1]].backbones[backbone]
                 sizes = [_key(*recipe, "backbones", backbone), _key(*recipe, "decoding")]
                 self.add(
                     _named("measure_decoding_time", study.dataset, backbone),
@@ -203,12 +224,19 @@ class _Stages(dict[str, dict[str, Any]]):
                     [*sizes, _key(*entry, "catalogue_sizes"), _key(*entry, "timed_users")],
                     small=[record_path(file.parent, "decoding_time")],
                     metrics=[file],
+                    code=stage_version("decoding-time", sized),
                 )
         made = [*outputs(name), record_path(outputs(name)[0].parent, name)]
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
         small = [path for path in made if path not in pictures]
         self.add(
-            f"draw_{name}", f"apao report {name}", inputs(name, self.params), ["scale", _key(*entry)], pictures, small
+            f"draw_{name}",
+            f"apao report {name}",
+            inputs(name, self.params),
+            ["scale", _key(*entry)],
+            pictures,
+            small,
+            code=report_version(name),
         )
 
 
@@ -216,6 +244,11 @@ def _training_curves(runs: Iterable[Run]) -> dict[str, Any]:
     """What ``dvc plots`` shows: the validation loss, one line a run."""
     curves = {str(run.folder / "history.csv"): "valid_loss" for run in runs}
     return {"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}
+
+
+def _own_code() -> list[Path]:
+    """This package, where the project holds it: ``CODE`` is written anew when a file in it changes."""
+    return [SOURCE.relative_to(Path.cwd())] if SOURCE.is_relative_to(Path.cwd()) else []
 
 
 def _key(*names: str) -> str:

@@ -1,7 +1,8 @@
 """What the Snakefile asks of params.yaml: which files a rule reads, and which parameters decide its output.
 
-A rule's ``params`` hold exactly the subtree of params.yaml that decides what it makes. Snakemake runs it
-again when they change, so editing one objective touches only that objective's runs.
+A rule's ``params`` hold exactly the subtree of params.yaml that decides what it makes, and the version of
+the code that makes it. Snakemake runs it again when they change, so editing one objective touches only that
+objective's runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from apao.code_versions import report_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
@@ -78,6 +80,26 @@ class Workflow:
         """Every table and figure of the chosen scale."""
         return [str(path) for study in self.params.study.chosen() for path in outputs(study)]
 
+    def code(self, stage: str) -> Callable[[Any], str]:
+        """A function of the wildcards: the version of the code with which ``stage`` makes its output."""
+
+        @_reported
+        def version(wildcards: Any) -> str:
+            match stage:
+                case "preprocess" | "codes":
+                    return stage_version(stage, self.params.dataset(wildcards.dataset))
+                case "train":
+                    run = self._run(wildcards)
+                    return stage_version(stage, run.objective, run.backbone)
+                case "evaluate" | "pruning" | "beams":
+                    return stage_version(stage, self._run(wildcards).backbone)
+                case "decoding-time":
+                    return stage_version(stage, self._timed(wildcards).backbone)
+                case _:
+                    return stage_version(stage)
+
+        return version
+
     @_reported
     def source(self, wildcards: Any) -> str:
         """The dataset's entry, without what only later stages read."""
@@ -139,9 +161,7 @@ class Workflow:
     @_reported
     def timing(self, wildcards: Any) -> str:
         """What the timing of Figure 1b depends on: model sizes, decoding, catalogue sizes."""
-        study = self._study("figure1")
-        run = Run.of(wildcards.dataset, wildcards.backbone, study["objectives"][0], study["seeds"][0])
-        params = self.params.resolve(run)
+        study, params = self._study("figure1"), self._timed(wildcards)
         return _text(
             {
                 "backbone": params.backbone.model_dump(mode="json"),
@@ -151,13 +171,19 @@ class Workflow:
             }
         )
 
+    def _timed(self, wildcards: Any) -> RunParams:
+        study = self._study("figure1")
+        return self.params.resolve(
+            Run.of(wildcards.dataset, wildcards.backbone, study["objectives"][0], study["seeds"][0])
+        )
+
     def studies(self, kind: str) -> list[str]:
         """Names of the chosen scale's studies, ``kind`` being table or figure."""
         return [name for name in self.params.study.chosen() if name.startswith(kind)]
 
     def study(self, name: str) -> str:
-        """What a table or figure is made of: its own entry and the scale's name."""
-        return _text({"scale": self.params.scale, "study": self._study(name)})
+        """What a table or figure is made of: its own entry, the scale's name and the code that draws it."""
+        return _text({"scale": self.params.scale, "study": self._study(name), "code": report_version(name)})
 
     def study_inputs(self, name: str) -> list[str]:
         """Exactly the files that a table or figure is made from."""

@@ -17,6 +17,7 @@ rule embed_items:
         gpu=STUDY.gpus,
     params:
         embedder=STUDY.embedder,
+        code=STUDY.code("embed"),
     shell:
         "apao embed {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -36,5 +37,6 @@ rule code_items:
         "../envs/apao.yaml"
     params:
         codes=STUDY.codes,
+        code=STUDY.code("codes"),
     shell:
         "apao codes {wildcards.dataset:q} > {log:q} 2>&1"

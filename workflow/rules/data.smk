@@ -29,5 +29,6 @@ rule preprocess_dataset:
         "../envs/apao.yaml"
     params:
         source=STUDY.source,
+        code=STUDY.code("preprocess"),
     shell:
         "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1"

@@ -20,6 +20,7 @@ rule evaluate_run:
         gpu=STUDY.gpus,
     params:
         evaluation=STUDY.evaluation,
+        code=STUDY.code("evaluate"),
     shell:
         "apao evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
@@ -35,6 +36,8 @@ rule evaluate_baselines:
         "logs/{dataset}/baselines.log",
     conda:
         "../envs/apao.yaml"
+    params:
+        code=STUDY.code("baselines"),
     shell:
         "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -55,6 +58,7 @@ rule measure_pruning:
         gpu=STUDY.gpus,
     params:
         evaluation=STUDY.evaluation,
+        code=STUDY.code("pruning"),
     shell:
         "apao pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
@@ -78,6 +82,7 @@ rule measure_beams:
     params:
         evaluation=STUDY.evaluation,
         beams=STUDY.beams,
+        code=STUDY.code("beams"),
     shell:
         "apao beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"
@@ -96,5 +101,6 @@ rule measure_decoding_time:
         gpu=STUDY.gpus,
     params:
         sizes=STUDY.timing,
+        code=STUDY.code("decoding-time"),
     shell:
         "apao decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"

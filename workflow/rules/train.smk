@@ -20,6 +20,7 @@ rule train_run:
         gpu=STUDY.gpus,
     params:
         training=STUDY.training,
+        code=STUDY.code("train"),
     shell:
         "apao train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " > {log:q} 2>&1"

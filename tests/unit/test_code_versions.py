@@ -1,0 +1,104 @@
+"""The version of a stage's code changes with the code that the stage reaches, and with nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from apao import code_versions
+from apao.code_versions import NEUTRAL, SOURCE, STAGES, code_version, stage_version
+from apao.objectives.apao import Pairwise, Pointwise
+from apao.objectives.likelihood import CrossEntropy
+
+TOOL = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apao.typed import T
+
+
+def use(x: T) -> T:
+    "Doc."
+    from apao.lazy import late
+
+    return late(x)
+"""
+MODULES = {
+    "stage": "from apao.errors import Mistake\nfrom apao.inner import tool\n"
+    '\n\ndef run():\n    """Doc."""\n    return tool.use(1)\n',
+    "inner/tool": TOOL,
+    "lazy": "def late(x):\n    return x + 1\n",
+    "typed": "T = int\n",
+    "other": "VALUE = 1\n",
+    "errors": "class Mistake(Exception): ...\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in MODULES.items():
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(code_versions, "SOURCE", tmp_path)
+    code_versions._read.cache_clear()
+    yield tmp_path
+    code_versions._read.cache_clear()
+
+
+def after(package: Path, module: str, old: str, new: str) -> str:
+    path = package / f"{module}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    code_versions._read.cache_clear()
+    return code_version("apao.stage")
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("stage", "use(1)", "use(2)"),
+        ("stage", "use(1)", "use('1')"),
+        ("inner/tool", "late(x)", "late(-x)"),
+        ("lazy", "x + 1", "x - 1"),
+        ("lazy", "late(x)", "late(x, y=0)"),
+        ("lazy", "return x + 1", "if x:\n        return x + 1"),
+    ],
+)
+def test_code_that_is_reached_counts(package: Path, module: str, old: str, new: str):
+    before = code_version("apao.stage")
+    assert after(package, module, old, new) != before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("stage", '"""Doc."""', '"""Another."""'),
+        ("stage", '"""Doc."""', "# No docstring.\n"),
+        ("stage", "return tool.use(1)", "# Why.\n    return tool.use(\n        1,\n    )"),
+        ("inner/tool", '"Doc."', '"""Another, "with quotes"."""'),
+        ("typed", "int", "float"),
+        ("other", "1", "2"),
+        ("errors", "...", "pass"),
+    ],
+)
+def test_words_layout_and_other_code_do_not(package: Path, module: str, old: str, new: str):
+    before = code_version("apao.stage")
+    assert after(package, module, old, new) == before
+
+
+def test_a_module_that_is_named_is_part_of_it(package: Path):
+    assert code_version("apao.stage", "apao.other") != code_version("apao.stage")
+
+
+def test_stages_and_neutral_modules_exist():
+    for module in {*STAGES.values(), *NEUTRAL}:
+        assert SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py").exists(), module
+
+
+def test_an_objective_belongs_to_its_own_runs():
+    ce, point, pair = (cls.model_construct() for cls in (CrossEntropy, Pointwise, Pairwise))
+    assert stage_version("train", ce) != stage_version("train", pair)
+    assert stage_version("train", point) == stage_version("train", pair)  # of one file
+    assert stage_version("evaluate", ce) != stage_version("evaluate")
