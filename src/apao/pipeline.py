@@ -132,10 +132,12 @@ class _Stages(dict[str, dict[str, Any]]):
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
-        deps = [CHECKED, *source.own_files()]
-        self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, [paths.raw])
+        own = source.own_files()
+        self.add(_named("download_dataset", name), f"apao download {name}", [CHECKED, *own], entry, [paths.raw])
         code = stage_version("preprocess", source)
-        self.add(_named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw], entry, made, code=code)
+        self.add(
+            _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw, *own], entry, made, code=code
+        )
         if paths.baselines in self.read:
             self.add(
                 _named("evaluate_baselines", name),

@@ -140,8 +140,13 @@ class DatasetPaths:
 
     @property
     def raw(self) -> Path:
-        """Folder of the downloaded files; ``manifest.json`` in it is written last."""
+        """Folder of the downloaded files and their ``manifest.json``."""
         return self.folder / "raw"
+
+    @property
+    def arriving(self) -> Path:
+        """The same folder until the last file is there."""
+        return self.folder / "raw.part"
 
     @property
     def manifest(self) -> Path:

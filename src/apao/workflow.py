@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -17,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from apao.code_versions import report_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
+from apao.data.download import what_is_fetched
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, RunParams, load
@@ -24,6 +26,7 @@ from apao.report.stage import inputs
 from apao.runs import Run
 from apao.studies import outputs
 
+LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
 CONFIG_KEYS = ("params", "scale", "mirror")
 
 P = ParamSpec("P")
@@ -68,6 +71,9 @@ class Workflow:
         path = Path(config.get("params", PARAMS_FILE))
         self.params = load(path, config.get("scale"))
         self.gpus = 1 if has_gpu() else 0
+        # Rules may share their output with other workflows; where Snakemake has been told of no place for it,
+        # it would warn of each of them.
+        self.shares = LOCATION_ENVVAR in os.environ
         # Stages read these. They are no rule's `params`: where the data comes from and which scale is
         # built do not change what a stage makes.
         os.environ["APAO_PARAMS"], os.environ["APAO_SCALE"] = str(path), self.params.scale
@@ -107,6 +113,16 @@ class Workflow:
         return _text(source.model_dump(mode="json", exclude={"recipe", "codes"}))
 
     @_reported
+    def fetched(self, wildcards: Any) -> str:
+        """What decides which files of a dataset are downloaded."""
+        return _text(what_is_fetched(self.params.dataset(wildcards.dataset)))
+
+    def names(self, links: bool) -> str:
+        """A pattern of the datasets that link to the user's own files, or of those that are fetched."""
+        found = [re.escape(name) for name, source in self.params.datasets.items() if source.links == links]
+        return "|".join(found) or "(?!)"
+
+    @_reported
     def own_files(self, wildcards: Any) -> list[str]:
         """The user's own files that a dataset is made from."""
         return [str(path) for path in self.params.dataset(wildcards.dataset).own_files()]
@@ -123,14 +139,17 @@ class Workflow:
         return _text(self.params.codes[self.params.dataset(wildcards.dataset).codes].model_dump(mode="json"))
 
     @_reported
-    def code_inputs(self, wildcards: Any) -> list[str]:
-        """Own codes are made from embeddings; published ones come with the download."""
-        folder = f"data/{wildcards.dataset}"
-        made = isinstance(self.params.codes[self.params.dataset(wildcards.dataset).codes], ResidualKMeansCodes)
-        return [
-            f"{folder}/items.parquet",
-            f"{folder}/embeddings.safetensors" if made else f"{folder}/raw/manifest.json",
-        ]
+    def embeddings_of_codes(self, wildcards: Any) -> list[str]:
+        """Own codes are made from embeddings."""
+        return [f"data/{wildcards.dataset}/embeddings.safetensors"] if self._makes_codes(wildcards) else []
+
+    @_reported
+    def published_codes(self, wildcards: Any) -> list[str]:
+        """Published codes come with the download."""
+        return [] if self._makes_codes(wildcards) else [f"data/{wildcards.dataset}/raw"]
+
+    def _makes_codes(self, wildcards: Any) -> bool:
+        return isinstance(self.params.codes[self.params.dataset(wildcards.dataset).codes], ResidualKMeansCodes)
 
     @_reported
     def _run(self, wildcards: Any) -> RunParams:

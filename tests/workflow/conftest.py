@@ -1,12 +1,22 @@
 """The tiny study, run once for all tests of the workflow."""
 
+from pathlib import Path
+
 import pytest
+from filelock import FileLock
 from tiny_project import Project, make_project
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """The whole study by the real Snakemake; a test that changes it takes a copy."""
-    project = make_project(tmp_path_factory.mktemp("study"))
-    project.snakemake("all")
-    return project
+    base = tmp_path_factory.getbasetemp()
+    # Tests that run side by side share it: whoever comes first makes it.
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(folder.with_suffix(".lock")):
+        made = folder / "made"
+        if not made.exists():
+            folder.mkdir()
+            make_project(folder).snakemake("all")
+            made.touch()
+    return Project(folder)

@@ -94,6 +94,43 @@ def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     assert counts["train_run"] == len(_runs(project))
 
 
+def test_new_file_times_rerun_nothing(project: Project):
+    for path in sorted(project.folder.rglob("*"), reverse=True):
+        if path.is_file() and ".snakemake/" not in str(path):
+            path.touch()
+    assert "Nothing to be done" in project.snakemake("all")
+
+
+def test_code_counts_and_comments_do_not(project: Project):
+    project.take_code()
+    assert "Nothing to be done" in project.snakemake("all", "-n")
+    project.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
+    assert "Nothing to be done" in project.snakemake("all", "-n")
+    project.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
+    printed = project.snakemake("all", "-n")
+    trained = re.findall(r"^rule train_run:.*?wildcards: (.*?)$", printed, flags=re.MULTILINE | re.DOTALL)
+    assert trained
+    assert all("objective=apao-" in wildcards for wildcards in trained), trained
+    assert not jobs(printed).keys() & {"embed_items", "code_items", "evaluate_baselines"}
+
+
+def test_checkouts_share_what_is_slow_to_make(finished: Project, tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    files = ["data/toy/embeddings.safetensors", "data/toy/codes.parquet"]
+    printed = []
+    for name in ("one", "two"):
+        project = Project(tmp_path / name, {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")})
+        shutil.copytree(finished.folder, project.folder, symlinks=True)
+        for file in files:
+            (project.folder / file).unlink()
+        printed.append(project.snakemake("--cache", "--", *files))
+        for file in files:
+            assert (project.folder / file).read_bytes() == (finished.folder / file).read_bytes()
+    assert all(f"Moving output file {file} to cache" in printed[0] for file in files)
+    assert all(f"Symlinking output file {file} from cache" in printed[1] for file in files)
+    assert "Moving output file" not in printed[1]
+
+
 def test_any_run_is_a_target(project: Project):
     target = "results/toy/llama/apao-pointwise+beta=0.4+epochs=1/seed7/metrics.json"
     project.snakemake(target)

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,19 @@ BIN = Path(sys.executable).parent
 
 @dataclass
 class Project:
-    """A folder with params.yaml and the project's workflow."""
+    """A folder with params.yaml and the project's workflow, and perhaps code of its own in src."""
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, code: int | None = 0) -> str:
         """Run a command of the environment in the folder; return all it printed."""
         # As after `source .venv/bin/activate`.
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "COLUMNS": "200", "PATH": path, "APAO_MIRROR": ""}
+        if (self.folder / "src").exists():
+            environment["PYTHONPATH"] = str(self.folder / "src")
+        environment |= self.environment
         command, *rest = arguments
         done = subprocess.run(
             [BIN / command, *rest],
@@ -41,6 +45,17 @@ class Project:
 
     def snakemake(self, *arguments: str, code: int | None = 0) -> str:
         return self.run("snakemake", "--cores", "2", *arguments, code=code)
+
+    def take_code(self) -> None:
+        """Copy the project's code, for a test that changes it."""
+        shutil.copytree(ROOT / "src", self.folder / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+
+    def replace(self, module: str, old: str, new: str) -> None:
+        """Edit a module of the project's own code."""
+        path = self.folder / "src" / "apao" / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
 
     def edit(self, *path: str, value: object) -> None:
         """Change one key of params.yaml."""

@@ -5,13 +5,13 @@ rule embed_items:
     input:
         "data/{dataset}/items.parquet",
     output:
-        "data/{dataset}/embeddings.safetensors",
+        embeddings="data/{dataset}/embeddings.safetensors",
+        record="data/{dataset}/embed.provenance.json",
     log:
         "logs/{dataset}/embed.log",
-    benchmark:
-        "logs/{dataset}/embed.benchmark.tsv"
     conda:
         "../envs/apao.yaml"
+    cache: STUDY.shares
     threads: 2
     resources:
         gpu=STUDY.gpus,
@@ -24,17 +24,19 @@ rule embed_items:
 
 rule code_items:
     input:
-        STUDY.code_inputs,
+        "data/{dataset}/items.parquet",
+        STUDY.embeddings_of_codes,
+        ancient(STUDY.published_codes),
     output:
         codes="data/{dataset}/codes.parquet",
         codebooks="data/{dataset}/codebooks.safetensors",
         quality="data/{dataset}/code_quality.json",
+        record="data/{dataset}/codes.provenance.json",
     log:
         "logs/{dataset}/codes.log",
-    benchmark:
-        "logs/{dataset}/codes.benchmark.tsv"
     conda:
         "../envs/apao.yaml"
+    cache: STUDY.shares
     params:
         codes=STUDY.codes,
         code=STUDY.code("codes"),

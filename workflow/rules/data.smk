@@ -2,23 +2,35 @@
 
 
 rule download_dataset:
-    input:
-        STUDY.own_files,
     output:
-        "data/{dataset}/raw/manifest.json",
+        directory("data/{dataset}/raw"),
+    wildcard_constraints:
+        dataset=STUDY.names(links=False),
     log:
         "logs/{dataset}/download.log",
     conda:
         "../envs/apao.yaml"
+    cache: STUDY.shares
     params:
-        source=STUDY.source,
+        fetched=STUDY.fetched,
     shell:
         "apao download {wildcards.dataset:q} > {log:q} 2>&1"
 
 
+# The user's own files are linked to, and belong into no cache that is shared.
+use rule download_dataset as link_dataset with:
+    input:
+        STUDY.own_files,
+    wildcard_constraints:
+        dataset=STUDY.names(links=True),
+    cache: False
+
+
 rule preprocess_dataset:
     input:
-        "data/{dataset}/raw/manifest.json",
+        # A folder has a time and no hash. What is in it follows from `source` and the user's own files.
+        ancient("data/{dataset}/raw"),
+        STUDY.own_files,
     output:
         interactions="data/{dataset}/interactions.parquet",
         catalogue="data/{dataset}/items.parquet",

@@ -52,6 +52,8 @@ class Source(Model, ABC):
     """Whether the source ships item codes of its own (``published_codes``)."""
     fetched_by: ClassVar[tuple[str, ...]] = ()
     """Fields that decide, beside ``source``, which files are downloaded; the others only matter to ``read``."""
+    links: ClassVar[bool] = False
+    """Whether ``download`` links to files of the user's own, which are not to be shared with other projects."""
 
     @abstractmethod
     def download(self, folder: Path, mirror: Path | None) -> list[str]:

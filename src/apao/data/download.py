@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from apao.runs import DatasetPaths
 
 
 def download(dataset: str, source: Source, mirror: Path | None) -> Path:
-    """Fill ``data/<dataset>/raw`` and write its ``manifest.json`` last; return the manifest's path.
+    """Fill ``data/<dataset>/raw``, which appears whole or not at all; return its ``manifest.json``.
 
     The manifest holds what decided the download (``source``) and every file's sha256 and size
-    (``files``). Files that an earlier manifest vouches for are kept; changed ones are had anew.
+    (``files``). Files that an earlier manifest vouches for are kept; changed ones are had anew. Until the
+    last file is there, all lie in ``data/<dataset>/raw.part``, where the next attempt finds them.
 
     Args:
         dataset: key of the entry in params.yaml.
@@ -29,15 +31,28 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
     if mirror is not None and not mirror.is_dir():
         raise UserError(f"{mirror}: the mirror is not a folder; name an existing one, or none to use the net")
     _drop_changed(paths)
-    with Stage("download", paths.raw, [], {**what_is_fetched(source), "mirror": mirror and str(mirror)}) as stage:
+    arriving = paths.arriving
+    if paths.raw.is_dir() and not paths.raw.is_symlink() and not arriving.exists():
+        paths.raw.rename(arriving)
+    with Stage("download", arriving, [], {**what_is_fetched(source), "mirror": mirror and str(mirror)}) as stage:
         stage.forget_record()
         files = {}
-        for name in source.download(paths.raw, mirror):
-            path = paths.raw / name
+        for name in source.download(arriving, mirror):
+            path = arriving / name
             stage.outputs[name] = sha256_of(path)
             files[name] = {"sha256": stage.outputs[name], "bytes": path.stat().st_size}
         stage.output_json(paths.manifest.name, {"source": what_is_fetched(source), "files": files})
+    _remove(paths.raw)
+    arriving.rename(paths.raw)
     return paths.manifest
+
+
+def _remove(folder: Path) -> None:
+    """Remove an earlier folder; of one that a cache shares, the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def what_is_fetched(source: Source) -> dict[str, Any]:
@@ -76,7 +91,7 @@ def check_raw(dataset: str, source: Source) -> None:
 
 def _drop_changed(paths: DatasetPaths) -> None:
     """Remove files that differ from the earlier manifest, and the manifest: it vouches for the past."""
-    if not paths.manifest.exists():
+    if not paths.manifest.exists() or paths.raw.is_symlink():
         return
     try:
         recorded = {name: facts["sha256"] for name, facts in read_json(paths.manifest)["files"].items()}

@@ -41,6 +41,7 @@ class Table(Source):
     """Between columns; by default a comma for .csv and a tab for .tsv files."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("path", "items_path")
+    links: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Table:

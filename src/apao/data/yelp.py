@@ -32,6 +32,7 @@ class Yelp(Source):
     """Share of malformed lines of a file above which it is refused."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("folder",)
+    links: ClassVar[bool] = True
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """Link to the two files of the user's own folder, else of the mirror."""
