@@ -1,4 +1,4 @@
-"""Print params.yaml with a small scale that takes a minute: fewer examples, fewer timed catalogues.
+"""Print params.yaml with a small scale that takes minutes: fewer examples, timed catalogues and ablations.
 
 For continuous integration: the same code, data, stages and studies as `make demo`, too short to learn much.
 """
@@ -15,7 +15,10 @@ def shorten(text: str) -> str:
     params = yaml.safe_load(text)
     training = params["recipes"]["small"]["training"]
     training.update(epochs=1, examples_per_epoch=2000)
-    params["studies"]["small"]["figure1"]["catalogue_sizes"] = [500, 1000]
+    studies = params["studies"]["small"]
+    studies["figure1"]["catalogue_sizes"] = [500, 1000]
+    for panel in ("modules", "prefixes"):
+        studies["figure2"][panel] = dict(list(studies["figure2"][panel].items())[:2])
     return yaml.safe_dump(params, sort_keys=False)
 
 

@@ -261,11 +261,6 @@ def test_report_is_one_file(finished: Project):
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="https?://', page)
 
 
-def test_workflow_is_clean(finished: Project):
-    finished.snakemake("--lint")
-    finished.run("snakefmt", "--check", str(ROOT / "workflow"))
-
-
 def test_shortened_params_are_valid(tmp_path: Path):
     path = tmp_path / "short.yaml"
     path.write_text(shorten((ROOT / "params.yaml").read_text()))
