@@ -139,6 +139,16 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
     assert ran(taken_over.run("dvc", "repro")) == []
 
 
+def test_what_dvc_makes_is_what_snakemake_makes(taken_over: Project, finished: Project):
+    run = "toy/llama/ce/seed42"
+    for stage in ("train_run", "evaluate_run"):
+        taken_over.run("dvc", "repro", "--force", "--single-item", f"{stage}-toy-llama-ce@{run}")
+    for file in ("model.safetensors", "ranks.parquet", "metrics.json"):
+        made, expected = (project.folder / "results" / run / file for project in (taken_over, finished))
+        assert made.read_bytes() == expected.read_bytes(), file
+        assert made.stat().st_mtime_ns != expected.stat().st_mtime_ns, file
+
+
 def changed(project: Project) -> set[str]:
     """Stages that DVC would run, by what changed in them and not through other stages."""
     project.run("dvc", "repro", "check_pipeline")

@@ -114,6 +114,20 @@ def test_code_counts_and_comments_do_not(project: Project):
     assert not jobs(printed).keys() & {"embed_items", "code_items", "evaluate_baselines"}
 
 
+def test_what_is_made_again_is_the_same(project: Project, finished: Project):
+    """On eight cores as on two, after the data and two runs were removed."""
+    runs = ["toy/tiger/apao-pairwise/seed42", "toy/llama/ce/seed42"]
+    shutil.rmtree(project.folder / "data")
+    for run in runs:
+        shutil.rmtree(project.folder / "results" / run)
+    project.run("snakemake", "--cores", "8", *(f"results/{run}/metrics.json" for run in runs))
+    names = ("model.safetensors", "ranks.parquet", "metrics.json")
+    files = [f"results/{run}/{name}" for run in runs for name in names]
+    files += [f"data/toy/{name}" for name in ("interactions.parquet", "embeddings.safetensors", "codes.parquet")]
+    for file in files:
+        assert (project.folder / file).read_bytes() == (finished.folder / file).read_bytes(), file
+
+
 def test_checkouts_share_what_is_slow_to_make(finished: Project, tmp_path: Path):
     (tmp_path / "cache").mkdir()
     files = ["data/toy/embeddings.safetensors", "data/toy/codes.parquet"]
