@@ -1,6 +1,5 @@
 """The tiny study, run once for all tests of the workflow."""
 
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
