@@ -1,6 +1,5 @@
 """The tiny study, run once for all tests of the workflow."""
 
-
 import pytest
 from filelock import FileLock
 from tiny_project import Project, make_project
