@@ -151,12 +151,14 @@ def baselines(dataset: DatasetName) -> None:
 
 @app.command()
 def train(run: RunName, device: DeviceName = "auto") -> None:
-    """Train one run, or go on with it where it was stopped."""
+    """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
     from apao.devices import pick_device
+    from apao.training.parallel import joined
     from apao.training.train import train as stage
 
-    parsed = Run.parse(run)
-    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+    with joined() as processes:
+        parsed = Run.parse(run)
+        stage(parsed, settings.params().resolve(parsed), pick_device(device), processes)
 
 
 @app.command()

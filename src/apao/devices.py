@@ -23,18 +23,27 @@ def has_gpu() -> bool:
 def pick_device(name: str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` is the GPU where there is one.
 
+    Of the processes that torchrun starts on a machine, each gets the GPU of its own number.
+
     Raises:
         UserError: when it does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    number = os.environ.get("LOCAL_RANK")
+    if number is not None and name == "cuda":
+        name = f"cuda:{number}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("it is neither cpu nor cuda")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used here ({error}); use auto, cpu or cuda") from error
+        reason = str(error).partition("\n")[0]
+        hint = "start one process a GPU, or with --device cpu" if number else "use auto, cpu or cuda"
+        raise UserError(f"device {name!r} cannot be used here ({reason}); {hint}") from error
+    if device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

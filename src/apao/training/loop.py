@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
+from apao.training.parallel import ALONE, Processes
 from apao.training.scoring import score_batch
 
 STEPS_BETWEEN_CHECKS = 50
@@ -89,26 +90,36 @@ def learning_rate(done: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
+def stream_seed(*numbers: int) -> int:
+    """Seed of a stream of random numbers of its own for each tuple of numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 class Sums:
     """Example-weighted sums of named terms, kept on the device until they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self._sums: dict[str, Tensor] = {}
-        self.examples = 0
+        self._examples = 0
 
     def add(self, outcome: Outcome, examples: int) -> None:
-        """Count one micro-batch."""
+        """Count one micro-batch of this process."""
         for name, value in {"loss": outcome.loss.detach(), **outcome.terms}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.float() * examples
-        self.examples += examples
+        self._examples += examples
 
     def means(self, where: str) -> Row:
-        """Means so far.
+        """Means so far, over all processes.
 
         Raises:
             UserError: naming the run, the step and the term, when one is not finite.
         """
-        means = {name: value.item() / max(1, self.examples) for name, value in self._sums.items()}
+        own = {name: value.item() for name, value in self._sums.items()}
+        everyone: list[tuple[int, Row]] = self.processes.gather((self._examples, own))
+        examples = max(1, sum(count for count, _ in everyone))
+        # Some may have had no micro-batch and know no names; the first process has the first one.
+        means = {name: sum(sums.get(name, 0.0) for _, sums in everyone) / examples for name in everyone[0][1]}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise UserError(
@@ -118,7 +129,7 @@ class Sums:
 
 
 class Training:
-    """One run on one device; ``fit`` goes on from the checkpoint at ``path`` if there is a matching one."""
+    """One run on this process's device; ``fit`` goes on from the checkpoint if there is a matching one."""
 
     def __init__(
         self,
@@ -129,13 +140,15 @@ class Training:
         device: torch.device,
         start: Tensors | None = None,
         embeddings: NDArray[np.float32] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """A run about to begin.
 
         ``start`` are trained weights under the key names of ``transformers``, ``embeddings`` those of the
-        items (I, D); both only where the objective asks for them.
+        items (I, D); both only where the objective asks for them. ``processes`` share the work, each with
+        a ``Training`` of its own.
         """
-        self.run, self.params, self.device = run, params, device
+        self.run, self.params, self.device, self.processes = run, params, device, processes
         self.objective, self.recipe = params.objective, params.training
         needs = self.objective.needs()
         try:
@@ -170,6 +183,7 @@ class Training:
             # Norm scales and an objective's own parameters are not pulled to zero.
             {"params": [p for p in weights if p.dim() <= 1] + learned, "weight_decay": 0.0},
         ]
+        self.parameters = weights + learned
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
 
     @property
@@ -184,9 +198,14 @@ class Training:
         saved = load_checkpoint(checkpoint, fingerprint)
         if saved is not None:
             history, best = self._restore(saved)
+        first = len(history)
+        if {(fingerprint, first)} != set(self.processes.gather((fingerprint, first))):
+            raise UserError(
+                f"{self.run}: its processes see different parameters, inputs or checkpoints; start them in one "
+                "folder, which several machines must share"
+            )
         for row in history:
             on_epoch(row)
-        first = len(history)
         with progress(self.run, self.recipe.epochs * self.epoch_examples, first * self.epoch_examples) as advance:
             for epoch in range(first, self.recipe.epochs):
                 if epoch - best.epoch >= self.recipe.patience and history:
@@ -198,7 +217,8 @@ class Training:
                     best = Best(row["valid_loss"], epoch + 1, weights)
                 row["best"] = float(best.epoch == epoch + 1)
                 history.append(row)
-                save_checkpoint(checkpoint, self._snapshot(history, best), fingerprint)
+                if self.processes.is_first:
+                    save_checkpoint(checkpoint, self._snapshot(history, best), fingerprint)
                 on_epoch(row)
         return Trained(best.weights, history, best.epoch)
 
@@ -206,17 +226,21 @@ class Training:
         started = time.perf_counter()
         self.backbone.train()
         wanted = self.epoch_examples
-        sums = Sums()
-        rate = 0.0
+        if not self.processes.is_first:
+            # The first process goes on with the one stream that dropout has when it is alone.
+            torch.manual_seed(stream_seed(self.params.seed, epoch, self.processes.rank))
+        sums = Sums(self.processes)
+        seen, rate = 0, 0.0
         batches: Iterable[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]] = self.sampler.epoch(
             wanted, self.recipe.batch_size, self.generator
         )
         for step, batch in enumerate(batches, start=1):
-            done = (epoch + sums.examples / wanted) / self.recipe.epochs
+            done = (epoch + seen / wanted) / self.recipe.epochs
             rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.step(batch, sums)
+            seen += batch.examples
             shown = ""
             if step % STEPS_BETWEEN_CHECKS == 0:
                 means = sums.means(f"{self.run}, epoch {epoch + 1}, step {step}")
@@ -227,23 +251,25 @@ class Training:
             "epoch": epoch + 1,
             "steps": step,
             "seconds": round(time.perf_counter() - started, 3),
-            "examples": sums.examples,
+            "examples": seen,
             "lr": rate,
             **{f"train_{name}": value for name, value in means.items()},
         }
 
     def step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
-        """One optimizer step on the mean loss of the batch's examples."""
+        """One optimizer step on the mean loss of the batch's examples, whose parts the processes share."""
         self.optimizer.zero_grad(set_to_none=True)
         carried = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
         moved = {name: torch.zeros_like(value) for name, value in carried.items()}
-        for part in batch.parts:
+        parts: Iterator[Batch | PackedBatch] = self.processes.share(batch.parts)
+        for part in parts:
             share = len(part) / batch.examples
             outcome = self._outcome(part)
             (outcome.loss * share).backward()
             for name in moved:
                 moved[name] += outcome.state[name] * share
             sums.add(outcome, len(part))
+        self.processes.add_up(self.parameters, moved.values())
         # What is carried moves once a step, by the mean over its parts; the rest the optimizer moves.
         self.state = {**self.state, **moved}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
@@ -266,8 +292,9 @@ class Training:
         if self.recipe.selection == "release" and self.objective.release_selects_on_last_batch:
             last = (len(users) - 1) // RELEASE_BATCH * RELEASE_BATCH
             users, positions = users[last:], positions[last:]
-        sums = Sums()
-        for batch in self.evaluation.parts(users, positions, torch.Generator().manual_seed(self.params.seed)):
+        sums = Sums(self.processes)
+        parts = self.evaluation.parts(users, positions, torch.Generator().manual_seed(self.params.seed))
+        for batch in self.processes.share(parts):
             sums.add(self._outcome(batch), len(batch))
         return sums.means(f"{self.run}, validation after epoch {epoch + 1}")
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,34 @@ from apao.progress import console
 from apao.runs import DatasetPaths, Run
 from apao.training.batches import load_dataset
 from apao.training.loop import Row, Training
+from apao.training.parallel import ALONE, Processes
 
 
-def train(run: Run, params: RunParams, device: torch.device) -> None:
+def train(run: Run, params: RunParams, device: torch.device, processes: Processes = ALONE) -> None:
     """Train ``run`` and write model.safetensors, config.json and history.csv into its folder.
 
     The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
-    after each epoch until the end, so the same command continues a training that was stopped.
+    after each epoch until the end, so the same command continues a training that was stopped. Of several
+    ``processes`` all compute and the first writes.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
     inputs = params.training_inputs()
     record = params.for_training()
-    with Stage("train", run.folder, inputs, record, device_name(device)) as stage:
+    devices = device_name(device) if processes.size == 1 else f"{processes.size} x {device_name(device)}"
+    stage = Stage("train", run.folder, inputs, record, devices)
+    with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
         embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
-        training = Training(str(run), params, histories, codes, device, start, embeddings)
+        training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
+        fingerprint = _fingerprint(record, inputs)
+        if not processes.is_first:
+            training.fit(checkpoint, fingerprint)
+            return
         events = _EventFiles(run.folder / "tensorboard")
-        trained = training.fit(checkpoint, _fingerprint(record, inputs), events.write)
+        trained = training.fit(checkpoint, fingerprint, events.write)
 
         training.backbone.load_state_dict(trained.best)
         weights = {name: value.cpu().contiguous() for name, value in training.backbone.to_transformers().items()}

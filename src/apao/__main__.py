@@ -1,0 +1,5 @@
+"""``python -m apao``, and ``torchrun -m apao``."""
+
+from apao.cli import main
+
+main()
