@@ -16,7 +16,7 @@ from processes import run_processes
 from safetensors.numpy import load_file
 from shop_project import SECONDS, Done, end, entry_point, hashes, params, stamp, write_params
 
-RUN = "shop/tiger/apao-pairwise+dropout=0+weights=eq17/seed3"
+RUN = "shop/tiger/apao-pairwise+weights=eq17/seed3"
 TRAIN = ("train", RUN, "--device", "cpu")
 FOLDER = Path("results", RUN)
 

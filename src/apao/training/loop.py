@@ -184,6 +184,7 @@ class Training:
             {"params": [p for p in weights if p.dim() <= 1] + learned, "weight_decay": 0.0},
         ]
         self.parameters = weights + learned
+        self.steps = 0
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
 
     @property
@@ -226,9 +227,6 @@ class Training:
         started = time.perf_counter()
         self.backbone.train()
         wanted = self.epoch_examples
-        if not self.processes.is_first:
-            # The first process goes on with the one stream that dropout has when it is alone.
-            torch.manual_seed(stream_seed(self.params.seed, epoch, self.processes.rank))
         sums = Sums(self.processes)
         seen, rate = 0, 0.0
         batches: Iterable[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]] = self.sampler.epoch(
@@ -261,8 +259,10 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         carried = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
         moved = {name: torch.zeros_like(value) for name, value in carried.items()}
-        parts: Iterator[Batch | PackedBatch] = self.processes.share(batch.parts)
-        for part in parts:
+        parts: Iterator[tuple[int, Batch | PackedBatch]] = self.processes.share(enumerate(batch.parts))
+        for index, part in parts:
+            # Dropout's masks are those of the part, whichever process computes it.
+            torch.manual_seed(stream_seed(self.params.seed, self.steps, index))
             share = len(part) / batch.examples
             outcome = self._outcome(part)
             (outcome.loss * share).backward()
@@ -274,6 +274,7 @@ class Training:
         self.state = {**self.state, **moved}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
+        self.steps += 1
 
     def _outcome(self, batch: Batch | PackedBatch) -> Outcome:
         with autocast(self.recipe.precision, self.device):
@@ -304,16 +305,13 @@ class Training:
             for index, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        random = {"sampler": self.generator.get_state(), "torch": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
         return Checkpoint(
             tensors={
                 "model": self.backbone.state_dict(),
                 "best": best.weights,
                 "optimizer": moments,
                 "objective": dict(self.state),
-                "random": random,
+                "random": {"sampler": self.generator.get_state()},
             },
             progress={"history": history, "best_loss": best.loss, "best_epoch": best.epoch},
         )
@@ -329,11 +327,9 @@ class Training:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.state = self._restored_state(saved.tensors.get("objective", {}))
         self.generator.set_state(saved.tensors["random"]["sampler"])
-        torch.set_rng_state(saved.tensors["random"]["torch"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved.tensors["random"]["cuda"], self.device)
         weights = {name: value.to(self.device) for name, value in saved.tensors["best"].items()}
         progress_made = saved.progress
+        self.steps = sum(row["steps"] for row in progress_made["history"])
         return progress_made["history"], Best(progress_made["best_loss"], progress_made["best_epoch"], weights)
 
     def _restored_state(self, saved: Mapping[str, Tensor]) -> State:
