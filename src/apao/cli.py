@@ -17,7 +17,7 @@ import typer.core
 from typing_extensions import override
 
 from apao.allocator import keep_freed_memory
-from apao.errors import UserError, nearest
+from apao.errors import UserError, nearest, one_line
 from apao.params import PARAMS_FILE, Params, load, schema_text
 from apao.progress import console
 from apao.runs import Run
@@ -39,7 +39,7 @@ class Commands(typer.core.TyperGroup):
             # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
             if error.errno == errno.EPIPE or error.filename is None:
                 raise
-            _stop(f"error: {error.filename}: {error.strerror}", 1)
+            _stop(f"error: {one_line(f'{error.filename}: {error.strerror}')}", 1)
         except RuntimeError as error:
             # Torch has a class of its own for a GPU's memory, none for the machine's.
             first_line = str(error).partition("\n")[0]
@@ -49,8 +49,7 @@ class Commands(typer.core.TyperGroup):
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    # Libraries' messages, which some errors quote, may have several lines.
-    console.print(" ".join(message.split("\n")), style="bold red")
+    console.print(message, style="bold red")
     sys.exit(status)
 
 

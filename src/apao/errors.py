@@ -5,12 +5,26 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2_000
+"""Characters of a message: its start says where, its end what to do."""
+
 
 class UserError(Exception):
     """Something the user can put right; the command line prints it without a traceback.
 
-    The message names the file (and line), key or run, what was expected, and what to do.
+    The message names the file (and line), key or run, what was expected, and what to do. It is one line,
+    whatever it quotes of a file.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """``text`` without the middle of what is very long; what a terminal would obey is spelled out."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    return "".join(each if each.isprintable() else " " if each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 class AtKey(ValueError):

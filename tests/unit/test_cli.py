@@ -150,6 +150,9 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     ("error", "status", "text"),
     [
         (UserError("several\nlines"), 1, "error: several lines\n"),
+        (UserError("\x1b[2Jä \u202e\0\ud800"), 1, r"error: \x1b[2Jä \u202e\x00\ud800" + "\n"),
+        (UserError("x.csv:" + "y" * 10**7 + " do this"), 1, f"error: x.csv:{'y' * 994} [...] {'y' * 992} do this\n"),
+        (FileNotFoundError(2, "No such file", "a\rb"), 1, r"error: a\rb: No such file" + "\n"),
         (PermissionError(13, "Permission denied", "data/x"), 1, "error: data/x: Permission denied\n"),
         (OSError(36, "File name too long", "results/x"), 1, "error: results/x: File name too long\n"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint or finished file\n"),
