@@ -14,11 +14,12 @@ from pydantic import Field
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain
-from apao.data.records import Malformed, identifier, json_object, read_records
+from apao.data.records import Malformed, identifier, json_object, read_records, text_of
 
 ADDRESS = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 
 Column = Literal["title", "description", "brand", "categories"]
+_LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 
 
@@ -94,8 +95,8 @@ def _literal(line: str) -> dict[str, Any]:
     """A line of metadata: a Python literal of a dictionary, not JSON. Nothing in it is executed."""
     try:
         value = ast.literal_eval(line)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        # MemoryError is how the parser reports too deep a nesting.
+    except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
+        # MemoryError is how the parser reports too deep a nesting, OverflowError a sum like 10...0+1j.
         raise Malformed("not a Python literal") from error
     if not isinstance(value, dict):
         raise Malformed("not a dictionary")
@@ -108,9 +109,11 @@ def _text(record: dict[str, Any], column: Column) -> str:
         paths = [path for path in value if isinstance(path, list)] if isinstance(value, list) else []
         names = dict.fromkeys(name for path in paths for name in path if isinstance(name, str))
         value = ", ".join(names)
-    return clean_text(value) if isinstance(value, str) else ""
+    return clean_text(text_of(value))
 
 
 def clean_text(text: str) -> str:
     """Text without HTML entities, tags and line breaks, single-spaced."""
+    # No character has so many digits; unescape would refuse to make a number of a few thousand.
+    text = _LONG_ENTITY.sub(" ", text)
     return " ".join(_TAG.sub(" ", html.unescape(text)).split())

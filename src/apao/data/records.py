@@ -7,6 +7,7 @@ is not what it should be, and that is an error.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections import Counter
@@ -14,12 +15,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from typing_extensions import Buffer, override
+
 from apao.artifacts import missing
 from apao.errors import UserError
 from apao.progress import progress
 
 MAX_LINE_BYTES = 1 << 20
 """Longer lines are malformed; it bounds what a parser of literals is given."""
+MAX_EXPANSION = 50
+"""Times its size that a compressed file may become; records become some five times as long."""
+SMALL_BYTES = 1 << 22
+"""What any compressed file may become, however small it is."""
 
 Record = TypeVar("Record")
 
@@ -38,7 +45,7 @@ def read_records(
 
     Raises:
         UserError: when more than ``max_malformed`` (a share of the lines) are malformed, naming the
-            first; or when the file is missing, or its compression is damaged.
+            first; or when the file is missing, or its compression is damaged or that of a bomb.
     """
     records: list[Record] = []
     reasons: Counter[str] = Counter()
@@ -96,7 +103,30 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _opened(path: Path, compressed: IO[bytes]) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=compressed) if path.suffix == ".gz" else compressed  # type: ignore[return-value]
+    return io.BufferedReader(_Bounded(path, compressed), 1 << 16) if path.suffix == ".gz" else compressed
+
+
+class _Bounded(io.RawIOBase):
+    """What a gzip file holds; refuses one of a few megabytes that would keep us reading for hours."""
+
+    def __init__(self, path: Path, compressed: IO[bytes]) -> None:
+        self._path, self._file = path, gzip.GzipFile(fileobj=compressed)
+        self._left = max(SMALL_BYTES, MAX_EXPANSION * path.stat().st_size)
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Buffer) -> int:
+        count = self._file.readinto1(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise UserError(
+                f"{self._path}: becomes more than {MAX_EXPANSION} times as long, as no file of records does; "
+                "delete it and download it again."
+            )
+        return count
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -115,4 +145,11 @@ def identifier(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise Malformed(f"without {key}")
+    if text_of(value) != value:
+        raise Malformed(f"{key} is not valid Unicode")
     return value
+
+
+def text_of(value: object) -> str:
+    """A string as files can hold it, empty for anything else; half a surrogate pair becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import link
-from apao.data.records import Malformed, identifier, json_object, read_records
+from apao.data.records import Malformed, identifier, json_object, read_records, text_of
 from apao.errors import UserError
 
 REVIEWS = "yelp_academic_dataset_review.json"
@@ -66,7 +66,7 @@ class Yelp(Source):
             record = json_object(line)
             item = identifier(record, "business_id")
             texts = [record.get("name" if column == "title" else column) for column in self.text]
-            return (item, *(text if isinstance(text, str) else "" for text in texts)) if item in known else None
+            return (item, *map(text_of, texts)) if item in known else None
 
         rows, malformed = read_records(folder / REVIEWS, review, self.max_malformed)
         texts, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)

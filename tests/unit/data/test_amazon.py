@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from apao.data.amazon import Amazon, clean_text
 from apao.data.download import download
 from apao.data.preprocess import preprocess
-from apao.data.records import MAX_LINE_BYTES
+from apao.data.records import MAX_EXPANSION, MAX_LINE_BYTES, SMALL_BYTES
 from apao.errors import UserError
 from apao.runs import DatasetPaths
 
@@ -59,12 +59,15 @@ def test_reviews_and_texts(folder):
         meta("B3", title="not reviewed"),
         meta("B2", title="a second time"),
         meta("B4", title=None, description=5, categories="odd"),
+        meta("B5", title="half a \ud83d", brand="&#x" + "f" * 5000),
     ]
-    raw = source().read(folder([review(), review("A2", "B2", -5), "", review("A1", "B4")], metadata))
+    reviews = [review(), review("A2", "B2", -5), "", review("A1", "B4"), review("A1", "B5")]
+    raw = source().read(folder(reviews, metadata))
     assert list(raw.interactions.itertuples(index=False, name=None)) == [
         ("A1", "B1", 1_400_000_000),
         ("A2", "B2", -5),
         ("A1", "B4", 1_400_000_000),
+        ("A1", "B5", 1_400_000_000),
     ]
     empty = {"title": "", "description": "", "brand": "", "categories": ""}
     assert items(raw) == {
@@ -76,6 +79,7 @@ def test_reviews_and_texts(folder):
         },
         "B2": empty,
         "B4": empty,
+        "B5": {**empty, "title": "half a ?"},
     }
     assert raw.malformed == {}
 
@@ -96,6 +100,7 @@ def test_only_the_named_columns_are_read(folder):
         (json.dumps({"asin": "B1", "unixReviewTime": 1}), "without reviewerID"),
         (review(item=""), "without asin"),
         (review(user=7), "without reviewerID"),
+        (review(user="\ud800"), "reviewerID is not valid Unicode"),
         (review(time="soon"), "without unixReviewTime in whole seconds"),
         (review(time=True), "without unixReviewTime in whole seconds"),
         (review(time=1.5), "without unixReviewTime in whole seconds"),
@@ -139,9 +144,11 @@ def test_metadata_is_never_executed(folder, tmp_path):
         ("1" + "+1" * 300_000, "not a Python literal"),
         ("[" * 1_000_000, "not a Python literal"),
         ("9" * 10_000, "not a Python literal"),
+        ("9" * 400 + "+1j", "not a Python literal"),
         ("\0", "not a Python literal"),
         ("['asin', 'B1']", "not a dictionary"),
         ("{'title': 'x'}", "without asin"),
+        (r"{'asin': '\ud800'}", "asin is not valid Unicode"),
     ],
 )
 def test_malformed_metadata(folder, line, reason):
@@ -165,6 +172,15 @@ def test_damaged_compression_is_named(folder, name, damage):
     # A flip may reach the parser before the checksum; then too many lines are malformed.
     with pytest.raises(UserError, match=rf"{name}: (damaged after line|\d+ of \d+ lines are malformed)"):
         source(max_malformed=0.0).read(where)
+
+
+@pytest.mark.parametrize("content", [b"\n", b"x", review().encode() + b"\n"])
+def test_a_bomb_is_not_read_to_its_end(folder, content):
+    where = folder([], [meta()])
+    repeated = content * (SMALL_BYTES // len(content))
+    (where / REVIEWS).write_bytes(gzip.compress(repeated) * 2)
+    with pytest.raises(UserError, match=f"{REVIEWS}: becomes more than {MAX_EXPANSION} times as long"):
+        source(max_malformed=1).read(where)
 
 
 def test_from_the_mirror_to_the_split(project, folder, capsys):
@@ -203,6 +219,8 @@ def test_a_category_is_no_path():
         ("<!-- c -->x<a href='y'>z</a>", "x z"),
         ("a\u00a0b\n\n c ", "a b c"),
         ("<b" * 50_000, "<b" * 50_000),
+        ("&#x41;&#0000066;&#55296;", "AB\ufffd"),
+        (f"a&#{'9' * 5000};b", "a b"),
     ],
 )
 def test_clean_text(text, clean):

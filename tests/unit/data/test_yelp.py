@@ -69,14 +69,16 @@ def test_reviews_since_a_day_and_their_businesses(write):
 def test_malformed_lines(write):
     good = [review("u", f"b{i}", "2020-01-01 00:00:00") for i in range(97)]
     bad = [review("u", "b", "soon"), review("u", "b", None), review("", "b", "2020-01-01 00:00:00")]
-    folder = write([*good, *bad], [business("b0", name=5)])
-    raw = source(max_malformed=0.03).read(folder)
+    bad += [review("u", "b\ud800", "2020-01-01 00:00:00")]
+    folder = write([*good, *bad], [business("b0", name=5), business("b1", name="\udc00!")])
+    raw = source(max_malformed=0.04).read(folder)
     assert raw.malformed == {
         f"{REVIEWS}: without a date like 2019-01-31 12:00:00": 2,
         f"{REVIEWS}: without user_id": 1,
+        f"{REVIEWS}: business_id is not valid Unicode": 1,
     }
-    assert raw.items.iloc[0].tolist() == ["b0", "", ""]
-    with pytest.raises(UserError, match=rf"{REVIEWS}: 3 of 100 lines are malformed .*first is line 98: without a date"):
+    assert raw.items.to_numpy().tolist() == [["b0", "", ""], ["b1", "?!", ""]]
+    with pytest.raises(UserError, match=rf"{REVIEWS}: 4 of 101 lines are malformed .*first is line 98: without a date"):
         source().read(folder)
 
 
