@@ -122,7 +122,8 @@ def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
             part.parent.mkdir(parents=True, exist_ok=True)
             _transfer(url, part, expected, ways_out)
             break
-        except (OSError, http.client.HTTPException, _BrokeOff) as error:
+        except (OSError, http.client.HTTPException, ValueError, _BrokeOff) as error:
+            # A ValueError: the server sent us on to what is no address.
             told = explained(error, part) if isinstance(error, OSError) else error
             if isinstance(told, UserError):
                 raise told from error
@@ -213,11 +214,15 @@ def _where(response: http.client.HTTPResponse, done: int) -> tuple[int, int | No
     if response.status == 206:
         span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] == str(done):
-            return done, int(whole) if whole.isdigit() else None
+            return done, _size(whole)
         raise _BrokeOff("the server continued at another place than asked for")
     # The server ignores Range and sends the file from its start.
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, _size(response.headers.get("Content-Length", ""))
+
+
+def _size(said: str) -> int | None:
+    """A number of bytes in a header; None where it is none."""
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 19 else None
 
 
 def _receive(response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int | None, limit: int) -> int:

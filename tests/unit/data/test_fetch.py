@@ -213,6 +213,13 @@ def test_only_http_addresses_are_read(site, path, tmp_path):
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("target", ["http://[::1", f"http://{'a' * 70}/", "http://x:y/"])
+def test_being_sent_on_to_what_is_no_address_is_one_clear_error(site, path, target):
+    site.redirects["/moved"] = target
+    with pytest.raises(UserError, match=r"file\.bin: cannot be fetched from .*/moved .*Ways out"):
+        fetch(site.url.replace("file.bin", "moved"), path, EXPECTED, WAYS_OUT)
+
+
 def test_obtain_prefers_what_is_there_then_the_mirror_then_the_net(site, path, tmp_path):
     mirrored = tmp_path / "mirror.bin"
     obtain(path, EXPECTED, site.url, mirrored, WAYS_OUT)
