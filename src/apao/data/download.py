@@ -78,10 +78,11 @@ def check_raw(dataset: str, source: Source) -> None:
         raise UserError(f"{paths.manifest}: not a list of downloaded files; {again}") from error
     if made_for != wanted:
         raise UserError(f"{paths.manifest}: was made for {made_for}, params.yaml says {wanted}; {again}")
+    there = _files_in(paths.raw)
     for name, (expected_bytes, expected_hash) in files.items():
-        path = paths.raw / name
-        if not path.exists():
-            raise UserError(f"{path}: not found, though the manifest lists it; {again}")
+        if name not in there:
+            raise UserError(f"{paths.raw / name}: not found, though the manifest lists it; {again}")
+        path = there[name]
         size = path.stat().st_size
         if size != expected_bytes:
             raise UserError(f"{path}: has {size} bytes, had {expected_bytes} when it was downloaded; {again}")
@@ -98,8 +99,12 @@ def _drop_changed(paths: DatasetPaths) -> None:
     except (UserError, LookupError, TypeError, AttributeError):
         # A manifest that cannot be read vouches for nothing: each source checks what it knows.
         recorded = {}
-    for name, expected in recorded.items():
-        path = paths.raw / name
-        if path.exists() and sha256_of(path) != expected:
+    for name, path in _files_in(paths.raw).items():
+        if name in recorded and sha256_of(path) != recorded[name]:
             path.unlink()
-    paths.manifest.unlink()
+    paths.manifest.unlink(missing_ok=True)
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """By name. What a manifest lists is looked up here: as a path it could lead anywhere."""
+    return {path.name: path for path in folder.iterdir() if path.is_file()}

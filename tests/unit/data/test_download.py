@@ -6,7 +6,7 @@ import json
 import pytest
 
 from apao.data.base import SOURCES
-from apao.data.download import download
+from apao.data.download import check_raw, download
 from apao.data.table import Table
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -47,6 +47,24 @@ def test_an_unreadable_manifest_is_made_anew(source, content):
     manifest.write_text(content)
     download("mine", source, None)
     assert manifest.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["../../../precious", "/{}/precious", "x/../../../../precious", "manifest.json", ""])
+def test_a_manifest_names_files_of_its_folder_only(source, project, name):
+    """Another's manifest could have had any file of ours removed, or read without end."""
+    precious = project / "precious"
+    precious.write_text("mine")
+    manifest = download("mine", source, None)
+    listed = json.loads(manifest.read_text())
+    listed["files"][name.format(project)] = {"sha256": "0", "bytes": 4}
+    manifest.write_text(json.dumps(listed))
+    with pytest.raises(
+        UserError, match=r"not found, though the manifest lists it|manifest\.json: has \d+ bytes, had 4"
+    ):
+        check_raw("mine", source)
+    download("mine", source, None)
+    check_raw("mine", source)
+    assert precious.read_text() == "mine"
 
 
 def test_the_mirror_must_be_a_folder(source, tmp_path):
