@@ -15,16 +15,25 @@ Key = tuple[str | int, ...]
 """Names and list positions that lead to a value."""
 TAGS = ("source", "type", "method")
 """Keys that say of which kind an entry is."""
+MAX_BYTES = 1 << 18
+MAX_VALUES = 100_000
+"""Of a file with all its aliases written out."""
+MAX_CHARACTERS = 1_000
+"""Of a key or value; a number of more cannot even be printed."""
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
     """The content of a file, and its parse tree, which knows the lines.
 
     Raises:
-        UserError: when it cannot be read, is not YAML, or gives a key twice.
+        UserError: when it cannot be read, is not YAML, gives a key twice, or is far too large.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: longer than {MAX_BYTES} bytes, expected a few thousand")
+        text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found; run from the project's root, or name the file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -32,12 +41,13 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _plain_keys(root, path)
+        _check_size(root, path)
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # A ValueError: 2024-13-01 has the form of a date.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # 2024-13-01 has the form of a date; a tag may be of another type than its value (!!int x).
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply") from error
@@ -119,6 +129,30 @@ def _plain_keys(node: yaml.Node | None, path: Path) -> None:
             if key.value in seen:
                 raise UserError(f"{path}:{line}: key {key.value!r} was given before, on line {seen[key.value]}")
             seen[key.value] = line
+
+
+def _check_size(root: yaml.Node | None, path: Path) -> None:
+    """Aliases make a few lines stand for more than any memory holds; what reads the values meets each anew."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        line = node.start_mark.line + 1
+        if id(node) not in sizes:
+            sizes[id(node)] = 0  # until it is known
+            parts = node.value if isinstance(node, yaml.SequenceNode) else []
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_CHARACTERS:
+                raise UserError(f"{path}:{line}: a value of more than {MAX_CHARACTERS} characters")
+            sizes[id(node)] = 1 + sum(map(size, parts))
+            if sizes[id(node)] > MAX_VALUES:
+                raise UserError(f"{path}:{line}: more than {MAX_VALUES} values, its aliases written out")
+        if not sizes[id(node)]:
+            raise UserError(f"{path}:{line}: holds an alias of itself")
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root)
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
