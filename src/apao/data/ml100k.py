@@ -69,7 +69,7 @@ class MovieLens100K(Source):
         rows = [row for _, row in read_rows(folder / "ml-100k.item", "\t", columns, quoted=False)]
         return RawTables(
             pd.DataFrame(interactions, columns=["user", "item", "timestamp"]),
-            pd.DataFrame(rows, columns=["item", *self.text]),
+            pd.DataFrame(rows, columns=["item", *self.text]).drop_duplicates("item"),
         )
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pandas as pd
-from pydantic import model_validator
+from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
 
 from apao.artifacts import read_json
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain
+from apao.data.records import text_of
 from apao.errors import UserError
+from apao.mistakes import first_mistake, spelled
 from apao.progress import console
+
+T = TypeVar("T")
 
 REPOSITORY = "yuyq18/APAO"
 COMMIT = "aa08fcfab4ad306a536a1fde648042972a292bbe"
@@ -51,6 +55,16 @@ FILES = {
 }
 
 Column = Literal["title", "description", "brand", "categories"]
+
+_HISTORIES = TypeAdapter(dict[str, list[Annotated[int, Strict(), Field(ge=0, lt=1 << 31)]]])
+_TEXTS = TypeAdapter(dict[str, dict[str, Any]])
+
+
+def _read(path: Path, kind: TypeAdapter[T]) -> T:
+    try:
+        return kind.validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {spelled(*first_mistake(error))}; delete it and download it again") from error
 
 
 @SOURCES.register
@@ -117,15 +131,13 @@ class Release(Source):
 
     def read(self, folder: Path) -> RawTables:
         """Histories as they are; item texts as released (entities and all), None where not downloaded."""
-        histories = read_json(folder / self._interactions)
+        histories = _read(folder / self._interactions, _HISTORIES)
         rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
         items = None
         if (folder / self._items).exists():
-            texts = read_json(folder / self._items)
-            items = pd.DataFrame(
-                [(item, *(fields[column] for column in self.text)) for item, fields in texts.items()],
-                columns=["item", *self.text],
-            )
+            texts = _read(folder / self._items, _TEXTS)
+            table = [(item, *(text_of(fields.get(column)) for column in self.text)) for item, fields in texts.items()]
+            items = pd.DataFrame(table, columns=["item", *self.text])
         return RawTables(pd.DataFrame(rows, columns=["user", "item", "timestamp"]), items)
 
     def published_codes(self, folder: Path) -> Path:

@@ -89,8 +89,9 @@ def test_typed_headers_and_quotes_are_read_as_they_are(tmp_path):
         "user_id:token\titem_id:token\trating:float\ttimestamp:float\n9\t1\t3\t88\n"
     )
     (tmp_path / "ml-100k.item").write_text(
-        'item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\t"M\t1931\tCrime\n'
+        'item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\t"M\t1931\tCrime\n1\tM\t1931\t\n'
     )
     raw = SOURCE.read(tmp_path)
     assert raw.interactions.iloc[0].tolist() == ["9", "1", 88]
+    assert len(raw.items) == 1
     assert raw.items.iloc[0].to_dict() == {"item": "1", "title": '"M', "year": "1931", "genres": "Crime"}

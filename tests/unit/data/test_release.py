@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -117,6 +118,27 @@ def test_a_wrong_mirror_file_is_named(project, tmp_path):
     with pytest.raises(UserError, match=r"Office\.inter\.json: not the expected file: expected 799708 bytes, found 2"):
         download("office", source("Office"), tmp_path)
     assert not DatasetPaths("office").manifest.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("inter", "[]", "expected keys and values, found []"),
+        ("inter", '{"0": 5}', "0: Input should be a valid list, found 5"),
+        ("inter", '{"0": [1, "2"]}', "0.1: Input should be a valid integer, found '2'"),
+        ("inter", '{"0": [-1]}', "0.0: Input should be greater than or equal to 0, found -1"),
+        ("inter", f'{{"0": [1{"0" * 400}]}}', "0.0: "),
+        ("item", '{"0": "a title"}', "0: "),
+        ("item", "3", ""),
+    ],
+)
+def test_files_of_another_shape_are_named(tmp_path, file, content, message):
+    (tmp_path / "Office.inter.json").write_text('{"0": [0, 1]}')
+    (tmp_path / "Office.item.json").write_text(r'{"0": {"title": "\ud800", "brand": 5}}')
+    assert source("Office").read(tmp_path).items.to_numpy().tolist() == [["0", "?", "", "", ""]]
+    (tmp_path / f"Office.{file}.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"Office.{file}.json: {message}")):
+        source("Office").read(tmp_path)
 
 
 def test_every_file_is_known_by_a_hash():
