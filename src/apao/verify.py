@@ -36,6 +36,8 @@ USUAL_HISTORY = 20
 """Items that the histories of the beams are cut to, unless an example shows that more are kept."""
 STRENGTH = {"msl": "tau", "apao-pointwise": "eta", "apao-pairwise": "eta"}
 """The parameter by which the values of an objective are filed."""
+MAX_WHOLE = 1 << 53
+"""JSON has larger ones, tensors of floating-point numbers have not."""
 PLACES = ("".format, "position {}: ".format, "example {}, position {}: ".format)
 """Spell an index of a number, a row, a table."""
 
@@ -107,7 +109,7 @@ class _Verification:
             tokens = [*ours, *sorted(set(theirs) - set(ours))]
             found = torch.tensor([i if i < len(ours) else torch.nan for i in range(len(tokens))])
             ids = [theirs.get(token, torch.nan) for token in tokens]
-            yield self._compared("-", "vocabulary", found, ids, (), lambda i: f"{tokens[i]}: ")
+            yield self._compared("-", "vocabulary", found, ids, ("vocabulary",), lambda i: f"{tokens[i]}: ")
         if counts is not None:
             found = torch.tensor(self.trie.prefix_counts)
             yield self._compared("-", "valid_prefixes", found, counts, ("valid_prefixes",), PLACES[1])
@@ -203,7 +205,7 @@ class _Verification:
         check_shape(expected, found.shape, *key)
         flat = np.array(expected, dtype=object).reshape(-1).tolist() if found.dim() else [expected]
         for value in flat:
-            if type(value) not in (int, float):
+            if type(value) not in (int, float) or (type(value) is int and abs(value) > MAX_WHOLE):
                 raise AtKey(f"expected a number, found {textwrap.shorten(repr(value), 80)}", *key)
         wanted = torch.tensor(flat, dtype=torch.float64).reshape(found.shape)
         gap = (found - wanted).abs()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -184,6 +185,10 @@ T5 = ("backbones", "t5")
         (("examples", 2, "target"), REMOVED, "examples.2.target: required, but not given"),
         (("examples", 2, "target"), 400, "examples.2: item 400 has no code; codes has 400 items"),
         (("examples", 2, "history"), [], "examples.2.history: "),
+        (("examples", 2, "history"), [0] * 1001, "examples.2.history: List should have at most 1000 items"),
+        (("valid_prefixes", 2), 10**400, "valid_prefixes: expected a number, found "),
+        (("vocabulary", "<a_0>"), 10**400, "vocabulary: expected a number, found "),
+        ((*T5, "ce", "loss"), 10**400, "backbones.t5.ce.loss: expected a number, found "),
         (("interactions", "9", 3), -1, "interactions.9: item -1 has no code; codes has 400 items"),
         (("interactions", "10"), REMOVED, "interactions.10: backbones.t5.beam needs two items or more"),
         (("negatives",), REMOVED, "negatives: required by backbones.t5, but not given"),
@@ -247,7 +252,8 @@ NOT_OURS = [
     ("t5", {"relative_attention_max_distance": 64}, "relative_attention_max_distance: 64 is not supported"),
     ("t5", {"tie_word_embeddings": False}, "tie_word_embeddings: False is not supported; this backbone computes True"),
     ("t5", {"scale_decoder_outputs": False}, "scale_decoder_outputs: False is not supported"),
-    ("t5", {"d_kv": None}, "d_kv: expected a whole number from 1, found None"),
+    ("t5", {"d_kv": None}, "d_kv: expected a whole number from 1 to 16777216, found None"),
+    ("t5", {"d_ff": 10**40}, "d_ff: expected a whole number from 1 to 16777216, found 1000"),
     ("t5", {"vocab_size": 70}, "vocab_size: 70 does not fit the codes, which make 67 tokens"),
     ("llama", {"rope_theta": 10000.0}, "rope_theta: 10000.0 is not supported; this backbone computes 500000.0"),
     ("llama", {"rope_theta": None}, "rope_theta: 10000.0 (the default of transformers, as it is not given) is not"),
@@ -272,6 +278,16 @@ def test_a_model_that_is_not_ours_is_refused(folder, backbone, values, message):
     file = folder / f"{backbone}-tiny.config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
     assert message_of(folder).startswith(f"{file.name}: {message}")
+
+
+@pytest.mark.parametrize("sizes", [{"num_layers": 10**7}, {"d_ff": 10**7}, {"d_model": 10**6, "d_kv": 10**6}])
+def test_a_config_is_not_taken_at_its_word(folder, sizes):
+    """The model would have taken all memory before its weights were held against it."""
+    write(folder, "ce")
+    file = folder / "t5-tiny.config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | sizes))
+    message = r"t5-tiny\.safetensors: holds \d+ tensors of \d+ numbers, too few for the sizes that the config names"
+    assert re.fullmatch(message, message_of(folder))
 
 
 def test_weights_of_other_sizes_are_refused(folder):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from apao.artifacts import verified
 from apao.errors import UserError
+
+MAX_SIZE = 1 << 24
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 probability = Annotated[float, Field(ge=0, lt=1)]
 
@@ -25,7 +29,7 @@ def load_named(
     ``aliases`` are foreign names that repeat a tied tensor and may be present.
 
     Raises:
-        UserError: when a weight is missing, unknown or of another shape.
+        UserError: when a weight is missing, unknown, of another shape, or not of finite numbers.
     """
     state = module.state_dict()
     absent = [foreign for foreign in names.values() if foreign not in weights]
@@ -40,6 +44,8 @@ def load_named(
                 f"weight {foreign} has shape {tuple(weights[foreign].shape)}; "
                 f"this backbone expects {tuple(state[ours].shape)} (other sizes or another vocabulary)"
             )
+        if weights[foreign].dtype not in DTYPES or not weights[foreign].isfinite().all():
+            raise UserError(f"weight {foreign} ({weights[foreign].dtype}) does not hold finite floating-point numbers")
     module.load_state_dict({ours: weights[foreign] for ours, foreign in names.items()})
 
 
@@ -64,12 +70,12 @@ def config_size(config: Mapping[str, Any], key: str) -> int:
     """A size that a config of ``transformers`` must give.
 
     Raises:
-        UserError: when it is absent or no positive whole number.
+        UserError: when it is absent or no positive whole number, or larger than that of any model.
     """
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or not 1 <= value <= MAX_SIZE:
         found = f"found {value!r}" if key in config else "but it is not given"
-        raise UserError(f"{key}: expected a whole number from 1, {found}")
+        raise UserError(f"{key}: expected a whole number from 1 to {MAX_SIZE}, {found}")
     return value
 
 

@@ -51,6 +51,17 @@ def test_unknown_weight(pair):
         backbone.load_transformers({**weights, "head.bias": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1, 1j])
+def test_weights_that_are_no_finite_floats(pair, name, value):
+    backbone, weights = pair
+    shape = weights[FINAL_NORM[name]].shape
+    weights[FINAL_NORM[name]] = torch.full(shape, value)
+    with pytest.raises(UserError, match=rf"weight {FINAL_NORM[name]} \(.*\) does not hold finite"):
+        backbone.load_transformers(weights)
+    weights[FINAL_NORM[name]] = torch.ones(shape, dtype=torch.float16)
+    backbone.load_transformers(weights)
+
+
 def test_weights_of_the_other_backbone(name):
     (other,) = set(BOTH) - {name}
     with pytest.raises(UserError, match="not of this backbone"):
