@@ -77,13 +77,16 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
         raise _damaged(path, str(error)) from error
     if not intact:
         raise _damaged(path, "its content does not match the hash inside")
-    if metadata["fingerprint"] != fingerprint:
+    if metadata.get("fingerprint") != fingerprint:
         return None
     tensors: dict[str, Tensors] = {}
     for name, value in flat.items():
         group, _, key = name.partition("/")
         tensors.setdefault(group, {})[key] = value
-    return Checkpoint(tensors, json.loads(metadata["progress"]))
+    try:
+        return Checkpoint(tensors, json.loads(metadata["progress"]))
+    except (LookupError, ValueError, RecursionError) as error:
+        raise _damaged(path, f"its progress cannot be read: {error}") from error
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -198,7 +198,13 @@ class Training:
         best = Best()
         saved = load_checkpoint(checkpoint, fingerprint)
         if saved is not None:
-            history, best = self._restore(saved)
+            try:
+                history, best = self._restore(saved)
+            except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"{checkpoint}: is of this run, but not as this version of apao writes it ({error}); "
+                    "delete it to train this run from the start"
+                ) from error
         first = len(history)
         if {(fingerprint, first)} != set(self.processes.gather((fingerprint, first))):
             raise UserError(

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from apao.errors import UserError
-from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apao.training.checkpoint import Checkpoint, _digest, load_checkpoint, save_checkpoint
 
 TENSORS = {
     "model": {"weight": torch.randn(3, 2), "scale": torch.ones(4, dtype=torch.bfloat16)},
@@ -70,6 +70,15 @@ def test_every_damage_is_noticed(path):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match="damaged checkpoint"):
             load_checkpoint(path, "parameters")
+
+
+@pytest.mark.parametrize("more", [{}, {"progress": "{"}, {"progress": "[" * 10**5}])
+def test_a_right_hash_of_something_else_is_no_checkpoint(path, more):
+    metadata = {"fingerprint": "parameters", **more}
+    metadata["digest"] = _digest({}, metadata)
+    save_file({}, path, metadata=metadata)
+    with pytest.raises(UserError, match=r"damaged checkpoint \(its progress cannot be read"):
+        load_checkpoint(path, "parameters")
 
 
 def test_another_safetensors_file_is_no_checkpoint(path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
 from apao.errors import UserError
+from apao.training.checkpoint import load_checkpoint, save_checkpoint
 from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate
 from apao.training.scoring import score_batch
 
@@ -193,6 +194,28 @@ def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
     for key in first:
         assert torch.equal(taken_up[key], first[key]) and torch.equal(anew[key], expected[key])
     assert any(not torch.equal(anew[key], first[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda saved: saved.tensors.pop("model"),
+        lambda saved: saved.tensors["model"].popitem(),
+        lambda saved: saved.tensors["optimizer"].update({"x.step": torch.ones(1)}),
+        lambda saved: saved.tensors["objective"].update(other=torch.ones(1)),
+        lambda saved: saved.tensors["random"].update(sampler=torch.ones(3)),
+        lambda saved: saved.progress.pop("history"),
+    ],
+)
+def test_a_checkpoint_with_another_content_is_one_clear_error(tmp_path, damage):
+    """Its hash is right: another version of the program, or someone else, wrote it."""
+    params = run_params("tiger", PAIRWISE, epochs=1)
+    training_of(params).fit(tmp_path / "x", "x")
+    saved = load_checkpoint(tmp_path / "x", "x")
+    damage(saved)
+    save_checkpoint(tmp_path / "x", saved, "x")
+    with pytest.raises(UserError, match=r"x: is of this run, but not as this version .* delete it"):
+        training_of(params).fit(tmp_path / "x", "x")
 
 
 def test_a_finished_training_is_not_trained_further(tmp_path):
