@@ -241,9 +241,10 @@ def read_embeddings(paths: DatasetPaths) -> Vectors:
             "delete it and run its stage again"
         ) from error
     items = len(read_table(paths.items, ["item"]))
-    if embeddings.ndim != 2 or len(embeddings) != items or not np.isfinite(embeddings).all():
+    of_kind = embeddings.ndim == 2 and embeddings.size and np.issubdtype(embeddings.dtype, np.floating)
+    if not of_kind or len(embeddings) != items or not np.isfinite(embeddings).all():
         raise UserError(
             f"{paths.embeddings}: expected {items} rows of finite numbers, one for each item of {paths.items}, "
-            f"found the shape {embeddings.shape}; delete it and run its stage again"
+            f"found {embeddings.dtype} of the shape {embeddings.shape}; delete it and run its stage again"
         )
     return embeddings

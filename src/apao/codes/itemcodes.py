@@ -159,7 +159,7 @@ class ItemCodes:
             if list(table.columns) != ["item", *levels] or (table["item"] != np.arange(len(table))).any():
                 raise ValueError("expected the columns item (0, 1, 2, ...) and level_1, level_2, ...")
             return cls(table[levels].to_numpy(dtype=np.int64))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{path}: not a table of item codes ({error}); delete it and run its stage again"
             ) from error

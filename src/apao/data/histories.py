@@ -47,7 +47,7 @@ class Histories:
             raise UserError(f"{path}: holds no interactions; choose another dataset or a smaller core")
         try:
             user, item = (table[name].to_numpy(dtype=np.int64) for name in ("user", "item"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: users and items must be whole numbers ({error}); run its stage again") from error
         if user[0] != 0 or not np.isin(np.diff(user), (0, 1)).all() or item.min() < 0:
             raise UserError(f"{path}: expected users 0, 1, 2, ... in this order, items from 0; run its stage again")

@@ -98,7 +98,7 @@ class Results:
             frame = frame.assign(
                 epoch=frame["epoch"].astype(int), seconds=frame["seconds"].astype(float), best=_as_bool(frame["best"])
             )
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, OverflowError) as error:
             raise UserError(f"{path}: not a training history ({error}); delete it and train the run again.") from error
         if not frame["best"].any():
             raise UserError(f"{path}: no epoch is marked as the best one; delete it and train the run again.")
@@ -150,9 +150,12 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
         UserError: when there is none.
     """
     value = entry(path, data, *keys)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _unexpected(path, (*within, *keys), "a finite number")
-    return float(value)
+    try:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        pass
+    raise _unexpected(path, (*within, *keys), "a finite number")
 
 
 def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:

@@ -132,6 +132,7 @@ def test_table4_takes_the_last_best_epoch_and_the_mean_second(project):
         ("epoch,seconds,best\n1,2.0,false\n", "no epoch is marked"),
         ("epoch,seconds,best\n1,soon,true\n", "soon"),
         ("", "not a training history"),
+        (f"epoch,seconds,best\n{'9' * 30},2.0,true\n", "not a training history"),
     ],
 )
 def test_a_broken_history_is_named(project, content, said):
