@@ -16,12 +16,15 @@ from typing import Annotated, ClassVar
 from pydantic import Field, PositiveInt, WithJsonSchema, model_validator
 from typing_extensions import override
 
+from apao.errors import UserError
 from apao.registry import Model
 from apao.runs import FIGURES, RESULTS, TABLES, Run, SpelledObjective, format_value
 from apao.training.params import Seed
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+MAX_RUNS = 10_000
+"""Of one study."""
 Catalogue = Annotated[int, Field(ge=2, le=2_000_000)]
 
 
@@ -47,6 +50,8 @@ class Study(Model, ABC):
 def _grid(
     datasets: Sequence[str], backbones: Sequence[str], objectives: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
+    if len(datasets) * len(backbones) * len(objectives) * len(seeds) > MAX_RUNS:
+        raise UserError(f"more than {MAX_RUNS} runs; list fewer datasets, backbones, objectives or seeds")
     runs = [
         Run.of(dataset, backbone, objective, seed)
         for dataset, backbone, objective, seed in product(datasets, backbones, objectives, seeds)

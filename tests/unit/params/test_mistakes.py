@@ -106,6 +106,8 @@ MISTAKES = [
     ("values: [0.1, 2]", "values: [0.1, .nan]", "sweeps.betas.values.1", "finite number, found nan"),
     ("values: [0.1, 2]", "values: [0.1, much]", "sweeps.betas.values.1", "valid number, .* found 'much'$"),
     ("values: [0.1, 2]", "values: [0.1, yes]", "sweeps.betas.values", "expected a number or a name"),
+    ("      seeds: [1, 2]", f"      seeds: [{'1, ' * 2501}]", "studies.small.table1",
+     "more than 10000 runs; list fewer"),
     ("values: [0.1, 2]", "values: []", "sweeps.betas.values", "at least 1 item"),
     ("key: beta, values: [0.1, 2]", "key: negatives, values: [5, 1.5]", "sweeps.betas.values.1",
      "pairwise: .*valid integer"),
