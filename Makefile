@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORES ?= 2
 BENCH ?= quick
 
-.PHONY: demo test setup lint bench clean
+.PHONY: demo test setup lint audit bench clean
 
 ## demo: install, run the whole study at small scale, print where everything is and the headline table
 demo: setup
@@ -42,6 +42,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
+
+## audit: known vulnerabilities of the locked packages, where PyPI can be asked
+audit:
+	$(PYTHON) .ci/audit.py
 
 ## bench: speed, measured; BENCH is quick (the default), full or gpu
 bench: setup
