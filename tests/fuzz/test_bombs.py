@@ -1,0 +1,150 @@
+"""Small files that ask for much memory or time: refused, or read within bounds, in a process that is held to them."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hostile import DEEP, LAUGHS, bounded, meet
+from targets import CODES_JSON, CONFIG, EXPECTED, PARAMS, TABLE, TARGETS, WEIGHTS, closed, compressed, opened, parquet
+
+MEGABYTE = 1 << 20
+
+
+def zeros(megabytes, byte=b"\0"):
+    """Gzip of so much of one byte: a thousandth of that."""
+    return gzip.compress(byte * MEGABYTE, mtime=0) * megabytes
+
+
+def changed(text, old, new):
+    assert text.count(old) == 1
+    return text.replace(old, new).encode()
+
+
+def golden(**sections):
+    return json.dumps(json.loads(EXPECTED) | sections).encode()
+
+
+def config(**sizes):
+    return json.dumps(json.loads(CONFIG) | sizes).encode()
+
+
+def header(file, **tensor):
+    """A safetensors file whose first tensor says something else of itself."""
+    text, _, rest = opened(file).partition(b"\n\n")
+    said = json.loads(text)
+    name = next(name for name in said if name != "__metadata__")
+    said[name] |= tensor
+    return closed(json.dumps(said).encode() + b"\n\n" + rest)
+
+
+def repeated(rows):
+    """Parquet of many equal rows, which it keeps as one value and a count."""
+    table = pa.table({"user": pa.array(np.zeros(rows, np.int32)), "item": pa.array(np.zeros(rows, np.int32))})
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file, row_group_size=rows)
+    return file.getvalue().to_pybytes()
+
+
+def merged():
+    """YAML: eight mappings, each of which takes in twenty times the one before."""
+    pairs = zip(b"abcdefgh", b"bcdefghi", strict=True)
+    lines = [b"%c: &%c {<<: [%s]}\n" % (after, after, b",".join([b"*%c" % before] * 20)) for before, after in pairs]
+    return b"a: &a {x: 1}\n" + b"".join(lines) + PARAMS.encode()
+
+
+def tensors(count):
+    """A safetensors file of so many empty ones."""
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    return closed(json.dumps({f"a{i}": empty for i in range(count)}).encode() + b"\n\n")
+
+
+def metadata(start, middle, times, end=b""):
+    """A line of Amazon's, the middle repeated so often."""
+    return compressed(start + middle * times + end)
+
+
+def params(old, new):
+    return changed(PARAMS, old, new)
+
+
+TITLE = b"{'asin': 'i0', 'title': '"
+NEST = b"[" * MEGABYTE
+LAUGHING = LAUGHS.decode()
+STUDY = "datasets: [shop], backbones: [tiger, llama], objectives: [ce, pairwise+drop_level=2], seeds: [1, 2]"
+MANY = "datasets: [{0}], backbones: [{0}], objectives: [{0}], seeds: [1]".format("a, " * 1000)
+
+BOMBS = {
+    "gzip: one line": ("amazon", lambda: zeros(1000)),
+    "gzip: blank lines": ("amazon", lambda: zeros(10, b"\n")),
+    "literal: nested": ("amazon-items", lambda: metadata(b"", b"[", 900_000)),
+    "literal: braces": ("amazon-items", lambda: metadata(b"", b"{", 90, b"1")),
+    "literal: signs": ("amazon-items", lambda: metadata(b"", b"-", 900_000, b"1")),
+    "literal: sums": ("amazon-items", lambda: metadata(b"", b"1+", 450_000, b"1")),
+    "literal: calls": ("amazon-items", lambda: metadata(b"a", b"()", 450_000)),
+    "literal: numbers": ("amazon-items", lambda: metadata(b"{'asin': [", b"1,", 250_000, b"]}")),
+    "literal: strings": ("amazon-items", lambda: metadata(b"", b"''", 500_000)),
+    "literal: f-strings": ("amazon-items", lambda: metadata(b"", b"f'{", 200, b"}'" * 200)),
+    "literal: digits": ("amazon-items", lambda: metadata(b"", b"9", 1_000_000)),
+    "literal: hexadecimal": ("amazon-items", lambda: metadata(b"{'asin': 'i0', 'x': 0x", b"f", 1_000_000, b"}")),
+    "text: tags": ("amazon-items", lambda: metadata(TITLE, b"<a", 500_000, b"'}")),
+    "text: entities": ("amazon-items", lambda: metadata(TITLE, b"&", 1_000_000, b"'}")),
+    "text: names of entities": ("amazon-items", lambda: metadata(TITLE, b"&ampabcdefghijklmn", 50_000, b"'}")),
+    "JSON lines: nested": ("yelp", lambda: NEST[:-1]),
+    "csv: one line": ("csv", lambda: TABLE + b"u" * (50 * MEGABYTE)),
+    "csv: open quote": ("csv", lambda: TABLE + b'"' + b"u,\n" * (10 * MEGABYTE)),
+    "csv: many columns": ("csv", lambda: b",".join(b"timestamp%d" % i for i in range(50_000))),
+    "csv: long names": ("csv", lambda: b",".join(b"timestamp" * 10_000 for _ in range(20))),
+    "csv: digits": ("csv", lambda: TABLE.replace(b"1400000000", b"1" * 100_000)),
+    "JSON: nested": ("codes-json", lambda: NEST),
+    "JSON: digits": ("codes-json", lambda: CODES_JSON.replace('"<a_0>"', "9" * 1_000_000).encode()),
+    "JSON: long code": ("codes-json", lambda: CODES_JSON.replace("<a_0>", "<a_" + "9" * 1_000_000 + ">").encode()),
+    "YAML: laughs at the top": ("params", lambda: b"x: " + LAUGHS + b"\n"),
+    "YAML: laughs": ("params", lambda: params("scale: small", "scale: " + LAUGHING)),
+    "YAML: laughs in a union": ("params", lambda: params("datasets:\n", f"datasets:\n  x: {LAUGHING}\n")),
+    "YAML: laughs as a tag": ("params", lambda: params("type: ce}", f"type: {LAUGHING}}}")),
+    "YAML: laughs as values": ("params", lambda: params("[0.1, 2]", LAUGHING)),
+    "YAML: laughs by merging": ("params", merged),
+    "YAML: itself": ("params", lambda: b"x: &x [*x]\n" + PARAMS.encode()),
+    "YAML: itself by merging": ("params", lambda: b"x: &x {<<: *x}\n" + PARAMS.encode()),
+    "YAML: nested": ("params", lambda: b"x: " + NEST[:DEEP]),
+    "YAML: sexagesimal": ("params", lambda: params("core: 3", "core: " + "1:" * 100_000 + "1")),
+    "YAML: hexadecimal": ("params", lambda: params("core: 3", "core: 0x" + "f" * 20_000)),
+    "YAML: long": ("params", lambda: PARAMS.encode() + b"# comment\n" * MEGABYTE),
+    "YAML: many runs": ("params", lambda: params(STUDY, MANY)),
+    "run: a long name": ("run", lambda: b"a" * (10 * MEGABYTE) + b"/tiger/ce/seed1"),
+    "run: many parts": ("run", lambda: b"shop/tiger/ce" + b"+a" * MEGABYTE + b"+/seed1"),
+    "run: many values": ("run", lambda: b"shop/tiger/ce" + b"+a=1" * MEGABYTE + b"=/seed1"),
+    "run: digits": ("run", lambda: b"shop/tiger/ce+a=" + b"1" * MEGABYTE + b"/seed1"),
+    "safetensors: a long header": ("model", lambda: (2**63 - 1).to_bytes(8, "little") + WEIGHTS[8:]),
+    "safetensors: a large shape": ("model", lambda: header(WEIGHTS, shape=[2**31, 2**31])),
+    "safetensors: much data": ("model", lambda: header(WEIGHTS, data_offsets=[0, 2**62])),
+    "safetensors: many tensors": ("model", lambda: tensors(20_000)),
+    "parquet: equal rows": ("histories", lambda: repeated(4_000_000)),
+    "parquet: large ids": ("histories", lambda: parquet(pd.DataFrame({"user": [0] * 4, "item": [2**62] * 4}))),
+    "golden: nested": ("golden", lambda: NEST),
+    "golden: long history": ("golden", lambda: golden(examples=[{"history": [0] * 200_000, "target": 1}])),
+    "golden: many beams": ("golden", lambda: changed(EXPECTED, '"beam_size": 2', '"beam_size": 1000000000000')),
+    "golden: layers": ("golden-config", lambda: config(num_hidden_layers=10**7)),
+    "golden: width": ("golden-config", lambda: config(hidden_size=10**7, head_dim=5 * 10**6)),
+    "golden: inner width": ("golden-config", lambda: config(intermediate_size=10**7)),
+    "golden: beyond numbers": ("golden-config", lambda: config(intermediate_size=10**40)),
+}
+"""By name: the target, and what makes its file. Sizes are far beyond the bounds, so that nearly within is no issue."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """What verifies golden folders imports the backbones and objectives: here once, instead of in each process."""
+    meet(TARGETS["golden"], TARGETS["golden"].seeds[0])
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bounded_memory_and_time(name):
+    target, made = BOMBS[name]
+    content = made()
+    outcome = bounded(lambda: meet(TARGETS[target], content))
+    assert outcome == "done"
