@@ -35,6 +35,7 @@ NEUTRAL = frozenset(
     for name in (
         "allocator",
         "artifacts",
+        "code_versions",
         "data.download",
         "data.fetch",
         "errors",

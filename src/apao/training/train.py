@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from apao.artifacts import Stage, explained, sha256_of
 from apao.backbones.exchange import read_weights
+from apao.code_versions import stage_version
 from apao.codes.embed import read_embeddings
 from apao.devices import device_name
 from apao.params import RunParams
@@ -46,7 +47,8 @@ def train(run: Run, params: RunParams, device: torch.device, processes: Processe
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
-        fingerprint = _fingerprint(record, inputs)
+        code = stage_version("train", params.objective, params.backbone)
+        fingerprint = _fingerprint(record, inputs, code)
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
             return
@@ -67,9 +69,10 @@ def train(run: Run, params: RunParams, device: torch.device, processes: Processe
     console.print(f"{run}: best of {epochs} epochs is {trained.best_epoch}")
 
 
-def _fingerprint(record: dict[str, object], inputs: list[Path]) -> str:
-    """Identity of a training: its parameters and the content of what it reads."""
-    facts = {"params": record, "inputs": [sha256_of(path) for path in inputs], "torch": torch.__version__}
+def _fingerprint(record: dict[str, object], inputs: list[Path], code: str) -> str:
+    """Identity of a training: its parameters, the content of what it reads, and its code."""
+    hashes = [sha256_of(path) for path in inputs]
+    facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
