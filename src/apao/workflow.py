@@ -27,7 +27,7 @@ from apao.runs import Run
 from apao.studies import outputs
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
-CONFIG_KEYS = ("params", "scale", "mirror")
+CONFIG_KEYS = ("params", "scale", "mirror", "gpus")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +58,13 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+def _gpus(value: Any) -> int:
+    """GPUs a job asks for: as said, which a login node without one needs, else one where this machine has one."""
+    if value not in (0, 1):
+        raise UserError(f"--config gpus={value}: a job computes on one device; give 0 (CPU) or 1")
+    return int(value)
+
+
 class Workflow:
     """params.yaml as the rules see it. Functions that take wildcards are called by Snakemake."""
 
@@ -70,7 +77,7 @@ class Workflow:
                 )
         path = Path(config.get("params", PARAMS_FILE))
         self.params = load(path, config.get("scale"))
-        self.gpus = 1 if has_gpu() else 0
+        self.gpus = _gpus(config.get("gpus", int(has_gpu())))
         # Rules may share their output with other workflows; where Snakemake has been told of no place for it,
         # it would warn of each of them.
         self.shares = LOCATION_ENVVAR in os.environ

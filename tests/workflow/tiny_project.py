@@ -21,7 +21,7 @@ class Project:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, code: int | None = 0) -> str:
+    def run(self, *arguments: str, code: int | None = 0, timeout: float = 600) -> str:
         """Run a command of the environment in the folder; return all it printed."""
         # As after `source .venv/bin/activate`.
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
@@ -37,7 +37,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=timeout,
             check=False,
         )
         assert code is None or done.returncode == code, done.stdout

@@ -1,6 +1,12 @@
 # From raw files to leave-one-out histories.
 
 
+# On a cluster, on the machine of the command: compute nodes often reach no network.
+localrules:
+    download_dataset,
+    link_dataset,
+
+
 rule download_dataset:
     output:
         directory("data/{dataset}/raw"),

@@ -76,7 +76,7 @@ rule measure_beams:
     conda:
         "../envs/apao.yaml"
     # Alone on the machine: a neighbour would be part of the measurement.
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         gpu=STUDY.gpus,
     params:
@@ -96,7 +96,7 @@ rule measure_decoding_time:
     conda:
         "../envs/apao.yaml"
     # Alone on the machine, for the same reason.
-    threads: workflow.cores
+    threads: lambda wildcards: workflow.cores
     resources:
         gpu=STUDY.gpus,
     params:

@@ -1,0 +1,203 @@
+"""A Slurm cluster of two nodes on one machine: Debian's own daemons, without accounting, stopped at the end.
+
+Everything but the packages lies in one folder: the configuration, the keys, the state and the logs. Node n2
+also has a GPU as far as Slurm knows (a count, no device), so that asking for one can be seen to work.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PROGRAMS = ("slurmctld", "slurmd", "srun", "munged")
+NODES = ("n1", "n2")
+
+# Memory is a promise here, not what the machine has: it decides only how many jobs share a node.
+CONFIGURATION = """\
+ClusterName=apao
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerParameters=sched_interval=5
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobs.txt
+ReturnToService=2
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=64000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=64000 Gres=gpu:1
+PartitionName=work Nodes=n1,n2 Default=YES LLN=YES
+"""
+
+
+class NoCluster(Exception):
+    """Why there can be no cluster here."""
+
+
+@dataclass
+class Finished:
+    """A job that Slurm ended, as its completion log has it."""
+
+    number: int
+    name: str
+    state: str
+    node: str
+    asked: str
+    """What it had of the cluster, such as ``cpu=2,mem=8000M,node=1,billing=2,gres/gpu=1``."""
+
+
+def install() -> None:
+    """Have the daemons, from the distribution's packages where they are missing."""
+    if os.geteuid() != 0:
+        raise NoCluster("Slurm's daemons want to be started by root")
+    if all(map(shutil.which, PROGRAMS)):
+        return
+    if shutil.which("apt-get") is None:
+        raise NoCluster("there is no Slurm here, and no apt-get to install it with")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
+    for prepare in ([], ["apt-get", "update"]):
+        if prepare:
+            subprocess.run(prepare, env=environment, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+    raise NoCluster(f"apt-get cannot install {', '.join(PACKAGES)}: {done.stderr.strip()[-300:]}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Cluster:
+    """The running cluster; a context manager, so that it ends whatever happens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.daemons: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What tells Slurm's commands of this cluster, and not of another that the machine may belong to."""
+        return {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def __enter__(self) -> "Cluster":
+        self._configure()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def command(self, *arguments: str, check: bool = True) -> str:
+        """What a command of Slurm prints."""
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def finished(self) -> list[Finished]:
+        """Every job that has ended, in that order."""
+        jobs = []
+        for line in (self.folder / "jobs.txt").read_text().splitlines():
+            values = dict(field.split("=", 1) for field in line.split() if "=" in field)
+            number, name, state, node, asked = (
+                values[key] for key in ("JobId", "Name", "JobState", "NodeList", "Tres")
+            )
+            jobs.append(Finished(int(number), name, state, node, asked))
+        return jobs
+
+    def stop(self) -> None:
+        """End the jobs, then the daemons."""
+        if len(self.daemons) > 1:
+            self.command("scancel", "--user", "root", check=False)
+            deadline = time.monotonic() + 40
+            while self.command("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
+                time.sleep(0.5)
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        self.daemons.clear()
+
+    def _configure(self) -> None:
+        for name in ("state", *(f"spool-{node}" for node in NODES)):
+            (self.folder / name).mkdir(mode=0o700)
+        key = self.folder / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        host = socket.gethostname().partition(".")[0]
+        # At least two: the measurements of the study ask for two, whatever this machine has.
+        cpus = max(2, (os.cpu_count() or 1) // len(NODES))
+        text = CONFIGURATION.format(host=host, ports=free_ports(3), folder=self.folder, cpus=cpus)
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/null\n")
+        # Inside a job the plugin takes SLURM_CONF out of srun's environment.
+        srun = self.folder / "bin/srun"
+        srun.parent.mkdir()
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
+
+    def _start(self) -> None:
+        folder = self.folder
+        munge = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid", "seed-file": "munge.seed"}
+        options = [f"--{name}={folder / file}" for name, file in munge.items()]
+        self._daemon("munged", "--foreground", "--force", f"--log-file={folder / 'munge.log'}", *options)
+        self._wait((folder / "munge.socket").exists, "munged")
+        self._daemon("slurmctld", "-D")
+        for node in NODES:
+            self._daemon("slurmd", "-D", "-N", node)
+        self._wait(self._idle, "the nodes")
+
+    def _daemon(self, *command: str) -> None:
+        with (self.folder / "daemons.log").open("ab") as log:
+            environment = {**os.environ, **self.environment}
+            # In a session of its own: an interrupt at the keyboard is for the tests, which then end it in order.
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self.daemons.append(process)
+
+    def _idle(self) -> bool:
+        return self.command("sinfo", "-h", "-N", "-o", "%t", check=False).split() == ["idle"] * len(NODES)
+
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not ready():
+            if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in self.daemons):
+                logs = [path.read_text(errors="replace")[-1500:] for path in sorted(self.folder.glob("*.log"))]
+                raise AssertionError(f"{what} did not start:\n" + "\n".join(logs))
+            time.sleep(0.2)

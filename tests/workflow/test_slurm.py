@@ -1,0 +1,164 @@
+"""The study on a real Slurm cluster of two nodes; APAO_SLURM=1 runs this, which installs Slurm where it is missing."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm_cluster import NODES, Cluster, Finished, NoCluster, install
+from tiny_project import BIN, Project, make_project
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("APAO_SLURM") != "1", reason="installs Slurm; set APAO_SLURM=1"),
+]
+
+# The plugin's own 40 s between two looks at the queue are longer than a job of the tiny study.
+SLURM = ("--workflow-profile", "slurm", "--slurm-init-seconds-before-status-checks", "3")
+RUN = "results/toy/tiger/ce/seed42"
+SAME = ("results/**/metrics.json", "results/**/model.safetensors", "data/toy/*.safetensors", "data/toy/codes.parquet")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The running cluster, which every command of this module finds."""
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        pytest.skip("Snakemake's plugin is missing: pip install -r requirements-slurm.lock")
+    try:
+        install()
+    except NoCluster as reason:
+        pytest.skip(str(reason))
+    # Not pytest's folder, whose name may be too long for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="apao-slurm-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+        Cluster(Path(folder)) as running,
+    ):
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished study, file times kept, that a test may change."""
+    shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
+    return Project(tmp_path / "study")
+
+
+def ended(cluster: Cluster, printed: str) -> list[Finished]:
+    """The jobs of one Snakemake command, as Slurm itself recorded them."""
+    name = re.search(r"SLURM run ID: (\S+)", printed)[1]
+    return [job for job in cluster.finished() if job.name == name]
+
+
+def assert_same_files(one: Project, other: Project, patterns: tuple[str, ...] = SAME) -> int:
+    """The same files with the same bytes; how many."""
+    names = [
+        sorted(str(path.relative_to(project.folder)) for pattern in patterns for path in project.folder.glob(pattern))
+        for project in (one, other)
+    ]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
+    return len(names[0])
+
+
+def test_both_nodes_answer(cluster: Cluster):
+    answers = cluster.command("srun", "-N2", "bash", "-c", "echo $SLURMD_NODENAME")
+    assert sorted(answers.split()) == list(NODES)
+
+
+def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, tmp_path: Path):
+    project = make_project(tmp_path)
+    started = time.monotonic()
+    printed = project.run("snakemake", *SLURM, "all", timeout=3600)
+    seconds = time.monotonic() - started
+    jobs = ended(cluster, printed)
+    assert {job.state for job in jobs} == {"COMPLETED"}
+    nodes = Counter(job.node for job in jobs)
+    assert set(nodes) == set(NODES)
+    # All jobs but the download and the target `all` itself, which are the command's own.
+    total = int(re.search(r"^total +(\d+)$", printed, flags=re.MULTILINE)[1])
+    assert len(jobs) == total - 2
+    assert not any("gpu" in job.asked for job in jobs)
+    same = assert_same_files(project, finished)
+    assert "Nothing to be done" in project.run("snakemake", *SLURM, "all")
+    print(f"\n{len(jobs)} jobs ({nodes['n1']} on n1, {nodes['n2']} on n2) in {seconds:.0f} s; {same} files the same")
+
+
+def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Project):
+    shutil.rmtree(project.folder / RUN)
+    printed = project.run("snakemake", *SLURM, f"{RUN}/metrics.json", "--config", "gpus=1")
+    jobs = ended(cluster, printed)
+    assert [(job.node, job.asked.count("gres/gpu=1")) for job in jobs] == [("n2", 1)] * 2
+
+
+def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path: Path):
+    on_cluster, at_home = make_project(tmp_path / "cluster"), make_project(tmp_path / "home")
+    for project in (on_cluster, at_home):
+        project.edit("recipes", "tiny", "training", "epochs", value=300)
+        project.edit("recipes", "tiny", "training", "patience", value=300)
+    command = [BIN / "snakemake", *SLURM, f"{RUN}/model.safetensors"]
+
+    def cancelled(*options: str) -> tuple[int, str]:
+        """Run the command, cancel its first training that has a new checkpoint; exit code and what it printed."""
+        began = time.time()
+        process = subprocess.Popen(
+            [*command, *options], cwd=on_cluster.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        checkpoint = on_cluster.folder / RUN / "checkpoint.safetensors"
+        deadline = time.monotonic() + 300
+        while not (checkpoint.exists() and checkpoint.stat().st_mtime > began):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        queue = cluster.command("squeue", "--noheader", "--states=running", "--format=%i %k")
+        (number,) = re.findall(r"^(\d+) rule_train_run", queue, flags=re.MULTILINE)
+        cluster.command("scancel", number)
+        printed, _ = process.communicate(timeout=600)
+        return process.returncode, printed
+
+    code, printed = cancelled("--retries", "0")
+    assert code == 1
+    assert "SLURM status is: 'CANCELLED'" in printed
+    assert RUN.removeprefix("results/") in printed
+    # The same command goes on; cut off once more, it does so by itself.
+    code, printed = cancelled()
+    assert code == 0, printed
+    states = [job.state for job in ended(cluster, printed)]
+    assert states == ["CANCELLED", "COMPLETED"]
+    at_home.snakemake(f"{RUN}/model.safetensors")
+    assert_same_files(on_cluster, at_home, ("results/**/model.safetensors",))
+
+
+def test_runs_as_an_array(cluster: Cluster, project: Project, finished: Project):
+    runs = [RUN, "results/toy/tiger/apao-pointwise/seed42", "results/toy/llama/ce/seed42"]
+    for run in runs:
+        shutil.rmtree(project.folder / run)
+    targets = [f"{run}/metrics.json" for run in runs]
+    # `--` ends the list of rules.
+    printed = project.run("snakemake", *SLURM, "--slurm-array-jobs", "train_run,evaluate_run", "--", *targets)
+    assert printed.count("Submitted array job") == 2
+    assert len(ended(cluster, printed)) == 6
+    assert_same_files(project, finished)
+
+
+def test_the_generic_plugin(cluster: Cluster, project: Project, finished: Project):
+    if importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None:
+        pytest.skip("Snakemake's plugin is missing: pip install snakemake-executor-plugin-cluster-generic")
+    shutil.rmtree(project.folder / RUN)
+    submit = "sbatch --parsable --output=/dev/null --cpus-per-task={threads} --mem={resources.mem_mb}"
+    options = ["--executor", "cluster-generic", "--jobs", "10", "--default-resources", "mem_mb=2000"]
+    before = len(cluster.finished())
+    project.run(
+        "snakemake", *options, "--cluster-generic-submit-cmd", submit, "--config", "gpus=0", "--", f"{RUN}/metrics.json"
+    )
+    assert [job.state for job in cluster.finished()[before:]] == ["COMPLETED"] * 2
+    assert_same_files(project, finished)
