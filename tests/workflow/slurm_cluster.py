@@ -60,8 +60,6 @@ class Finished:
     name: str
     state: str
     node: str
-    asked: str
-    """What it had of the cluster, such as ``cpu=2,mem=8000M,node=1,billing=2,gres/gpu=1``."""
 
 
 def install() -> None:
@@ -133,11 +131,13 @@ class Cluster:
         jobs = []
         for line in (self.folder / "jobs.txt").read_text().splitlines():
             values = dict(field.split("=", 1) for field in line.split() if "=" in field)
-            number, name, state, node, asked = (
-                values[key] for key in ("JobId", "Name", "JobState", "NodeList", "Tres")
-            )
-            jobs.append(Finished(int(number), name, state, node, asked))
+            jobs.append(Finished(int(values["JobId"]), values["Name"], values["JobState"], values["NodeList"]))
         return jobs
+
+    def gpus(self) -> dict[int, str]:
+        """What every job of the last minutes asked for per job, ``gres:gpu:1`` or ``N/A``; the log above lacks it."""
+        printed = self.command("squeue", "--states=all", "--noheader", "--Format=JobID,tres-per-job")
+        return {int(number): asked for number, asked in map(str.split, printed.splitlines())}
 
     def stop(self) -> None:
         """End the jobs, then the daemons."""

@@ -88,7 +88,7 @@ def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, t
     # All jobs but the download and the target `all` itself, which are the command's own.
     total = int(re.search(r"^total +(\d+)$", printed, flags=re.MULTILINE)[1])
     assert len(jobs) == total - 2
-    assert not any("gpu" in job.asked for job in jobs)
+    assert "gres:gpu:1" not in cluster.gpus().values()
     same = assert_same_files(project, finished)
     assert "Nothing to be done" in project.run("snakemake", *SLURM, "all")
     print(f"\n{len(jobs)} jobs ({nodes['n1']} on n1, {nodes['n2']} on n2) in {seconds:.0f} s; {same} files the same")
@@ -97,8 +97,8 @@ def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, t
 def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Project):
     shutil.rmtree(project.folder / RUN)
     printed = project.run("snakemake", *SLURM, f"{RUN}/metrics.json", "--config", "gpus=1")
-    jobs = ended(cluster, printed)
-    assert [(job.node, job.asked.count("gres/gpu=1")) for job in jobs] == [("n2", 1)] * 2
+    asked = cluster.gpus()
+    assert [(job.node, asked[job.number]) for job in ended(cluster, printed)] == [("n2", "gres:gpu:1")] * 2
 
 
 def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path: Path):

@@ -1,0 +1,53 @@
+"""What jobs ask a cluster for; tests/workflow/test_slurm.py runs the study on one."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apao.devices import has_gpu
+from apao.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+PARAMS = str(ROOT / "params.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch):
+    """A workflow sets variables for its jobs; not here."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
+def test_a_login_node_says_what_its_cluster_has():
+    assert Workflow({"params": PARAMS}).gpus == has_gpu()
+    assert Workflow({"params": PARAMS, "gpus": 1}).gpus == 1
+    assert Workflow({"params": PARAMS, "gpus": 0}).gpus == 0
+
+
+@pytest.mark.parametrize("value", [2, -1, "yes", 0.5])
+def test_other_numbers_are_one_clear_line(value: object, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        Workflow({"params": PARAMS, "gpus": value})
+    assert capsys.readouterr().err == f"error: --config gpus={value}: a job computes on one device; give 0 (CPU) or 1\n"
+
+
+def test_the_profile_names_rules_that_exist():
+    """Snakemake takes resources of a misspelt rule without a word."""
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    known = set(re.findall(r"^rule (\w+):", rules, flags=re.MULTILINE))
+    assert {*profile["set-resources"], *profile["set-threads"]} <= known
+    # What takes all cores of one machine would take those of no node.
+    greedy = re.findall(r"^rule (\w+):(?:(?!^rule ).)*?workflow\.cores", rules, flags=re.MULTILINE | re.DOTALL)
+    assert sorted(profile["set-threads"]) == sorted(greedy)
+
+
+def test_the_profile_keeps_what_the_default_one_says():
+    default, slurm = (
+        yaml.safe_load((ROOT / f"workflow/profiles/{name}/profile.yaml").read_text()) for name in ("default", "slurm")
+    )
+    # One GPU is what one machine has.
+    assert default.pop("resources") == ["gpu=1"]
+    assert default.items() <= slurm.items()
