@@ -45,6 +45,7 @@ GresTypes=gpu
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=64000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=64000 Gres=gpu:1
 PartitionName=work Nodes=n1,n2 Default=YES LLN=YES
+PartitionName=gpu Nodes=n2
 """
 
 
@@ -59,6 +60,7 @@ class Finished:
     number: int
     name: str
     state: str
+    partition: str
     node: str
 
 
@@ -131,7 +133,8 @@ class Cluster:
         jobs = []
         for line in (self.folder / "jobs.txt").read_text().splitlines():
             values = dict(field.split("=", 1) for field in line.split() if "=" in field)
-            jobs.append(Finished(int(values["JobId"]), values["Name"], values["JobState"], values["NodeList"]))
+            name, state, partition, node = (values[key] for key in ("Name", "JobState", "Partition", "NodeList"))
+            jobs.append(Finished(int(values["JobId"]), name, state, partition, node))
         return jobs
 
     def gpus(self) -> dict[int, str]:
@@ -192,7 +195,8 @@ class Cluster:
         self.daemons.append(process)
 
     def _idle(self) -> bool:
-        return self.command("sinfo", "-h", "-N", "-o", "%t", check=False).split() == ["idle"] * len(NODES)
+        # n2 is listed in both partitions.
+        return self.command("sinfo", "-h", "-N", "-o", "%t", check=False).split() == ["idle"] * (len(NODES) + 1)
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 60

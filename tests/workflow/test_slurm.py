@@ -94,11 +94,20 @@ def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, t
     print(f"\n{len(jobs)} jobs ({nodes['n1']} on n1, {nodes['n2']} on n2) in {seconds:.0f} s; {same} files the same")
 
 
-def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Project):
-    shutil.rmtree(project.folder / RUN)
-    printed = project.run("snakemake", *SLURM, f"{RUN}/metrics.json", "--config", "gpus=1")
+def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Project, finished: Project):
+    (project.folder / "partitions.yaml").write_text(
+        "partitions: {work: {max_runtime: 1440, max_threads: 2}, gpu: {max_runtime: 1440, max_threads: 2, max_gpu: 1}}"
+    )
+    # An evaluation asks for a GPU, the table made from it does not.
+    table = "results/tables/table1.csv"
+    for missing in (f"{RUN}/metrics.json", table):
+        (project.folder / missing).unlink()
+    options = [*SLURM, "--slurm-partition-config", "partitions.yaml", "--config", "gpus=1"]
+    printed = project.run("snakemake", *options, "--", table)
     asked = cluster.gpus()
-    assert [(job.node, asked[job.number]) for job in ended(cluster, printed)] == [("n2", "gres:gpu:1")] * 2
+    jobs = [(job.partition, asked[job.number]) for job in ended(cluster, printed)]
+    assert jobs == [("gpu", "gres:gpu:1"), ("work", "N/A")]
+    assert_same_files(project, finished)
 
 
 def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path: Path):
@@ -143,9 +152,9 @@ def test_runs_as_an_array(cluster: Cluster, project: Project, finished: Project)
     for run in runs:
         shutil.rmtree(project.folder / run)
     targets = [f"{run}/metrics.json" for run in runs]
-    # `--` ends the list of rules.
     printed = project.run("snakemake", *SLURM, "--slurm-array-jobs", "train_run,evaluate_run", "--", *targets)
-    assert printed.count("Submitted array job") == 2
+    # All trainings are ready at once; evaluations as their trainings end.
+    assert re.search(r"Submitted array job .* task IDs are 1-3", printed)
     assert len(ended(cluster, printed)) == 6
     assert_same_files(project, finished)
 
