@@ -36,3 +36,17 @@ def fill(file: Path) -> Path:
         while filler.write(bytes(4096)):
             pass
     return file
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in ``folder`` can be written, not by root either. Skips where that is not allowed."""
+    try:
+        subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a folder that root cannot write needs root and mount ({error})")
+    try:
+        _run("mount", "-o", "remount,bind,ro", str(folder))
+        yield
+    finally:
+        _run("umount", "--lazy", str(folder))

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -64,7 +64,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise explained(OSError(errno.ENOSPC, str(error)), path) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # A read-only disk refuses even to remove what is not there, which must not hide the error above.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _tells_of_full_disk(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from disks import fill, small_disk
+from disks import fill, read_only, small_disk
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
@@ -221,6 +221,18 @@ def test_errors_of_the_system_that_a_user_can_mend(number):
     error = OSError(number, os.strerror(number))
     assert str(explained(error, Path("some/file"))).startswith("some/file: ")
     assert isinstance(explained(error, Path("some/file")), UserError)
+
+
+def test_a_read_only_disk(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with (
+        read_only(tmp_path),
+        pytest.raises(UserError, match=r"/file: cannot be written \(Read-only file system\)"),
+        atomic_path(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert path.read_text() == "old"
 
 
 def test_other_errors_of_the_system_stay_what_they_are():
