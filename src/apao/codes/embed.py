@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from apao.artifacts import Stage, atomic_path, read_table
@@ -90,7 +90,7 @@ def _encoded(texts: Sequence[str], params: EmbedderParams, device: str, folder: 
                     advance(len(batch))
                 blocks[number] = np.concatenate(batches)
                 with atomic_path(files[number]) as path:
-                    save_file({"embeddings": blocks[number]}, path)
+                    save_file({"embeddings": blocks[number]}, path, metadata={"sha256": _sha256(blocks[number])})
     vectors = np.empty((len(texts), blocks[0].shape[1]), dtype=np.float32)
     vectors[order] = np.concatenate([blocks[number] for number in range(len(parts))])
     return vectors
@@ -112,13 +112,19 @@ def _encode_batch(model: SentenceTransformer, batch: list[str], params: Embedder
     return vectors
 
 
+def _sha256(block: Vectors) -> str:
+    return hashlib.sha256(np.ascontiguousarray(block).tobytes()).hexdigest()
+
+
 def _read_shard(file: Path, rows: int) -> Vectors | None:
     """A shard that an earlier, unfinished call left; None where there is none that can be used."""
     try:
-        block: Vectors = load_file(file)["embeddings"]
-    except (FileNotFoundError, SafetensorError, KeyError):
+        with safe_open(file, framework="numpy") as shard:
+            recorded = (shard.metadata() or {}).get("sha256")
+            block: Vectors = shard.get_tensor("embeddings")
+    except (FileNotFoundError, SafetensorError):
         return None
-    return block if block.ndim == 2 and len(block) == rows else None
+    return block if block.ndim == 2 and len(block) == rows and _sha256(block) == recorded else None
 
 
 def _fingerprint(texts: Sequence[str], params: EmbedderParams, device: str) -> str:

