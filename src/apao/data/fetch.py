@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import shutil
 import time
 import urllib.error
@@ -201,6 +202,9 @@ def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
         limit = MAX_BYTES if expected.bytes is None else expected.bytes
         with part.open("ab" if done else "wb") as file:
             done = _receive(response, file, done, total, limit)
+            # It gets its own name next; a name must not outlive a power cut that the content does not.
+            file.flush()
+            os.fsync(file.fileno())
     if done > limit:
         part.unlink()
         raise UserError(f"{url}: sends more than the {limit} bytes expected. {ways_out}")
