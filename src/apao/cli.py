@@ -34,7 +34,7 @@ class Commands(typer.core.TyperGroup):
         except UserError as error:
             _stop(f"error: {error}", 1)
         except KeyboardInterrupt:
-            _stop("stopped; the same command goes on from the last checkpoint or finished file", 130)
+            _interrupted()
         except OSError as error:
             # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
             if error.errno == errno.EPIPE or error.filename is None:
@@ -51,6 +51,10 @@ class Commands(typer.core.TyperGroup):
 def _stop(message: str, status: int) -> NoReturn:
     console.print(message, style="bold red")
     sys.exit(status)
+
+
+def _interrupted() -> NoReturn:
+    _stop("stopped; the same command goes on from the last checkpoint or finished file", 130)
 
 
 app = typer.Typer(
@@ -288,7 +292,10 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     keep_freed_memory()
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command had begun
+        _interrupted()
 
 
 if __name__ == "__main__":

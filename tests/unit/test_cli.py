@@ -168,6 +168,15 @@ def test_how_errors_end(monkeypatch, capsys, error, status, text):
     assert command_that(monkeypatch, capsys, error) == (status, text)
 
 
+def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_command", interrupted)
+    told = "stopped; the same command goes on from the last checkpoint or finished file\n"
+    assert ended(capsys, monkeypatch, "runs") == (130, told)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
 def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
     with pytest.raises(type(error), match="a bug"):
