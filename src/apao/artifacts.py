@@ -158,16 +158,51 @@ def verified(path: Path) -> Path:
     if not path.exists():
         raise missing(path)
     for record in sorted(path.parent.glob("*.provenance.json")):
-        try:
-            expected = read_json(record)["outputs"].get(path.name)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{record}: not a record of a stage; delete it and run its stage again.") from error
+        expected = _recorded(record).get(path.name)
         if expected is not None and expected != sha256_of(path):
             raise UserError(
                 f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
                 f"edited after it was made; delete it and run its stage again (snakemake -c2 {path})."
             )
     return path
+
+
+def _recorded(record: Path) -> dict[str, str]:
+    """Hashes by file name, as a stage recorded them."""
+    value = read_json(record)
+    try:
+        # Records of earlier versions have no digest of their own.
+        intact = value.pop("digest", None) in (None, _digest(value))
+        outputs: dict[str, str] = dict(value["outputs"].items())
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{record}: not a record of a stage; delete it and run its stage again.") from error
+    if not intact:
+        raise UserError(
+            f"{record}: its content does not match the hash inside, so it was damaged or edited; "
+            "delete it and run its stage again."
+        )
+    return outputs
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def changed(folders: Iterable[Path]) -> Iterator[str]:
+    """What differs from the records below ``folders``: one line a file."""
+    for folder in folders:
+        for record in sorted(folder.rglob("*.provenance.json")):
+            try:
+                outputs = _recorded(record)
+            except UserError as error:
+                yield str(error)
+                continue
+            for name, expected in outputs.items():
+                path = record.with_name(name)
+                if not path.exists():
+                    yield f"{path}: not found, though {record.name} lists it"
+                elif sha256_of(path) != expected:
+                    yield f"{path}: its content does not match the hash in {record.name}"
 
 
 def read_table(path: Path, columns: list[str] | None = None, what: str = "table") -> pd.DataFrame:
@@ -235,21 +270,19 @@ class Stage:
     ) -> None:
         if kind is not None:
             return
-        write_json(
-            self.record,
-            {
-                "stage": self.name,
-                "params": self.params,
-                "inputs": self.inputs,
-                "outputs": self.outputs,
-                "seconds": round(time.monotonic() - self.started, 3),
-                "device": self.device,
-                "python": platform.python_version(),
-                "packages": _package_versions(),
-                "revision": _git_revision(),
-                "command": sys.argv[1:],
-            },
-        )
+        record = {
+            "stage": self.name,
+            "params": self.params,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "device": self.device,
+            "python": platform.python_version(),
+            "packages": _package_versions(),
+            "revision": _git_revision(),
+            "command": sys.argv[1:],
+        }
+        write_json(self.record, record | {"digest": _digest(json.loads(_json_text(record)))})
 
 
 def _package_versions() -> dict[str, str]:

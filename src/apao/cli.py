@@ -268,6 +268,19 @@ def verify(
 
 
 @app.command()
+def intact() -> None:
+    """See whether every file of data, results and figures is still as its stage left it."""
+    from apao.artifacts import changed
+    from apao.runs import DATA, FIGURES, RESULTS
+
+    lines = list(changed((DATA, RESULTS, FIGURES)))
+    for line in lines:
+        typer.echo(line)
+    if lines:
+        raise typer.Exit(1)
+
+
+@app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
     params = settings.params()

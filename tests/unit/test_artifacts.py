@@ -21,7 +21,17 @@ from disks import fill, read_only, small_disk
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
-from apao.artifacts import Stage, atomic_path, explained, read_json, read_table, sha256_of, verified, write_json
+from apao.artifacts import (
+    Stage,
+    atomic_path,
+    changed,
+    explained,
+    read_json,
+    read_table,
+    sha256_of,
+    verified,
+    write_json,
+)
 from apao.data.fetch import Expected, copy, fetch
 from apao.errors import UserError
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -326,6 +336,37 @@ def test_a_damaged_record_is_named(tmp_path, content):
     (tmp_path / "make.provenance.json").write_text(content)
     with pytest.raises(UserError, match=r"make\.provenance\.json: .* delete it and run its stage again"):
         verified(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(("old", "new"), [("table.csv", "table.csw"), ("0.1", "0.3"), ('"make"', '"mate"')])
+def test_an_edited_record_is_named(tmp_path, old, new):
+    make(tmp_path)
+    record = tmp_path / "make.provenance.json"
+    record.write_text(record.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"make\.provenance\.json: its content does not match the hash inside"):
+        verified(tmp_path / "table.csv")
+
+
+def test_a_record_without_a_hash_of_its_own_is_an_earlier_version(tmp_path):
+    make(tmp_path)
+    record = tmp_path / "make.provenance.json"
+    record.write_text(json.dumps({"outputs": json.loads(record.read_text())["outputs"]}))
+    assert verified(tmp_path / "table.csv").read_text() == "1,2\n"
+    (tmp_path / "table.csv").write_text("2,2\n")
+    with pytest.raises(UserError, match=r"table\.csv: its content does not match"):
+        verified(tmp_path / "table.csv")
+
+
+def test_all_that_changed_is_listed(tmp_path):
+    make(tmp_path / "a")
+    make(tmp_path / "b" / "c")
+    make(tmp_path / "d")
+    assert list(changed([tmp_path])) == []
+    (tmp_path / "a" / "table.csv").write_text("2,2\n")
+    (tmp_path / "b" / "c" / "numbers.json").unlink()
+    (tmp_path / "d" / "make.provenance.json").write_text("{")
+    found = [line.removeprefix(f"{tmp_path}/").partition(":")[0] for line in changed([tmp_path])]
+    assert found == ["a/table.csv", "b/c/numbers.json", "d/make.provenance.json"]
 
 
 def test_a_stage_that_fails_before_its_first_output_leaves_all_as_it_was(tmp_path):

@@ -27,7 +27,7 @@ def run(*arguments: str, **environment: str):
 def test_help_lists_every_stage():
     found = run("--help")
     assert found.exit_code == 0
-    for name in [*STAGES, "decoding-time", "report", "headline", "runs", "params"]:
+    for name in [*STAGES, "decoding-time", "report", "headline", "intact", "runs", "params"]:
         assert f"  {name} " in found.output
 
 
