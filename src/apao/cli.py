@@ -16,6 +16,7 @@ import typer
 import typer.core
 from typing_extensions import override
 
+from apao import claims
 from apao.allocator import keep_freed_memory
 from apao.errors import UserError, nearest, one_line
 from apao.params import PARAMS_FILE, Params, load, schema_text
@@ -305,6 +306,7 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     keep_freed_memory()
+    claims.join()
     try:
         app()
     except KeyboardInterrupt:  # before a command had begun

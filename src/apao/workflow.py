@@ -16,6 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from apao import claims
 from apao.code_versions import report_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
 from apao.data.download import what_is_fetched
@@ -88,6 +89,18 @@ class Workflow:
             os.environ["APAO_MIRROR"] = str(mirror)
         # The `apao` beside this Python, also where its environment is not activated.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        # Snakemake reads the rules before it takes its lock, or finds another one's.
+        for process in claims.release_dead():
+            print(f"another workflow, or a job it left, is at work here (Snakemake process {process})", file=sys.stderr)
+
+    def started(self, persistence: Any) -> None:
+        """Snakemake has its lock and is about to run jobs."""
+        # No public name says which lock files are its own; where it has none, they are not claimed.
+        claims.claim(Path(path) for path in getattr(persistence, "_lockfile", {}).values())
+
+    def failed(self) -> None:
+        """Snakemake stopped before the end, by Ctrl-C or because a job failed."""
+        print("the same command goes on: finished files are kept, trainings have checkpoints", file=sys.stderr)
 
     def targets(self) -> list[str]:
         """Every table and figure of the chosen scale."""

@@ -226,7 +226,6 @@ def test_killed_workflow_continues(tmp_path: Path):
         one.kill()
     process.wait()
     assert not (tmp_path / target).exists()
-    project.snakemake("--unlock")
     printed = project.snakemake(target)
     assert "train_run" in printed
     assert len(pd.read_csv(tmp_path / "results/toy/tiger/ce/seed42/history.csv")) > 1
@@ -237,13 +236,28 @@ def test_interrupted_workflow_leaves_no_lock(tmp_path: Path):
     project = make_project(tmp_path)
     project.edit("recipes", "tiny", "training", "epochs", value=2000)
     target = "results/toy/tiger/ce/seed42/metrics.json"
-    process = subprocess.Popen([BIN / "snakemake", "--cores", "1", target], cwd=tmp_path, start_new_session=True)
+    process = subprocess.Popen(
+        [BIN / "snakemake", "--cores", "1", target],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
     checkpoint = tmp_path / "results/toy/tiger/ce/seed42/checkpoint.safetensors"
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    # Another one in the same checkout says why it cannot start, and disturbs nothing.
+    printed = project.snakemake(target, code=1)
+    assert f"another workflow, or a job it left, is at work here (Snakemake process {process.pid})" in printed
+    assert "Directory cannot be locked" in printed
+    assert "Traceback" not in printed
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=120)
+    printed, _ = process.communicate(timeout=120)
+    assert "the same command goes on" in printed
+    assert "Traceback" not in printed
     project.edit("recipes", "tiny", "training", "epochs", value=2)
     project.snakemake(target)
 
