@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 

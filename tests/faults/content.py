@@ -1,0 +1,87 @@
+"""What is in a project's files, so that two projects can be compared, and whether each file is whole."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+TIMED = ("history.csv", "beams.json", "decoding_time.json")
+"""Files that say how long something took."""
+UNFINISHED = ("checkpoint.safetensors", "embeddings.shards")
+"""What a stage goes on from; gone when it is done."""
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Every file below data, results and figures by its name, without what tells the time.
+
+    Raises:
+        ValueError: when one of those that are read for this is not whole.
+    """
+    return {
+        str(path.relative_to(folder)): _content(path)
+        for top in ("data", "results", "figures")
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file() and "tensorboard" not in path.parts
+    }
+
+
+def is_finished(name: str) -> bool:
+    """Whether a file of this name is a stage's output: temporary files and what a stage goes on from are none."""
+    return not name.endswith((".tmp", ".part")) and not any(part in UNFINISHED for part in Path(name).parts)
+
+
+def _content(path: Path) -> Any:
+    if not is_finished(str(path)):
+        return None
+    if path.name.endswith(".provenance.json"):
+        record = json.loads(path.read_bytes())
+        files = {
+            f"{kind} {name}": digest
+            for kind in ("inputs", "outputs")
+            for name, digest in record[kind].items()
+            if Path(name).name not in TIMED
+        }
+        return files | {name: record[name] for name in ("stage", "params", "device", "packages")}
+    if path.name == "history.csv":
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    if path.name in TIMED:
+        return _without_seconds(json.loads(path.read_bytes()))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_seconds(one) for name, one in value.items() if "seconds" not in name}
+    return [_without_seconds(one) for one in value] if isinstance(value, list) else value
+
+
+def assert_whole(folder: Path, *allowed: dict[str, Any]) -> None:
+    """Every finished file is, to the byte, one that ``allowed`` knows, and what a record vouches for is there."""
+    for name, found in content(folder).items():
+        if is_finished(name):
+            assert any(found == known.get(name) for known in allowed), f"{name} is neither the old nor the new one"
+    for record in folder.rglob("*.provenance.json"):
+        for name, expected in json.loads(record.read_bytes())["outputs"].items():
+            file = record.with_name(name)
+            assert file.exists(), f"{record} vouches for {name}, which is not there"
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{record} vouches for another {name}"
+
+
+def epochs_in(checkpoint: Path) -> list[dict[str, Any]]:
+    """History rows in a checkpoint; none where there is none."""
+    if not checkpoint.exists():
+        return []
+    with safe_open(checkpoint, framework="pt") as file:
+        return json.loads(file.metadata()["progress"])["history"]
+
+
+def seconds_of_epochs(history: Path) -> list[float]:
+    """How long each epoch took: an epoch that was trained twice took another time."""
+    return [float(row["seconds"]) for row in csv.DictReader(io.StringIO(history.read_text()))]

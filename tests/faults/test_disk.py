@@ -1,0 +1,86 @@
+"""A disk that is full, or a folder that cannot be written: one line, nothing damaged, and the command goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from content import assert_whole, content
+from disks import fill, read_only, small_disk
+from harness import apao, finish
+from study import ONE_OF_EACH_COMMAND, STAGES, TIGER, Study
+
+pytestmark = pytest.mark.faults
+
+
+def kibibytes(new: Path, old: Path) -> int:
+    """Room that the files of ``new`` take which ``old`` lacks, on a disk with pages of 4 KiB."""
+    files = [path for path in new.rglob("*") if path.is_file() and not (old / path.relative_to(new)).exists()]
+    return sum(4 * -(-path.stat().st_size // 4096) for path in files)
+
+
+def top(stage: str) -> str:
+    """Where a stage writes."""
+    arguments = STAGES[stage]
+    if arguments[0] == "report":
+        return "figures" if arguments[1].startswith("figure") else "results"
+    return "data" if arguments[0] in ("download", "preprocess", "embed", "codes") else "results"
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "embed", "codes", "train tiger", "evaluate tiger", "report table1"])
+def test_full_disk(stage: str, study: Study, faults, tmp_path: Path) -> None:
+    """At whatever moment the room ends."""
+    with faults.of(f"disk full in `apao {STAGES[stage][0]}`") as row:
+        for _ in range(faults.times):
+            project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
+            disk = project / top(stage)
+            disk.mkdir(exist_ok=True)
+            needed = kibibytes(study.after[stage] / top(stage), study.before[stage] / top(stage))
+            with small_disk(disk, 8192):
+                filler = fill(disk / "filler")
+                # Room for a part of the outputs, none to all but the last page.
+                os.truncate(filler, filler.stat().st_size - 1024 * faults.random.randrange(0, needed, 4))
+                row.tried += 1
+                done = apao(project, *STAGES[stage])
+                assert done.status == 1, done.output
+                (line,) = done.errors
+                assert line.startswith(f"error: {top(stage)}/") and "no space left on the disk" in line, line
+                assert "Traceback" not in done.output
+                filler.unlink()
+                assert_whole(project, content(study.before[stage]), study.expected[stage])
+                finish(project, *STAGES[stage])
+                assert content(project) == study.expected[stage]
+            shutil.rmtree(project)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in ONE_OF_EACH_COMMAND if stage != "download"])
+def test_read_only(stage: str, study: Study, faults, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(study.finished, tmp_path / "project", symlinks=True))
+    before = content(project)
+    with faults.of("read-only folder") as row:
+        row.tried += 1
+        with read_only(project / top(stage)):
+            done = apao(project, *STAGES[stage])
+        assert done.status == 1
+        (line,) = done.errors
+        assert line.startswith(f"error: {top(stage)}/") and "cannot be written (Read-only file system)" in line, line
+        assert "Traceback" not in done.output
+        assert content(project) == before
+
+
+def test_read_only_with_a_checkpoint(study: Study, faults, tmp_path: Path) -> None:
+    stage = "train tiger"
+    project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
+    checkpoint = project / "results" / TIGER / "checkpoint.safetensors"
+    apao(project, *STAGES[stage], after=0, seen=checkpoint.exists)
+    with faults.of("read-only folder") as row:
+        row.tried += 1
+        kept = checkpoint.read_bytes()
+        with read_only(project / "results"):
+            (line,) = apao(project, *STAGES[stage]).errors
+        assert "cannot be written (Read-only file system)" in line
+        assert checkpoint.read_bytes() == kept
+        finish(project, *STAGES[stage])
+        assert content(project) == study.expected[stage]
