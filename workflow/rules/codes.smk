@@ -9,9 +9,9 @@ rule embed_items:
         record="data/{dataset}/embed.provenance.json",
     log:
         "logs/{dataset}/embed.log",
+    cache: STUDY.shares
     conda:
         "../envs/apao.yaml"
-    cache: STUDY.shares
     threads: 2
     resources:
         gpu=STUDY.gpus,
@@ -34,9 +34,9 @@ rule code_items:
         record="data/{dataset}/codes.provenance.json",
     log:
         "logs/{dataset}/codes.log",
+    cache: STUDY.shares
     conda:
         "../envs/apao.yaml"
-    cache: STUDY.shares
     params:
         codes=STUDY.codes,
         code=STUDY.code("codes"),

@@ -10,13 +10,13 @@ localrules:
 rule download_dataset:
     output:
         directory("data/{dataset}/raw"),
-    wildcard_constraints:
-        dataset=STUDY.names(links=False),
     log:
         "logs/{dataset}/download.log",
+    wildcard_constraints:
+        dataset=STUDY.names(links=False),
+    cache: STUDY.shares
     conda:
         "../envs/apao.yaml"
-    cache: STUDY.shares
     params:
         fetched=STUDY.fetched,
     shell:
