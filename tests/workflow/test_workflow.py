@@ -1,6 +1,7 @@
 """The workflow as a user runs it: what it lists, what it makes, and what it runs again."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import yaml
 from shorten import shorten
-from tiny_project import BIN, ROOT, Project, make_project, write_interactions
+from tiny_project import BIN, ROOT, Project, write_interactions
 
 from apao.params import load
 from apao.studies import outputs
@@ -202,64 +203,60 @@ def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
     assert "Traceback" not in printed
 
 
-def test_killed_workflow_continues(tmp_path: Path):
-    project = make_project(tmp_path)
-    project.edit("recipes", "tiny", "training", "epochs", value=300)
-    project.edit("recipes", "tiny", "training", "patience", value=300)
-    target = "results/toy/tiger/ce/seed42/metrics.json"
-    process = subprocess.Popen(
-        [BIN / "snakemake", "--cores", "2", target],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    checkpoint = tmp_path / "results/toy/tiger/ce/seed42/checkpoint.safetensors"
-    deadline = time.monotonic() + 300
-    while not checkpoint.exists():
-        assert process.poll() is None, process.stdout.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    # Snakemake first, so that it sees nothing of the end of its shell and of the training.
-    parent = psutil.Process(process.pid)
-    for one in [parent, *parent.children(recursive=True)]:
-        one.kill()
-    process.wait()
-    assert not (tmp_path / target).exists()
-    printed = project.snakemake(target)
-    assert "train_run" in printed
-    assert len(pd.read_csv(tmp_path / "results/toy/tiger/ce/seed42/history.csv")) > 1
-    assert not checkpoint.exists()
+LONG = "toy/tiger/ce+epochs=9999+patience=9999/seed42"
 
 
-def test_interrupted_workflow_leaves_no_lock(tmp_path: Path):
-    project = make_project(tmp_path)
-    project.edit("recipes", "tiny", "training", "epochs", value=2000)
-    target = "results/toy/tiger/ce/seed42/metrics.json"
+def training(project: Project, run: str) -> subprocess.Popen[str]:
+    """A workflow in a session of its own, as a terminal starts it, with a training past its first epoch."""
+    # A shell that started the tests in the background has them, and all that they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [BIN / "snakemake", "--cores", "1", target],
-        cwd=tmp_path,
+        [BIN / "snakemake", "--cores", "1", f"results/{run}/metrics.json"],
+        cwd=project.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
     )
-    checkpoint = tmp_path / "results/toy/tiger/ce/seed42/checkpoint.safetensors"
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 300
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not (project.folder / "results" / run / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process
+
+
+def test_killed_workflow_continues(project: Project):
+    run = "toy/tiger/ce+epochs=60+patience=60/seed42"
+    process = training(project, run)
+    # Snakemake first, so that it sees nothing of the end of its shell and of the training.
+    parent = psutil.Process(process.pid)
+    for one in [parent, *parent.children(recursive=True)]:
+        one.kill()
+    process.wait()
+    folder = project.folder / "results" / run
+    assert not (folder / "metrics.json").exists()
+    printed = project.snakemake(f"results/{run}/metrics.json")
+    assert "train_run" in printed
+    assert len(pd.read_csv(folder / "history.csv")) == 60
+    assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_interrupted_workflow_leaves_no_lock(project: Project):
+    process = training(project, LONG)
     # Another one in the same checkout says why it cannot start, and disturbs nothing.
-    printed = project.snakemake(target, code=1)
+    printed = project.snakemake(f"results/{LONG}/metrics.json", code=1)
     assert f"another workflow, or a job it left, is at work here (Snakemake process {process.pid})" in printed
     assert "Directory cannot be locked" in printed
     assert "Traceback" not in printed
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    # A terminal's Ctrl-C goes to all that it started.
+    os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=120)
     assert "the same command goes on" in printed
     assert "Traceback" not in printed
-    project.edit("recipes", "tiny", "training", "epochs", value=2)
-    project.snakemake(target)
+    project.snakemake("results/toy/tiger/ce+epochs=1/seed42/metrics.json")
 
 
 def test_paper_scale_lists_every_run(tmp_path: Path):
