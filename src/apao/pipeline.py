@@ -132,11 +132,11 @@ class _Stages(dict[str, dict[str, Any]]):
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
-        own = source.own_files()
-        self.add(_named("download_dataset", name), f"apao download {name}", [CHECKED, *own], entry, [paths.raw])
+        raw, deps = [paths.raw, paths.raw_hash], [CHECKED, *source.own_files()]
+        self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, raw)
         code = stage_version("preprocess", source)
         self.add(
-            _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw, *own], entry, made, code=code
+            _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw_hash], entry, made, code=code
         )
         if paths.baselines in self.read:
             self.add(
@@ -156,7 +156,7 @@ class _Stages(dict[str, dict[str, Any]]):
             keys = [_key("embedders", str(codes.embedder))]
             code = stage_version("embed")
             self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made, code=code)
-        deps = [paths.items, paths.embeddings if from_text else paths.raw]
+        deps = [paths.items, paths.embeddings if from_text else paths.raw_hash]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         entry, code = [_key("codes", source.codes)], stage_version("codes", source)
         self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)

@@ -144,6 +144,11 @@ class DatasetPaths:
         return self.folder / "raw"
 
     @property
+    def raw_hash(self) -> Path:
+        """The manifest's hash, for ``sha256sum --check``: the folder's content as one file beside it."""
+        return self.folder / "raw.sha256"
+
+    @property
     def arriving(self) -> Path:
         """The same folder until the last file is there."""
         return self.folder / "raw.part"

@@ -166,7 +166,7 @@ class Workflow:
     @_reported
     def published_codes(self, wildcards: Any) -> list[str]:
         """Published codes come with the download."""
-        return [] if self._makes_codes(wildcards) else [f"data/{wildcards.dataset}/raw"]
+        return [] if self._makes_codes(wildcards) else [f"data/{wildcards.dataset}/raw.sha256"]
 
     def _makes_codes(self, wildcards: Any) -> bool:
         return isinstance(self.params.codes[self.params.dataset(wildcards.dataset).codes], ResidualKMeansCodes)

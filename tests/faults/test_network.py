@@ -98,7 +98,7 @@ def test_full_disk(project: Path, faults) -> None:
                     done = apao(project, "download", "office", prepare=prepared(server))
                     assert done.status == 1
                     (line,) = done.errors
-                    assert line.startswith("error: data/office/raw/") and "no space left on the disk" in line
+                    assert line.startswith("error: data/office/raw.part/") and "no space left on the disk" in line
                     resize(2 * len(NAMES) * BYTES // 1024)
                     assert apao(project, "download", "office", prepare=prepared(server)).status == 0
                     assert_downloaded(project, server.files)

@@ -1,5 +1,8 @@
 """The tiny study, run once for all tests of the workflow."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from filelock import FileLock
 from tiny_project import Project, make_project
@@ -18,3 +21,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Projec
             make_project(folder).snakemake("all")
             made.touch()
     return Project(folder)
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished study, file times kept, that a test may change."""
+    shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
+    return Project(tmp_path / "study")

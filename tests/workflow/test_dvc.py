@@ -59,6 +59,7 @@ def committed(project: Project) -> Project:
         subprocess.run(["git", *command], cwd=project.folder, check=True)
     shutil.copy(ROOT / ".gitignore", project.folder)
     project.run("dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvcignore", project.folder)
     project.run("dvc", "config", "core.analytics", "false")
     commit(project)
     return project

@@ -26,7 +26,7 @@ rule code_items:
     input:
         "data/{dataset}/items.parquet",
         STUDY.embeddings_of_codes,
-        ancient(STUDY.published_codes),
+        STUDY.published_codes,
     output:
         codes="data/{dataset}/codes.parquet",
         codebooks="data/{dataset}/codebooks.safetensors",

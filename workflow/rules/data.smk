@@ -9,7 +9,9 @@ localrules:
 
 rule download_dataset:
     output:
-        directory("data/{dataset}/raw"),
+        folder=directory("data/{dataset}/raw"),
+        # A folder has a time and no hash; what follows from its content depends on this.
+        hash="data/{dataset}/raw.sha256",
     log:
         "logs/{dataset}/download.log",
     wildcard_constraints:
@@ -34,9 +36,7 @@ use rule download_dataset as link_dataset with:
 
 rule preprocess_dataset:
     input:
-        # A folder has a time and no hash. What is in it follows from `source` and the user's own files.
-        ancient("data/{dataset}/raw"),
-        STUDY.own_files,
+        "data/{dataset}/raw.sha256",
     output:
         interactions="data/{dataset}/interactions.parquet",
         catalogue="data/{dataset}/items.parquet",

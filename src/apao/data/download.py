@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from apao.artifacts import Stage, read_json, sha256_of
+from apao.artifacts import Stage, atomic_path, read_json, sha256_of
 from apao.data.base import Source
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -16,8 +16,9 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
     """Fill ``data/<dataset>/raw``, which appears whole or not at all; return its ``manifest.json``.
 
     The manifest holds what decided the download (``source``) and every file's sha256 and size
-    (``files``). Files that an earlier manifest vouches for are kept; changed ones are had anew. Until the
-    last file is there, all lie in ``data/<dataset>/raw.part``, where the next attempt finds them.
+    (``files``); its own hash is beside the folder. Files that an earlier manifest vouches for are kept;
+    changed ones are had anew. Until the last file is there, all lie in ``data/<dataset>/raw.part``, where
+    the next attempt finds them.
 
     Args:
         dataset: key of the entry in params.yaml.
@@ -44,6 +45,8 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
         stage.output_json(paths.manifest.name, {"source": what_is_fetched(source), "files": files})
     _remove(paths.raw)
     arriving.rename(paths.raw)
+    with atomic_path(paths.raw_hash) as path:
+        path.write_text(f"{stage.outputs[paths.manifest.name]}  {paths.raw.name}/{paths.manifest.name}\n")
     return paths.manifest
 
 

@@ -1,0 +1,102 @@
+"""The workflow stopped and begun again, on other cores and in another checkout: the same files in the end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from tiny_project import BIN, Project
+
+pytestmark = pytest.mark.slow
+
+
+def test_what_is_made_again_is_the_same(project: Project, finished: Project):
+    """On eight cores as on two, after the data and two runs were removed."""
+    runs = ["toy/tiger/apao-pairwise/seed42", "toy/llama/ce/seed42"]
+    shutil.rmtree(project.folder / "data")
+    for run in runs:
+        shutil.rmtree(project.folder / "results" / run)
+    project.run("snakemake", "--cores", "8", *(f"results/{run}/metrics.json" for run in runs))
+    names = ("model.safetensors", "ranks.parquet", "metrics.json")
+    files = [f"results/{run}/{name}" for run in runs for name in names]
+    files += [f"data/toy/{name}" for name in ("interactions.parquet", "embeddings.safetensors", "codes.parquet")]
+    for file in files:
+        assert (project.folder / file).read_bytes() == (finished.folder / file).read_bytes(), file
+
+
+def test_checkouts_share_what_is_slow_to_make(finished: Project, tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    files = ["data/toy/embeddings.safetensors", "data/toy/codes.parquet"]
+    printed = []
+    for name in ("one", "two"):
+        project = Project(tmp_path / name, {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")})
+        shutil.copytree(finished.folder, project.folder, symlinks=True)
+        for file in files:
+            (project.folder / file).unlink()
+        printed.append(project.snakemake("--cache", "--", *files))
+        for file in files:
+            assert (project.folder / file).read_bytes() == (finished.folder / file).read_bytes()
+    assert all(f"Moving output file {file} to cache" in printed[0] for file in files)
+    assert all(f"Symlinking output file {file} from cache" in printed[1] for file in files)
+    assert "Moving output file" not in printed[1]
+
+
+LONG = "toy/tiger/ce+epochs=9999+patience=9999/seed42"
+
+
+def training(project: Project, run: str) -> subprocess.Popen[str]:
+    """A workflow in a session of its own, as a terminal starts it, with a training past its first epoch."""
+    # A shell that started the tests in the background has them, and all that they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [BIN / "snakemake", "--cores", "1", f"results/{run}/metrics.json"],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 300
+    while not (project.folder / "results" / run / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_killed_workflow_continues(project: Project):
+    run = "toy/tiger/ce+epochs=60+patience=60/seed42"
+    process = training(project, run)
+    # Snakemake first, so that it sees nothing of the end of its shell and of the training.
+    parent = psutil.Process(process.pid)
+    for one in [parent, *parent.children(recursive=True)]:
+        one.kill()
+    process.wait()
+    folder = project.folder / "results" / run
+    assert not (folder / "metrics.json").exists()
+    printed = project.snakemake(f"results/{run}/metrics.json")
+    assert "train_run" in printed
+    assert len(pd.read_csv(folder / "history.csv")) == 60
+    assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_interrupted_workflow_leaves_no_lock(project: Project):
+    process = training(project, LONG)
+    # Another one in the same checkout says why it cannot start, and disturbs nothing.
+    printed = project.snakemake(f"results/{LONG}/metrics.json", code=1)
+    assert f"another workflow, or a job it left, is at work here (Snakemake process {process.pid})" in printed
+    assert "Directory cannot be locked" in printed
+    assert "Traceback" not in printed
+    assert process.poll() is None
+    # A terminal's Ctrl-C goes to all that it started.
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert "the same command goes on" in printed
+    assert "Traceback" not in printed
+    project.snakemake("results/toy/tiger/ce+epochs=1/seed42/metrics.json")
