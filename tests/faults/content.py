@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 def is_finished(name: str) -> bool:
     """Whether a file of this name is a stage's output: temporary files and what a stage goes on from are none."""
-    return not name.endswith((".tmp", ".part")) and not any(part in UNFINISHED for part in Path(name).parts)
+    return not any(part in UNFINISHED or part.endswith((".tmp", ".part")) for part in Path(name).parts)
 
 
 def _content(path: Path) -> Any:

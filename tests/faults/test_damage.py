@@ -56,9 +56,11 @@ WAYS: dict[str, Callable[[bytes, random.Random], bytes]] = {"bit flipped": flip,
 
 
 def matters(file: Path, damaged: bytes, whole: bytes) -> bool:
-    """A record is JSON: a changed space or name of its own hash changes nothing that it says."""
-    if damaged == whole or not file.name.endswith(".provenance.json") or len(damaged) != len(whole):
+    """A record is JSON: a space or the name of its own hash, changed or cut off, changes nothing that it says."""
+    if damaged == whole or not file.name.endswith(".provenance.json"):
         return damaged != whole
+    if len(damaged) != len(whole):
+        return damaged.rstrip() != whole.rstrip()
     at = next(i for i, (old, new) in enumerate(zip(whole, damaged, strict=True)) if old != new)
     return at < whole.index(b'"digest"') and not whole[at : at + 1].isspace() and not damaged[at : at + 1].isspace()
 
