@@ -43,7 +43,7 @@ def pipeline_text(params: Params) -> str:
 
 
 def _text(stages: _Stages) -> str:
-    body = {"stages": dict(stages), "plots": [_training_curves(stages.runs)]}
+    body = {"stages": dict(stages), "plots": [_training_curves(stages.runs), *stages.pictures]}
     return HEAD + yaml.dump(body, Dumper=_Plain, sort_keys=False, width=1000)
 
 
@@ -86,6 +86,8 @@ class _Stages(dict[str, dict[str, Any]]):
         self.read = {path for name in self.studies for path in inputs(name, params)}
         """What the tables and figures are made from."""
         self.code: dict[str, str] = {}
+        self.pictures: list[str] = []
+        """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
         self.add("check_pipeline", "apao dvc --check", [PARAMS_FILE, *_own_code()], outs=[CHECKED, CODE])
         datasets = dict.fromkeys(run.dataset for run in self.runs)
         for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
@@ -231,6 +233,7 @@ class _Stages(dict[str, dict[str, Any]]):
         made = [*outputs(name), record_path(outputs(name)[0].parent, name)]
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
         small = [path for path in made if path not in pictures]
+        self.pictures += [str(path) for path in pictures if path.suffix == ".png"]
         self.add(
             f"draw_{name}",
             f"apao report {name}",
