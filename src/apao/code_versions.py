@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from apao.params import RunParams
+
 PACKAGE = "apao"
 SOURCE = Path(__file__).parent
 
@@ -59,6 +61,11 @@ def stage_version(stage: str, *models: object) -> str:
     class's module is therefore named here.
     """
     return code_version(STAGES[stage], *(type(model).__module__ for model in models))
+
+
+def run_version(stage: str, run: RunParams) -> str:
+    """The version of the code that makes a stage's part of a run: only its training computes with the objective."""
+    return stage_version(stage, run.backbone, *([run.objective] if stage == "train" else []))
 
 
 def report_version(study: str) -> str:

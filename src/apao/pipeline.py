@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from apao.artifacts import atomic_path, record_path, write_json
-from apao.code_versions import SOURCE, report_version, stage_version
+from apao.code_versions import SOURCE, report_version, run_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
 from apao.errors import UserError
 from apao.params import PARAMS_FILE, Params
@@ -184,7 +184,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 [folder / run.model.name],
                 [folder / "config.json", folder / "history.csv", record_path(folder, "train")],
                 runs=some,
-                code=stage_version("train", made_of.objective, made_of.backbone),
+                code=run_version("train", made_of),
             )
         keys = [_key(*recipe, "decoding")]
         for rule, stage, file, more, outs in (
@@ -202,7 +202,7 @@ class _Stages(dict[str, dict[str, Any]]):
                     [record_path(folder, stage)],
                     [folder / file],
                     runs=some,
-                    code=stage_version(stage, made_of.backbone),
+                    code=run_version(stage, made_of),
                 )
 
     def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:

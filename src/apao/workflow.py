@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from apao import claims
-from apao.code_versions import report_version, stage_version
+from apao.code_versions import report_version, run_version, stage_version
 from apao.codes.params import ResidualKMeansCodes
 from apao.data.download import what_is_fetched
 from apao.devices import has_gpu
@@ -114,13 +114,10 @@ class Workflow:
             match stage:
                 case "preprocess" | "codes":
                     return stage_version(stage, self.params.dataset(wildcards.dataset))
-                case "train":
-                    run = self._run(wildcards)
-                    return stage_version(stage, run.objective, run.backbone)
-                case "evaluate" | "pruning" | "beams":
-                    return stage_version(stage, self._run(wildcards).backbone)
+                case "train" | "evaluate" | "pruning" | "beams":
+                    return run_version(stage, self._run(wildcards))
                 case "decoding-time":
-                    return stage_version(stage, self._timed(wildcards).backbone)
+                    return run_version(stage, self._timed(wildcards))
                 case _:
                     return stage_version(stage)
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from apao.artifacts import Stage, explained, sha256_of
 from apao.backbones.exchange import read_weights
-from apao.code_versions import stage_version
+from apao.code_versions import run_version
 from apao.codes.embed import read_embeddings
 from apao.devices import device_name
 from apao.params import RunParams
@@ -47,7 +47,7 @@ def train(run: Run, params: RunParams, device: torch.device, processes: Processe
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
-        code = stage_version("train", params.objective, params.backbone)
+        code = run_version("train", params)
         fingerprint = _fingerprint(record, inputs, code)
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
