@@ -17,7 +17,7 @@ from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
 from apao.training.packing import PackedBatch
 from benchmarks.measure import Measurement, repeated
-from benchmarks.subject import office, run_params, training
+from benchmarks.subject import OFFICE, YELP, Size, data, run_params, training
 
 BACKBONES = ("tiger", "llama")
 OBJECTIVES = ("ce", "msl", "bear", "apao-pointwise", "frequency", "apao-pairwise", "s-dpo")
@@ -29,11 +29,11 @@ Value = bool | int | float | str
 Case = Callable[[float, torch.device], Measurement]
 
 
-def train(backbone: str, objective: str, batch: int, **overrides: Value) -> Case:
+def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **overrides: Value) -> Case:
     """Examples a second of whole optimizer steps, dropout on."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        subject = training(run_params(backbone, objective, **overrides), device)
+        subject = training(run_params(backbone, objective, **overrides), size, device)
         subject.backbone.train()
         sums = Sums()
 
@@ -59,7 +59,7 @@ def decode(backbone: str, beam: int | None, users: int, items: int | None = None
     def case(seconds: float, device: torch.device) -> Measurement:
         resolved = run_params(backbone, "ce", **overrides)
         torch.set_num_threads(resolved.training.threads)
-        codes = office()[1] if items is None else synthetic_codes(items, 4, 256, seed=0)
+        codes = data(OFFICE)[1] if items is None else synthetic_codes(items, 4, 256, seed=0)
         torch.manual_seed(0)
         model = resolved.backbone.build(len(codes.vocabulary)).to(device).eval()
         trie = Trie.of(codes, device)
@@ -95,15 +95,24 @@ def cases(scope: str) -> dict[str, Case]:
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
         found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
-    if scope == "quick":
-        return found
+    return found if scope == "quick" else found | _curves(gpu, tokens)
+
+
+def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
+    """The points of the scaling curves."""
+    found: dict[str, Case] = {}
     for history in (5, 10, 20, 50):
         found[f"train/tiger/ce@history={history}"] = train("tiger", "ce", LARGE, max_history=history, **tokens)
     for negatives in (10, 30, 100, 300, 1000):
-        pairwise = train("tiger", "apao-pairwise", SMALL if not gpu else LARGE, negatives=negatives, **tokens)
+        # As much work a step on a CPU, however many they are.
+        batch = LARGE if gpu else min(SMALL, 12_800 // negatives)
+        pairwise = train("tiger", "apao-pairwise", batch, negatives=negatives, **tokens)
         found[f"train/tiger/apao-pairwise@negatives={negatives}"] = pairwise
-    for size in (1024, 4096, 16384, 65536):
-        found[f"train/tiger/ce@micro_batch_tokens={size}"] = train("tiger", "ce", LARGE, micro_batch_tokens=size)
+    for size in (OFFICE, YELP):
+        pairwise = train("tiger", "apao-pairwise", LARGE if gpu else SMALL, size, **tokens)
+        found[f"train/tiger/apao-pairwise@users={size.users}"] = pairwise
+    for budget in (1024, 4096, 16384, 65536):
+        found[f"train/tiger/ce@micro_batch_tokens={budget}"] = train("tiger", "ce", LARGE, micro_batch_tokens=budget)
     for threads in (1, 2):
         found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, threads=threads, **tokens)
     # Whole trainings side by side, as the workflow runs them: on a CPU with a thread each.

@@ -9,7 +9,7 @@ from typing import Any
 
 from apao.report import style
 from apao.report.paper import printed
-from benchmarks.subject import TRAINING_EXAMPLES
+from benchmarks.subject import OFFICE
 
 Row = dict[str, Any]
 
@@ -21,6 +21,7 @@ SIZES = {
     "runs": "Trainings at once",
     "beam": "Beam size",
     "items": "Items in the catalogue",
+    "users": "Users (Office, Yelp)",
 }
 """What ends a name (``...@size=value``), and the axis of its scaling curve."""
 
@@ -48,8 +49,9 @@ def results_table(report: dict[str, Any]) -> str:
 
 def table4(rows: list[Row]) -> str:
     """Seconds an epoch of Office: measured rate times examples, beside the paper's (one A100)."""
+    examples = OFFICE.training_examples
     lines = [
-        f"One epoch of Office ({TRAINING_EXAMPLES:,} examples) at these rates, and the paper's Table 4 (an A100):",
+        f"One epoch of Office ({examples:,} examples) at these rates, and the paper's Table 4 (an A100):",
         "",
         "| backbone | objective | seconds | paper |",
         "| --- | --- | ---: | ---: |",
@@ -61,7 +63,7 @@ def table4(rows: list[Row]) -> str:
         theirs = printed("table4", "seconds_per_epoch", objective=objective, dataset="office")
         # The paper's Table 4 has one backbone.
         shown = "" if backbone != "tiger" or math.isnan(theirs) else f"{theirs:.0f}"
-        lines.append(f"| {backbone} | {objective} | {TRAINING_EXAMPLES / row['value']:.1f} | {shown} |")
+        lines.append(f"| {backbone} | {objective} | {examples / row['value']:.1f} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

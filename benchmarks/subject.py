@@ -1,6 +1,6 @@
-"""What is timed: the paper's models and batches on data of Office's size.
+"""What is timed: the paper's models and batches on data of the size of Office or Yelp.
 
-The data is drawn at random in Office's shape (users, items, lengths, code levels), so that the benchmark
+The data is drawn at random in their shape (users, items, lengths, code levels), so that the benchmark
 needs no download; time does not depend on which item follows which.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +21,22 @@ from apao.runs import Run
 from apao.training.loop import Training
 
 ROOT = Path(__file__).parents[1]
-USERS, ITEMS, INTERACTIONS = 4_905, 2_420, 53_258
-"""Office (the paper's Table 2)."""
-TRAINING_EXAMPLES = INTERACTIONS - 3 * USERS
-"""Every interaction but each user's first, which has no history, and the two that are held out."""
+
+
+class Size(NamedTuple):
+    """A data set's row of the paper's Table 2."""
+
+    users: int
+    items: int
+    interactions: int
+
+    @property
+    def training_examples(self) -> int:
+        """Every interaction but each user's first, which has no history, and the two that are held out."""
+        return self.interactions - 3 * self.users
+
+
+OFFICE, YELP = Size(4_905, 2_420, 53_258), Size(30_431, 20_033, 316_354)
 EMBEDDING_WIDTH = 384
 
 
@@ -34,16 +47,16 @@ def params() -> Params:
 
 
 @cache
-def office() -> tuple[Histories, ItemCodes]:
-    """Histories with Office's numbers: at least 5 items a user, the rest spread geometrically."""
+def data(size: Size) -> tuple[Histories, ItemCodes]:
+    """Histories of that size: at least 5 items a user, the rest spread geometrically."""
     rng = np.random.default_rng(0)
-    lengths = np.full(USERS, 5)
-    extra = rng.geometric(1 / (1 + INTERACTIONS / USERS - 5), USERS) - 1
+    lengths = np.full(size.users, 5)
+    extra = rng.geometric(1 / (1 + size.interactions / size.users - 5), size.users) - 1
     lengths += extra
     offsets = np.concatenate([[0], lengths.cumsum()])
-    items = rng.integers(0, ITEMS, int(offsets[-1]))
-    items[:ITEMS] = np.arange(ITEMS)
-    return Histories(offsets, items), synthetic_codes(ITEMS, 4, 256, seed=0)
+    items = rng.integers(0, size.items, int(offsets[-1]))
+    items[: size.items] = np.arange(size.items)
+    return Histories(offsets, items), synthetic_codes(size.items, 4, 256, seed=0)
 
 
 def run_params(backbone: str, objective: str, **overrides: bool | int | float | str) -> RunParams:
@@ -51,9 +64,9 @@ def run_params(backbone: str, objective: str, **overrides: bool | int | float | 
     return params().resolve(Run.of("office", backbone, objective, 42).with_overrides(**overrides))
 
 
-def training(resolved: RunParams, device: torch.device) -> Training:
+def training(resolved: RunParams, size: Size, device: torch.device) -> Training:
     """A run about to begin; what it would start from is a fresh model, which takes the same time."""
-    histories, codes = office()
+    histories, codes = data(size)
     torch.set_num_threads(resolved.training.threads)
     embeddings = np.random.default_rng(0).normal(size=(codes.items, EMBEDDING_WIDTH)).astype(np.float32)
     return Training("benchmark", resolved, histories, codes, device, embeddings=embeddings)
