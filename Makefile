@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= 2
 BENCH ?= quick
+QUIET := --quiet --disable-pip-version-check
 
 # Containers often set it. Each of the study's 50 processes would compile half of torch for itself.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,11 +33,11 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apao needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-# The lock is complete, which the check confirms, so nothing is left to resolve; and what a study never
-# imports need not be compiled.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/pip --disable-pip-version-check check
+# The lock is complete, so there is nothing to resolve, unless torch is the CUDA build with needs of its own.
+# Bytecode is written when something is first imported, which most of it never is.
+	$(BIN)/pip install $(QUIET) --no-compile --no-deps -r requirements.lock
+	$(BIN)/pip install $(QUIET) --no-deps --editable .
+	@$(BIN)/pip check > /dev/null || $(BIN)/pip install $(QUIET) -r requirements.lock
 	touch $@
 
 ## lint: style, types and the workflow's own checks
