@@ -1,4 +1,4 @@
-"""``python -m benchmarks quick|full|gpu``: measure, write results/latest.json and a table, compare with a saved run."""
+"""``python -m benchmarks run|case|profile|compare``: measure speed, look into one case, compare with a saved run."""
 
 from __future__ import annotations
 
@@ -96,6 +96,21 @@ def case(
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
     typer.echo(json.dumps(cases(scope)[name](seconds, device).row(name)))
+
+
+@app.command()
+def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Kernels to list.")] = 15) -> None:
+    """Run one case and print, as Markdown, which kernels its time goes to."""
+    keep_freed_memory()
+    device = pick_device("cuda" if scope == "gpu" else "cpu")
+    torch.manual_seed(0)
+    with torch.profiler.profile() as profiler:
+        cases(scope)[name](0.0, device)
+    spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
+    total = sum(spent.values())
+    typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
+    for kernel, time in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
+        typer.echo(f"| {kernel} | {100 * time / total:.1f} % |")
 
 
 @app.command()
