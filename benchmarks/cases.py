@@ -1,4 +1,4 @@
-"""What is measured, by name: ``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>``.
+"""What is measured, by name: ``train/<backbone>/<objective>``, ``decode/<backbone>/<way>``, ``ratio/...``.
 
 A name may end in ``@key=value``, one point of a scaling curve.
 """
@@ -16,12 +16,14 @@ from apao.evaluation.studies import synthetic_codes
 from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
 from apao.training.packing import PackedBatch
-from benchmarks.measure import Measurement, repeated
+from benchmarks.measure import Measurement, compared, repeated
 from benchmarks.subject import OFFICE, YELP, Size, data, run_params, training
 
 BACKBONES = ("tiger", "llama")
 OBJECTIVES = ("ce", "msl", "bear", "apao-pointwise", "frequency", "apao-pairwise", "s-dpo")
 CONTRASTING = ("apao-pairwise", "s-dpo")
+COMPARED = (*((objective, "ce") for objective in OBJECTIVES[1:5]), ("s-dpo", "apao-pairwise"))
+"""Objectives that should cost little more than another."""
 SMALL, LARGE = 128, 1024
 """Examples a step: of objectives with 100 negatives on a CPU, where 1,024 would take minutes; of all others."""
 
@@ -33,24 +35,41 @@ def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **over
     """Examples a second of whole optimizer steps, dropout on."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        subject = training(run_params(backbone, objective, **overrides), size, device)
-        subject.backbone.train()
-        sums = Sums()
-
-        def batches() -> Iterator[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]]:
-            while True:
-                yield from subject.sampler.epoch(subject.sampler.examples, batch, subject.generator)
-
-        source = batches()
-
-        def step() -> int:
-            effective = next(source)
-            subject.step(effective, sums)
-            return effective.examples
-
-        return repeated(step, "examples", seconds, device)
+        return repeated(stepper(backbone, objective, batch, size, device, **overrides), "examples", seconds, device)
 
     return case
+
+
+def against(backbone: str, objective: str, base: str, batch: int, **overrides: Value) -> Case:
+    """Time of an objective's steps over the time of another's, taken in turn."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        one, other = (stepper(backbone, name, batch, OFFICE, device, **overrides) for name in (objective, base))
+        return compared(one, other, f"x {base}", seconds, device)
+
+    return case
+
+
+def stepper(
+    backbone: str, objective: str, batch: int, size: Size, device: torch.device, **overrides: Value
+) -> Callable[[], int]:
+    """A function that does one optimizer step and returns its number of examples."""
+    subject = training(run_params(backbone, objective, **overrides), size, device)
+    subject.backbone.train()
+    sums = Sums()
+
+    def batches() -> Iterator[EffectiveBatch[Batch] | EffectiveBatch[PackedBatch]]:
+        while True:
+            yield from subject.sampler.epoch(subject.sampler.examples, batch, subject.generator)
+
+    source = batches()
+
+    def step() -> int:
+        effective = next(source)
+        subject.step(effective, sums)
+        return effective.examples
+
+    return step
 
 
 def decode(backbone: str, beam: int | None, users: int, items: int | None = None, **overrides: Value) -> Case:
@@ -91,6 +110,9 @@ def cases(scope: str) -> dict[str, Case]:
         for objective in OBJECTIVES if scope != "quick" or backbone == "tiger" else ("ce", "apao-pairwise"):
             batch = SMALL if objective in CONTRASTING and not gpu else LARGE
             found[f"train/{backbone}/{objective}"] = train(backbone, objective, batch, **tokens)
+        for objective, base in COMPARED:
+            batch = LARGE if gpu else SMALL // 4 if base in CONTRASTING else SMALL
+            found[f"ratio/{backbone}/{objective}"] = against(backbone, objective, base, batch, **tokens)
     found["train/llama/ce-packed"] = train("llama", "ce", LARGE, pack=True, **tokens)
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)

@@ -24,8 +24,8 @@ class Measurement:
     """How fast something went.
 
     Attributes:
-        rates: units of work a second, one a repeat.
-        unit: what is counted.
+        rates: one a repeat.
+        unit: of the rates.
         flops: floating-point operations of a unit, counted by running it; None where they were not.
     """
 
@@ -38,7 +38,7 @@ class Measurement:
         return {
             "name": name,
             "value": round(median(self.rates), 3),
-            "unit": f"{self.unit}/s",
+            "unit": self.unit,
             "low": round(min(self.rates), 3),
             "high": round(max(self.rates), 3),
             "repeats": len(self.rates),
@@ -65,12 +65,29 @@ def repeated(
     rates: list[float] = []
     begun = time.perf_counter()
     while len(rates) < 3 or (len(rates) < MOST_REPEATS and time.perf_counter() - begun < seconds):
-        _wait(device)
-        started = time.perf_counter()
-        units = work()
-        _wait(device)
-        rates.append(units / (time.perf_counter() - started))
-    return Measurement(rates, unit, counted)
+        rates.append(1 / _seconds(work, device))
+    return Measurement(rates, f"{unit}/s", counted)
+
+
+def compared(
+    work: Callable[[], int], other: Callable[[], int], unit: str, seconds: float, device: torch.device
+) -> Measurement:
+    """Times of a unit of ``work`` over those of ``other``, done in turn: a machine that slows down slows both."""
+    ratios = []
+    work(), other()
+    begun = time.perf_counter()
+    while len(ratios) < 5 or (len(ratios) < MOST_REPEATS and time.perf_counter() - begun < seconds):
+        ratios.append(_seconds(work, device) / _seconds(other, device))
+    return Measurement(ratios, unit)
+
+
+def _seconds(work: Callable[[], int], device: torch.device) -> float:
+    """For one unit of it."""
+    _wait(device)
+    started = time.perf_counter()
+    units = work()
+    _wait(device)
+    return (time.perf_counter() - started) / units
 
 
 def _wait(device: torch.device) -> None:

@@ -7,6 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
 from apao.report import style
 from apao.report.paper import printed
 from benchmarks.subject import OFFICE
@@ -24,6 +27,10 @@ SIZES = {
     "users": "Users (Office, Yelp)",
 }
 """What ends a name (``...@size=value``), and the axis of its scaling curve."""
+
+
+COLUMNS = 4
+"""Sizes side by side in the picture of the curves."""
 
 
 def results_table(report: dict[str, Any]) -> str:
@@ -69,34 +76,50 @@ def table4(rows: list[Row]) -> str:
 
 def draw_curves(rows: list[Row], path: Path) -> None:
     """Rate above, peak memory below, against one size at a time; nothing where no size was varied."""
-    curves: dict[str, dict[str, list[tuple[float, Row]]]] = defaultdict(lambda: defaultdict(list))
+    curves: dict[str, dict[str, dict[float, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         name, _, point = row["name"].partition("@")
         if point:
             size, _, value = point.partition("=")
-            curves[size][name].append((float(value), row))
+            curves[size][name][float(value)] = row
     if not curves:
         return
+    names = list(dict.fromkeys(name for series in curves.values() for name in series))
+    bands = math.ceil(len(curves) / COLUMNS)
     with style.applied():
-        figure = style.blank(2.6 * len(curves), 4.4)
-        axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
-        names = list(dict.fromkeys(name for series in curves.values() for name in series))
-        for j, (size, series) in enumerate(curves.items()):
-            for name, points in series.items():
-                at, measured = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-                drawn = style.look(names.index(name))
-                spread = [[r["value"] - r["low"] for r in measured], [r["high"] - r["value"] for r in measured]]
-                axes[0, j].errorbar(at, [row["value"] for row in measured], yerr=spread, **drawn)
-                axes[1, j].plot(at, [row["peak_memory_mb"] for row in measured], **drawn)
-            axes[0, j].set_yscale("log")
-            axes[1, j].set_xscale("log", base=10 if size == "items" else 2)
-            axes[1, j].set_ylim(bottom=0)
-            if size != "items":
-                ticks = sorted({value for points in series.values() for value, _ in points})
-                axes[1, j].set_xticks(ticks, labels=[f"{tick:,.0f}" for tick in ticks], rotation=45)
-                axes[1, j].minorticks_off()
-            axes[1, j].set_xlabel(SIZES[size])
-        axes[0, 0].set_ylabel("Examples or users a second")
-        axes[1, 0].set_ylabel("Peak memory (MB)")
-        style.make_room(figure, style.legend(figure, 2.6 * len(curves), names))
+        figure = style.blank(2.2 * COLUMNS, 3.6 * bands)
+        axes = figure.subplots(2 * bands, COLUMNS, squeeze=False)
+        for i, (size, series) in enumerate(curves.items()):
+            band, column = divmod(i, COLUMNS)
+            _draw_size(axes[2 * band, column], axes[2 * band + 1, column], size, series, names)
+            if column == 0:
+                axes[2 * band, 0].set_ylabel("Examples or users a second")
+                axes[2 * band + 1, 0].set_ylabel("Peak memory (GB)")
+        for unused in axes.reshape(bands, 2, COLUMNS)[-1, :, (len(curves) - 1) % COLUMNS + 1 :].flat:
+            unused.set_axis_off()
+        style.make_room(figure, style.legend(figure, 2.2 * COLUMNS, names))
         style.save_png(figure, path)
+
+
+def _draw_size(rate: Axes, memory: Axes, size: str, series: dict[str, dict[float, Row]], names: list[str]) -> None:
+    values = sorted({value for points in series.values() for value in points})
+    for axes in (rate, memory):
+        style.places(axes, [f"{value:,.0f}" for value in values])
+        axes.tick_params(axis="x", rotation=30 if values[-1] >= 1000 else 0)
+    for name, points in series.items():
+        at, measured = [values.index(value) for value in points], points.values()
+        look = style.look(names.index(name))
+        spread = [[row["value"] - row["low"] for row in measured], [row["high"] - row["value"] for row in measured]]
+        rate.errorbar(at, [row["value"] for row in measured], yerr=spread, **look)
+        memory.plot(at, [row["peak_memory_mb"] / 1024 for row in measured], **look)
+    everything = [row for points in series.values() for row in points.values()]
+    rates, peaks = [row["value"] for row in everything], [row["peak_memory_mb"] / 1024 for row in everything]
+    if max(rates) > 10 * min(rates):
+        rate.set_yscale("log")
+        rate.minorticks_off()
+        rate.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(rates) < 100 * min(rates) else (1,)))
+        rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        rate.set_ylim(0, 1.1 * max(row["high"] for row in everything))
+    memory.set_ylim(0, 1.1 * max(peaks))
+    memory.set_xlabel(SIZES[size])
