@@ -45,11 +45,11 @@ def results_table(report: dict[str, Any]) -> str:
         "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for row in report["results"]:
-        reached = "–" if row["gflop_per_s"] is None else f"{100 * row['gflop_per_s'] / best:.0f} %"
-        cells = (
-            *(row["name"], row["value"], f"{row['low']} to {row['high']}", row["unit"]),
-            *(row["mflop_per_unit"], row["gflop_per_s"], reached, row["peak_memory_mb"]),
-        )
+        work = ("–", "–", "–")
+        if row["gflop_per_s"] is not None:
+            work = (row["mflop_per_unit"], row["gflop_per_s"], f"{100 * row['gflop_per_s'] / best:.0f} %")
+        spread = f"{row['low']} to {row['high']}"
+        cells = (row["name"], row["value"], spread, row["unit"], *work, row["peak_memory_mb"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
