@@ -16,7 +16,9 @@ from apao.pipeline import CHECKED, CODE, pipeline_text
 pytestmark = pytest.mark.slow
 
 
-def test_the_shipped_pipeline_is_that_of_params_yaml():
+def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyPatch):
+    # Its paths are those that `apao dvc` writes in the project's folder.
+    monkeypatch.chdir(ROOT)
     assert (ROOT / "dvc.yaml").read_text() == pipeline_text(load(ROOT / "params.yaml")), (
         "dvc.yaml is not what params.yaml says; write it anew: apao dvc"
     )
