@@ -107,8 +107,6 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     with torch.profiler.profile() as profiler:
         cases(scope)[name](0.0, device)
     spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
-    # The counting of operations in the warm-up.
-    spent.pop("PythonDispatchMode", None)
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
     for kernel, time in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:

@@ -110,7 +110,7 @@ def cases(scope: str) -> dict[str, Case]:
         for objective in OBJECTIVES if scope != "quick" or backbone == "tiger" else ("ce", "apao-pairwise"):
             batch = SMALL if objective in CONTRASTING and not gpu else LARGE
             found[f"train/{backbone}/{objective}"] = train(backbone, objective, batch, **tokens)
-        for objective, base in COMPARED:
+        for objective, base in COMPARED if scope != "quick" or backbone == "tiger" else ():
             batch = LARGE if gpu else SMALL // 4 if base in CONTRASTING else SMALL
             found[f"ratio/{backbone}/{objective}"] = against(backbone, objective, base, batch, **tokens)
     found["train/llama/ce-packed"] = train("llama", "ce", LARGE, pack=True, **tokens)
