@@ -16,7 +16,7 @@ import typer
 import typer.core
 from typing_extensions import override
 
-from apao import claims
+from apao import claims, interrupts
 from apao.allocator import keep_freed_memory
 from apao.errors import UserError, nearest, one_line
 from apao.params import PARAMS_FILE, Params, load, schema_text
@@ -32,21 +32,29 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            _stop(f"error: {error}", 1)
         except KeyboardInterrupt:
             _interrupted()
-        except OSError as error:
-            # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
-            if error.errno == errno.EPIPE or error.filename is None:
-                raise
+        except Exception as error:
+            if interrupts.came():  # whatever became of it on its way here
+                _interrupted()
+            _explain(error)
+            raise
+
+
+def _explain(error: Exception) -> None:
+    """Stop with one line where the error is the user's to put right; return where it is a bug of ours."""
+    match error:
+        case UserError():
+            _stop(f"error: {error}", 1)
+        # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
+        case OSError() if error.errno != errno.EPIPE and error.filename is not None:
             _stop(f"error: {one_line(f'{error.filename}: {error.strerror}')}", 1)
-        except RuntimeError as error:
+        case RuntimeError():
             # Torch has a class of its own for a GPU's memory, none for the machine's.
             first_line = str(error).partition("\n")[0]
-            if "out of memory" not in first_line and "can't allocate memory" not in first_line:
-                raise
-            _stop(f"error: {first_line}; lower micro_batch_tokens, batch_users or the model's sizes in params.yaml", 1)
+            if "out of memory" in first_line or "can't allocate memory" in first_line:
+                advice = "lower micro_batch_tokens, batch_users or the model's sizes in params.yaml"
+                _stop(f"error: {first_line}; {advice}", 1)
 
 
 def _stop(message: str, status: int) -> NoReturn:
@@ -305,6 +313,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point."""
+    interrupts.remember()
     keep_freed_memory()
     claims.join()
     try:

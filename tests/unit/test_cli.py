@@ -177,6 +177,34 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
     assert ended(capsys, monkeypatch, "runs") == (130, told)
 
 
+SWALLOWED = """
+import os, signal
+from apao import cli
+from apao.errors import UserError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
+
+def library(settings):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise {error}
+
+cli.Settings.params = library
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError('what it makes of it')", "UserError('damaged')", "OSError(5, 'x', 'y')"])
+def test_ctrl_c_that_a_library_swallows(error):
+    code = SWALLOWED.format(error=error)
+    command = [sys.executable, "-c", code, "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    told = "stopped; the same command goes on from the last checkpoint or finished file\n"
+    assert (done.returncode, done.stdout + done.stderr) == (130, told)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
 def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
     with pytest.raises(type(error), match="a bug"):
