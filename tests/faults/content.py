@@ -15,6 +15,8 @@ TIMED = ("history.csv", "beams.json", "decoding_time.json")
 """Files that say how long something took."""
 UNFINISHED = ("checkpoint.safetensors", "embeddings.shards")
 """What a stage goes on from; gone when it is done."""
+SNAKEMAKES = ".snakemake_timestamp"
+"""Snakemake's clock of a folder that is an output."""
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def content(folder: Path) -> dict[str, Any]:
         str(path.relative_to(folder)): _content(path)
         for top in ("data", "results", "figures")
         for path in sorted((folder / top).rglob("*"))
-        if path.is_file() and "tensorboard" not in path.parts
+        if path.is_file() and path.name != SNAKEMAKES and "tensorboard" not in path.parts
     }
 
 

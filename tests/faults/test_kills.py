@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from signal import SIGINT
+from typing import Any
 
 import pytest
 from content import assert_whole, content, epochs_in, is_finished, seconds_of_epochs
@@ -38,6 +39,8 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
             for _ in range(faults.random.randint(1, 3)):
                 done = apao(project, *arguments, after=faults.random.uniform(0, study.seconds[stage]))
                 if not done.killed:
+                    row.lost += trained_twice(epochs, project, stage)
+                    epochs = []  # what follows is another training
                     break
                 row.tried += 1
                 assert_whole(project, earlier, expected)
@@ -53,10 +56,16 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
             found = content(project)
             assert found == expected
             assert all(map(is_finished, found)), "something temporary is left"
-            if stage in RUN_OF:
-                taken = seconds_of_epochs(project / RUN_OF[stage] / "history.csv")
-                row.lost += sum(old["seconds"] != new for old, new in zip(epochs, taken, strict=False))
+            row.lost += trained_twice(epochs, project, stage)
             shutil.rmtree(project)
+
+
+def trained_twice(epochs: list[dict[str, Any]], project: Path, stage: str) -> int:
+    """How many of the epochs that a checkpoint had are not those of the finished training."""
+    if not epochs:
+        return 0
+    taken = seconds_of_epochs(project / RUN_OF[stage] / "history.csv")
+    return sum(old["seconds"] != new for old, new in zip(epochs, taken, strict=False))
 
 
 @pytest.mark.parametrize("stage", ["embed", "train tiger", "evaluate tiger"])
