@@ -15,11 +15,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -40,15 +41,20 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to ``path`` when the block succeeds.
+    """Yield a temporary path on the same disk; rename it to ``path`` when the block succeeds.
+
+    It lies in a folder of its own, so that the temporary files a library makes beside it (safetensors
+    does) are found and removed with it when the writer is killed.
 
     Raises:
         UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = holder / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
+        holder.mkdir(exist_ok=True)
         mode = _mode_of_new_file(temporary)
         yield temporary
         with temporary.open("rb+") as file:
@@ -64,9 +70,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise explained(OSError(errno.ENOSPC, str(error)), path) from error
         raise
     finally:
-        # A read-only disk refuses even to remove what is not there, which must not hide the error above.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        # A disk that has become read-only refuses this too, which must not hide the error above.
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def _tells_of_full_disk(error: BaseException | None) -> bool:
@@ -87,11 +92,11 @@ def _mode_of_new_file(path: Path) -> int:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove temporary files of ``path`` whose writers were killed."""
+    """Remove temporary folders of ``path`` whose writers were killed."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         process = old.name.removesuffix(".tmp").rpartition(".")[2]
         if os.name == "posix" and process.isdigit() and not _is_running(int(process)):
-            old.unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:

@@ -280,9 +280,11 @@ def verify(
 def intact() -> None:
     """See whether every file of data, results and figures is still as its stage left it."""
     from apao.artifacts import changed
-    from apao.runs import DATA, FIGURES, RESULTS
+    from apao.data.download import changed_hashes
+    from apao.runs import DATA, FIGURES, RESULTS, DatasetPaths
 
-    lines = list(changed((DATA, RESULTS, FIGURES)))
+    datasets = [DatasetPaths(folder.name) for folder in sorted(DATA.glob("*/"))]
+    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets)]
     for line in lines:
         typer.echo(line)
     if lines:

@@ -71,7 +71,7 @@ def test_a_file_appears_when_its_block_ends(tmp_path):
     path = tmp_path / "new" / "folder" / "file.txt"
     with atomic_path(path) as temporary:
         temporary.write_text("first")
-        assert not path.exists() and temporary.parent == path.parent
+        assert not path.exists() and temporary.parent.parent == path.parent
     with atomic_path(path) as temporary:
         temporary.write_text("second")
         assert path.read_text() == "first"
@@ -108,7 +108,9 @@ def test_files_of_killed_writers_are_removed_and_of_living_ones_kept(tmp_path):
     leftovers = [f".file[1].txt.{process.pid}.tmp" for process in (killed, living)]
     others = [".file[1].txt.notes.tmp", f".other.txt.{killed.pid}.tmp", "file[1].txt.tmp"]
     for name in leftovers + others:
-        (tmp_path / name).write_text("half")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file[1].txt").write_text("half")
+        (tmp_path / name / ".a library's own").write_text("half")
     with atomic_path(tmp_path / "file[1].txt") as temporary:
         temporary.write_text("whole")
     living.communicate(b"\n")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from apao.artifacts import Stage, atomic_path, read_json, sha256_of
+from apao.artifacts import Stage, atomic_path, read_json, sha256_of, verified
 from apao.data.base import Source
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -46,8 +47,13 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
     _remove(paths.raw)
     arriving.rename(paths.raw)
     with atomic_path(paths.raw_hash) as path:
-        path.write_text(f"{stage.outputs[paths.manifest.name]}  {paths.raw.name}/{paths.manifest.name}\n")
+        path.write_bytes(_hash_line(paths))
     return paths.manifest
+
+
+def _hash_line(paths: DatasetPaths) -> bytes:
+    """What ``raw.sha256`` holds."""
+    return f"{sha256_of(paths.manifest)}  {paths.raw.name}/{paths.manifest.name}\n".encode()
 
 
 def _remove(folder: Path) -> None:
@@ -91,6 +97,22 @@ def check_raw(dataset: str, source: Source) -> None:
             raise UserError(f"{path}: has {size} bytes, had {expected_bytes} when it was downloaded; {again}")
         if sha256_of(path) != expected_hash:
             raise UserError(f"{path}: its content changed since it was downloaded (sha256 differs); {again}")
+
+
+def changed_hashes(datasets: Iterable[DatasetPaths]) -> Iterator[str]:
+    """What is wrong with the hashes beside downloads: a line for each that is not its manifest's.
+
+    A manifest that differs from the record of its own stage is left to those who read that.
+    """
+    for paths in datasets:
+        try:
+            verified(paths.manifest)
+        except UserError:
+            continue
+        if not paths.raw_hash.exists():
+            yield f"{paths.raw_hash}: not found, though {paths.manifest} is there"
+        elif paths.raw_hash.read_bytes() != _hash_line(paths):
+            yield f"{paths.raw_hash}: its content does not match the hash of {paths.manifest}"
 
 
 def _drop_changed(paths: DatasetPaths) -> None:

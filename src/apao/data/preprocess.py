@@ -10,7 +10,7 @@ import pandas as pd
 
 from apao.artifacts import Stage
 from apao.data.base import RawTables, Source
-from apao.data.download import check_raw
+from apao.data.download import changed_hashes, check_raw
 from apao.data.kcore import k_core
 from apao.errors import UserError
 from apao.progress import console
@@ -45,6 +45,8 @@ def preprocess(dataset: str, source: Source) -> None:
     paths = DatasetPaths(dataset)
     params = source.model_dump(mode="json", exclude={"recipe", "codes"})
     with Stage("preprocess", paths.folder, [paths.manifest], params) as stage:
+        for line in changed_hashes([paths]):
+            raise UserError(f"{line}; run: apao download {dataset}")
         check_raw(dataset, source)
         raw = source.read(paths.raw)
         if raw.malformed:
