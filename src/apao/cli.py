@@ -39,6 +39,8 @@ class Commands(typer.core.TyperGroup):
                 _interrupted()
             _explain(error)
             raise
+        finally:
+            interrupts.ignore()
 
 
 def _explain(error: Exception) -> None:

@@ -25,6 +25,12 @@ def came() -> bool:
     return bool(_seen)
 
 
+def ignore() -> None:
+    """From now on Ctrl-C does nothing: the command has ended, and a traceback of the interpreter's end says nothing."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _seen.append(number)
     signal.default_int_handler(number, frame)

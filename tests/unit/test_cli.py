@@ -18,6 +18,7 @@ from apao.runs import Run
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "params.yaml"
 STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
+STOPPED = "stopped; the same command goes on from the last checkpoint or finished file\n"
 
 
 def run(*arguments: str, **environment: str):
@@ -155,7 +156,7 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
         (FileNotFoundError(2, "No such file", "a\rb"), 1, r"error: a\rb: No such file" + "\n"),
         (PermissionError(13, "Permission denied", "data/x"), 1, "error: data/x: Permission denied\n"),
         (OSError(36, "File name too long", "results/x"), 1, "error: results/x: File name too long\n"),
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint or finished file\n"),
+        (KeyboardInterrupt(), 130, STOPPED),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
             1,
@@ -173,36 +174,45 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("typer.main.get_command", interrupted)
-    told = "stopped; the same command goes on from the last checkpoint or finished file\n"
-    assert ended(capsys, monkeypatch, "runs") == (130, told)
+    assert ended(capsys, monkeypatch, "runs") == (130, STOPPED)
 
 
-SWALLOWED = """
-import os, signal
+INTERRUPTED = """
+import atexit, os, signal
 from apao import cli
 from apao.errors import UserError
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
-
-def library(settings):
+def ctrl_c():
     try:
         os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # as a compiled library may
         pass
+
+def library(settings):
+    ctrl_c()
     raise {error}
 
-cli.Settings.params = library
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
+{prepare}
 cli.main()
 """
 
 
+def interrupted(prepare: str, error: str) -> tuple[int, str]:
+    """How a command ends in a process of its own."""
+    code = INTERRUPTED.format(prepare=prepare, error=error)
+    command = [sys.executable, "-c", code, "params", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    return done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("error", ["ValueError('what it makes of it')", "UserError('damaged')", "OSError(5, 'x', 'y')"])
 def test_ctrl_c_that_a_library_swallows(error):
-    code = SWALLOWED.format(error=error)
-    command = [sys.executable, "-c", code, "runs"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-    told = "stopped; the same command goes on from the last checkpoint or finished file\n"
-    assert (done.returncode, done.stdout + done.stderr) == (130, told)
+    assert interrupted("cli.Settings.params = library", error) == (130, STOPPED)
+
+
+def test_ctrl_c_after_the_end():
+    assert interrupted("atexit.register(os.kill, os.getpid(), signal.SIGINT)", "ValueError") == (0, "")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
