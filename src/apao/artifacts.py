@@ -50,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
     """
     holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary = holder / path.name
+    temporary = holder / f"{path.name}.tmp"  # no name that a search for finished files would find
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)

@@ -363,7 +363,10 @@ def test_all_that_changed_is_listed(tmp_path):
     make(tmp_path / "a")
     make(tmp_path / "b" / "c")
     make(tmp_path / "d")
-    assert list(changed([tmp_path])) == []
+    with atomic_path(tmp_path / "a" / "make.provenance.json") as temporary:
+        temporary.write_text("{")  # as a killed writer leaves it
+        assert list(changed([tmp_path])) == []
+        temporary.write_bytes((tmp_path / "a" / "make.provenance.json").read_bytes())
     (tmp_path / "a" / "table.csv").write_text("2,2\n")
     (tmp_path / "b" / "c" / "numbers.json").unlink()
     (tmp_path / "d" / "make.provenance.json").write_text("{")
