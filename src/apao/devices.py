@@ -58,8 +58,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # On CPUs only the matrix tiles (AMX) make up for the conversions.
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    # On CPUs only instructions that multiply bf16 make up for the conversions: matrix tiles (AMX) or AVX-512's.
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

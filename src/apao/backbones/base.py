@@ -145,6 +145,10 @@ class Backbone(nn.Module, ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
 
+    def decayed(self) -> list[nn.Parameter]:
+        """Parameters with weight decay: matrices and embeddings, not the scales of norms."""
+        return [parameter for parameter in self.parameters() if parameter.dim() > 1]
+
     @abstractmethod
     def to_transformers(self) -> dict[str, Tensor]:
         """The weights under the key names of the ``transformers`` class."""
@@ -201,6 +205,27 @@ def additive_mask(visible: Tensor) -> Tensor:
 def padding_mask(present: Tensor) -> Tensor:
     """Additive mask (B, 1, 1, L) from bool (B, L)."""
     return additive_mask(present)[:, None, None, :]
+
+
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Scaled attention over one sequence per example, without dropout.
+
+    Args:
+        queries: (B, H, S, d).
+        keys: (B, H, L, d).
+        values: (B, H, L, d).
+        visible: bool, broadcastable to (B, H, S, L); None for L = S and causal visibility.
+
+    Returns:
+        (B, H, S, d)
+    """
+    if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
+        causal = visible is None
+        return nn.functional.scaled_dot_product_attention(queries, keys, values, visible, is_causal=causal)
+    # On a CPU in bf16 the backward pass of the fused kernel takes half of a training; plain products do not.
+    bias = causal_mask(queries.shape[-2], keys.shape[-2], queries.device) if visible is None else additive_mask(visible)
+    scores = torch.add(bias, (queries @ keys.transpose(-1, -2)).float(), alpha=queries.shape[-1] ** -0.5)
+    return scores.softmax(dim=-1).to(queries.dtype) @ values
 
 
 def candidate_attention(

@@ -25,6 +25,7 @@ from apao.backbones.base import (
     RMSNorm,
     additive_mask,
     candidate_attention,
+    causal_attention,
     causal_mask,
     merge_heads,
     padding_mask,
@@ -228,12 +229,12 @@ class Layer(nn.Module):
             memory = KeyValues(*of_line)
         # Padding is on the right: causality alone keeps it out of every real position.
         if places is None:
-            mixed = nn.functional.scaled_dot_product_attention(queries, memory.keys, memory.values, is_causal=True)
+            mixed = causal_attention(queries, memory.keys, memory.values)
         else:
             rows, line = torch.arange(len(x), device=x.device)[:, None], queries.shape[2]
             chosen = queries.transpose(1, 2)[rows, places].transpose(1, 2)
             seen = torch.arange(line, device=x.device) <= places[..., None]
-            mixed = nn.functional.scaled_dot_product_attention(chosen, memory.keys, memory.values, seen[:, None])
+            mixed = causal_attention(chosen, memory.keys, memory.values, seen[:, None])
             x = torch.cat([x[rows, places], x[:, line:]], dim=1)
         if parts is not None:
             # (B, H, C, S, d) -> (B, C, H, S, d) and back.

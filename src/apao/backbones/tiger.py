@@ -31,6 +31,7 @@ from apao.backbones.base import (
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import check_config, config_size, load_named, probability
 from apao.codes.itemcodes import EOS, PAD
+from apao.probabilities import at_least_fp32
 
 RELATIVE_BUCKETS, MAX_DISTANCE = 32, 128
 NORM_EPS = 1e-6
@@ -127,7 +128,11 @@ def relative_buckets(distance: Tensor, bidirectional: bool) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Projections of one T5 attention layer (no biases, scores not scaled)."""
+    """Projections of one T5 attention layer (no biases, scores not scaled), in fp32 also under autocast.
+
+    T5 does not scale its scores, so they grow to tens, where one step of bf16 is an eighth: gradients of the
+    queries and keys would be a fifth off.
+    """
 
     def __init__(self, params: TigerParams) -> None:
         super().__init__()
@@ -144,23 +149,28 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, KeyValues]:
         """(..., S, D) -> queries, keys and values, each (..., H, S, d)."""
-        queries, keys, values = project(x, self.heads, self.q, self.k, self.v)
+        queries, keys, values = self._fp32(x, self.q, self.k, self.v)
         return queries, KeyValues(keys, values)
 
     def queries(self, x: Tensor) -> Tensor:
         """(..., S, D) -> (..., H, S, d)."""
-        return project(x, self.heads, self.q)[0]
+        return self._fp32(x, self.q)[0]
 
     def keys_values(self, x: Tensor) -> KeyValues:
         """(..., S, D) -> keys and values (..., H, S, d)."""
-        return KeyValues(*project(x, self.heads, self.k, self.v))
+        return KeyValues(*self._fp32(x, self.k, self.v))
+
+    def _fp32(self, x: Tensor, *projections: nn.Linear) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return project(at_least_fp32(x), self.heads, *projections)
 
 
 def attend(queries: Tensor, memory: KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
     """Plain attention: queries (..., H, S, d) over (..., H, L, d) with a bias broadcastable to (..., H, S, L)."""
-    scores = (queries @ memory.keys.transpose(-1, -2)).float() + bias
-    weights = dropout(scores.softmax(dim=-1)).to(queries.dtype)
-    return weights @ memory.values
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = queries @ memory.keys.transpose(-1, -2) + bias
+        mixed: Tensor = dropout(scores.softmax(dim=-1)) @ memory.values
+    return mixed
 
 
 class FeedForward(nn.Module):
@@ -317,6 +327,12 @@ class Tiger(Backbone):
             x, own = layer(x, past[i] if past else start.repeated(tokens.shape[1]), bias, memory, context.mask)
             cache.append(own)
         return self.dropout(self.decoder_norm(x)), tuple(cache)
+
+    @override
+    def decayed(self) -> list[nn.Parameter]:
+        # The release's trainer exempts every parameter whose name holds "bias".
+        biases = (self.encoder_bias.weight, self.decoder_bias.weight)
+        return [parameter for parameter in super().decayed() if not any(parameter is bias for bias in biases)]
 
     @override
     def logits(self, hidden: Tensor) -> Tensor:
