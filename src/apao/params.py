@@ -76,9 +76,13 @@ class RunParams(Model):
     @property
     def decodes_eos(self) -> bool:
         """Whether beam search decodes eos after the code."""
-        if self.decoding.eos is None:
-            return self.backbone.decodes_eos and self.objective.eos
-        return self.decoding.eos
+        match self.decoding.eos:
+            case None:
+                return self.backbone.decodes_eos and self.objective.trains_eos
+            case "release":
+                return self.backbone.decodes_eos
+            case given:
+                return given
 
     def for_training(self) -> dict[str, Any]:
         """The subtree that training depends on."""
@@ -224,10 +228,10 @@ class Params(Model):
                 raise UserError(f"{run}: {error}") from error
         if resolved.objective.needs().level_gains and codes.embedder is None:
             raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
-        if resolved.decoding.eos and not resolved.objective.eos:
+        if resolved.decoding.eos is True and not resolved.objective.trains_eos:
             raise UserError(
                 f"{run}: decoding.eos is true but the objective does not train eos; "
-                "set the objective's eos to true or decoding.eos to null"
+                "set decoding.eos to null, or to release to decode an untrained eos as the release does"
             )
 
     def _start(self, run: Run, resolved: RunParams, later: tuple[Run, ...]) -> Start:

@@ -10,6 +10,7 @@ carry no gradient. The paper and the authors' release differ in both; every form
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar, Literal
 
@@ -21,6 +22,12 @@ from typing_extensions import override
 from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
 
 Weighting = Literal["eq17", "algorithm1", "release", "uniform"]
+FORWARD_EXAMPLES = 128
+"""Examples of one forward pass of the paper's training; 8 of them make an optimizer step."""
+RELEASE_EPSILON = 1e-12
+"""What the release adds to the denominator of its pairwise loss."""
+CARRIED = "log_prefix_weights"
+"""Key of log w (T,) in the state."""
 
 
 class PrefixObjective(Objective):
@@ -31,12 +38,16 @@ class PrefixObjective(Objective):
     eta: NonNegativeFloat = 1e-4
     """How sharply the weights lean towards the worst prefix."""
     weights: Weighting = "release"
-    """``eq17`` and ``algorithm1`` carry w from step to step; ``release`` starts afresh each batch."""
+    """``eq17`` and ``algorithm1`` carry w through the training; ``release`` computes it afresh for each batch."""
+    carry: Literal["micro-batch", "step"] = "micro-batch"
+    """When carried weights move: once per forward pass of 128 examples, as Algorithm 1 does (8 times per step
+    of 1,024, however the step is cut here), or once per optimizer step."""
     ce: bool = True
     """Keep the cross-entropy term (off: the first module ablation of Figure 2)."""
     drop_level: NonNegativeInt | None = Field(default=None)
     """Leave out the loss on the prefix that ends at this level, from 0 (Figure 2b)."""
 
+    proposed: ClassVar[bool] = True
     release_selects_on_last_batch: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -52,11 +63,25 @@ class PrefixObjective(Objective):
         if self.drop_level is not None and levels == 1:
             raise ValueError("drop_level 0: codes of one level have no other prefix to train")
 
+    @property
+    @override
+    def trains_eos(self) -> bool:
+        return self.eos and self.ce
+
+    @property
+    def carries(self) -> bool:
+        """Whether the weights are carried through the training."""
+        return self.weights in ("eq17", "algorithm1")
+
     @override
     def initial_state(self, levels: int, device: torch.device) -> State:
-        if self.weights in ("eq17", "algorithm1"):
-            return {"prefix_weights": torch.full((levels,), 1 / levels, device=device)}
-        return {}
+        return {CARRIED: torch.full((levels,), -math.log(levels), device=device)} if self.carries else {}
+
+    def moves(self, scores: Scores) -> int:
+        """How often the weights move in the optimizer step that the batch is a part of."""
+        if not self.carries or self.carry == "step" or scores.step_examples is None:
+            return 1
+        return math.ceil(scores.step_examples / FORWARD_EXAMPLES)
 
     @abstractmethod
     def prefix_losses(self, scores: Scores) -> Tensor:
@@ -68,18 +93,25 @@ class PrefixObjective(Objective):
         kept = torch.ones_like(losses, dtype=torch.bool)
         if self.drop_level is not None:
             kept[self.drop_level] = False
-        weights = prefix_weights(losses.detach(), kept, self.weights, self.eta, state.get("prefix_weights"))
+        carried, moves = state.get(CARRIED), self.moves(scores)
+
+        def weights_after(moved: float) -> Tensor:
+            return log_prefix_weights(losses.detach(), kept, self.weights, self.eta * moved, carried)
+
+        # Moves by nearly equal losses are one move with as many times eta; within the step the loss takes
+        # the weights of its middle forward pass.
+        weights = weights_after((moves + 1) / 2).exp()
         prefix = (weights * torch.where(kept, losses, 0.0)).sum()
         ce = cross_entropy(scores, self.eos)
         loss = self.beta * prefix + (ce if self.ce else 0.0)
         terms = {"ce": ce.detach(), "prefix": prefix.detach()}
         for m, (one, weight) in enumerate(zip(losses.detach(), weights, strict=True), start=1):
             terms[f"prefix_loss_{m}"], terms[f"prefix_weight_{m}"] = one, weight
-        return Outcome(loss, terms, {"prefix_weights": weights} if "prefix_weights" in state else state)
+        return Outcome(loss, terms, {CARRIED: weights_after(moves)} if CARRIED in state else state)
 
 
-def prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, carried: Tensor | None) -> Tensor:
-    """w (T,) from the detached prefix losses (T,); levels that are not kept get 0.
+def log_prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, carried: Tensor | None) -> Tensor:
+    """log w (T,) from the detached prefix losses (T,) and the carried log w (T,); -inf for levels not kept.
 
     * ``eq17``: w <- w exp(eta L), normalised, from the carried w (paper Eq. 17).
     * ``algorithm1``: the same with L / sum L for L (paper Algorithm 1).
@@ -96,8 +128,8 @@ def prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, ca
             log_weights = torch.where(losses.sum() > 0, share.log() + eta * losses, 0.0)
         case "eq17" | "algorithm1":
             assert carried is not None
-            log_weights = carried.log() + eta * (losses if form == "eq17" else share)
-    return log_weights.masked_fill(~kept, -torch.inf).softmax(dim=0)
+            log_weights = carried + eta * (losses if form == "eq17" else share)
+    return log_weights.masked_fill(~kept, -torch.inf).log_softmax(dim=0)
 
 
 @OBJECTIVES.register
@@ -120,7 +152,7 @@ class Pairwise(PrefixObjective):
     negatives: PositiveInt = 100
     """Sampled codes a positive."""
     candidates: Literal["plain", "release"] = "release"
-    """``plain`` sums over all negatives; ``release`` drops repeated prefixes and scales the sum up."""
+    """``plain`` sums over all negatives; ``release`` drops repeated prefixes, scales the sum up and adds 1e-12."""
     divide_by_length: bool = True
     """Divide L_m by m, as Algorithm 1 and the release do and Eq. 14 does not."""
 
@@ -134,6 +166,7 @@ class Pairwise(PrefixObjective):
         margins = scores.negative_logp.cumsum(dim=2) - scores.prefix_logp[:, None]
         levels = scores.targets.shape[1]
         log_scale = margins.new_zeros(len(margins), levels)
+        own = margins.new_zeros(len(margins), 1, levels)
         if self.candidates == "release":
             keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
             margins = margins.masked_fill(~keep, -torch.inf)
@@ -141,8 +174,11 @@ class Pairwise(PrefixObjective):
             others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
             kept = keep.sum(dim=1) + 1
             log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
+            # Not negligible before a model is trained: probabilities of whole codes are near it then.
+            epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]
+            own = torch.cat([own, epsilon], dim=1)
         # -log(e^S / (e^S + sum e^S_j)) = log(1 + sum e^(S_j - S)); the target's own term is the 0.
-        pool = torch.cat([margins + log_scale[:, None], margins.new_zeros(len(margins), 1, levels)], dim=1)
+        pool = torch.cat([margins + log_scale[:, None], own], dim=1)
         losses = pool.logsumexp(dim=1).mean(dim=0)
         if self.divide_by_length:
             losses = losses / torch.arange(1, levels + 1, device=losses.device)

@@ -60,6 +60,7 @@ class Scores:
         negative_logp: (B, N, T) token log-probabilities of the sampled codes, where declared.
         negative_prefixes: (B, N, T) ids of their prefixes.
         reference: what the frozen reference says of the same batch, where declared.
+        step_examples: examples of the whole optimizer step that this batch is a part of; None outside training.
     """
 
     logits: Tensor
@@ -70,6 +71,7 @@ class Scores:
     negative_logp: Tensor | None = None
     negative_prefixes: Tensor | None = None
     reference: Scores | None = None
+    step_examples: int | None = None
 
     @cached_property
     def target_logp(self) -> Tensor:
@@ -119,12 +121,19 @@ class Objective(Model, ABC):
     tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""
 
+    proposed: ClassVar[bool] = False
+    """Whether the APAO paper puts it forward; all others are its baselines in the tables."""
     release_selects_on_last_batch: ClassVar[bool] = False
     """Whether the authors' trainer selects this objective's checkpoint on the last validation batch."""
 
     def needs(self) -> Needs:
         """What the training loop must supply."""
         return Needs()
+
+    @property
+    def trains_eos(self) -> bool:
+        """Whether the loss has the eos step in it; else its probability means nothing."""
+        return self.eos
 
     @property
     def softmax(self) -> Softmax:

@@ -50,6 +50,11 @@ class Preference(Objective):
     def needs(self) -> Needs:
         return Needs(negatives=self.negatives, reference=True)
 
+    @property
+    @override
+    def trains_eos(self) -> bool:
+        return False
+
     @abstractmethod
     def preference(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """Loss (B,) from the rewards r+ (B,) and r_j (B, N)."""

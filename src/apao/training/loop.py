@@ -31,9 +31,11 @@ from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSample
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
 from apao.training.parallel import ALONE, Processes
+from apao.training.params import TrainingParams
 from apao.training.scoring import score_batch
 
 STEPS_BETWEEN_CHECKS = 50
+CPU_TOKENS, GPU_TOKENS = 4096, 65_536
 RELEASE_BATCH = 128
 """Batch of the release's validation, for ``selection: release``."""
 
@@ -81,6 +83,13 @@ def known_of(
         information_gain=information_gain(codes, trie, targets).to(device) if needs.information_gain else None,
         level_gains=gains,
     )
+
+
+def micro_batch_tokens(recipe: TrainingParams, device: torch.device) -> int:
+    """Tokens computed at once on ``device``."""
+    if recipe.micro_batch_tokens != "auto":
+        return recipe.micro_batch_tokens
+    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
 
 
 def learning_rate(done: float, warmup: float) -> float:
@@ -157,7 +166,7 @@ class Training:
             raise UserError(f"{run}: {error}") from error
         examples = Examples(histories, codes, params.backbone.max_history, device)
         self.catalogue = known_of(codes, examples.trie, histories, needs, embeddings)
-        supply = (examples, histories, needs.negatives, self.recipe.micro_batch_tokens)
+        supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         self.evaluation = ExampleSampler(*supply)
         self.sampler: ExampleSampler | PackedSampler = (
             PackedSampler(*supply) if params.backbone.packs else self.evaluation
@@ -178,10 +187,11 @@ class Training:
         self.state: State = self.objective.initial_state(codes.levels, device)
         learned = [value for value in self.state.values() if isinstance(value, nn.Parameter)]
         weights = list(self.backbone.parameters())
+        decayed = self.backbone.decayed()
+        known = {id(parameter) for parameter in decayed}
         groups = [
-            {"params": [p for p in weights if p.dim() > 1], "weight_decay": self.recipe.weight_decay},
-            # Norm scales and an objective's own parameters are not pulled to zero.
-            {"params": [p for p in weights if p.dim() <= 1] + learned, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": [p for p in weights if id(p) not in known] + learned, "weight_decay": 0.0},
         ]
         self.parameters = weights + learned
         self.steps = 0
@@ -239,7 +249,8 @@ class Training:
             wanted, self.recipe.batch_size, self.generator
         )
         for step, batch in enumerate(batches, start=1):
-            done = (epoch + seen / wanted) / self.recipe.epochs
+            # At the middle of the step: neither the first nor the last has a learning rate of 0.
+            done = (epoch + (seen + batch.examples / 2) / wanted) / self.recipe.epochs
             rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -270,21 +281,21 @@ class Training:
             # Dropout's masks are those of the part, whichever process computes it.
             torch.manual_seed(stream_seed(self.params.seed, self.steps, index))
             share = len(part) / batch.examples
-            outcome = self._outcome(part)
+            outcome = self._outcome(part, batch.examples)
             (outcome.loss * share).backward()
             for name in moved:
                 moved[name] += outcome.state[name] * share
             sums.add(outcome, len(part))
         self.processes.add_up(self.parameters, moved.values())
-        # What is carried moves once a step, by the mean over its parts; the rest the optimizer moves.
+        # What is carried becomes the mean over the step's parts; the rest the optimizer moves.
         self.state = {**self.state, **moved}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
         self.steps += 1
 
-    def _outcome(self, batch: Batch | PackedBatch) -> Outcome:
+    def _outcome(self, batch: Batch | PackedBatch, step_examples: int | None = None) -> Outcome:
         with autocast(self.recipe.precision, self.device):
-            scores = score_batch(self.backbone, batch, self.objective.eos, self.catalogue)
+            scores = score_batch(self.backbone, batch, self.objective.trains_eos, self.catalogue, step_examples)
             if self.reference is not None:
                 with torch.no_grad():
                     reference = score_batch(self.reference, batch, False, self.catalogue)

@@ -21,13 +21,14 @@ class TrainingParams(Model):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.01
-    grad_clip: PositiveFloat = 1.0
+    grad_clip: PositiveFloat = 0.125
+    """Largest norm of the mean gradient of a batch. The release clips the sum of 8 micro-batches' at 1.0."""
     batch_size: PositiveInt = 1024
     """Examples an optimizer step."""
-    micro_batch_tokens: PositiveInt = 16_384
-    """Padded history and candidate tokens computed at once; bounds memory. APAO's weights and
-    BEAR's normalisation are those of the examples computed together, so that they (and nothing else) depend
-    on it, as on the release's batch."""
+    micro_batch_tokens: Literal["auto"] | PositiveInt = "auto"
+    """Padded history and candidate tokens computed at once; bounds memory. ``auto``: 4,096 on a CPU, whose caches
+    hold that, and 65,536 on a GPU. APAO's weights and BEAR's normalisation are those of the examples computed
+    together, so that they (and nothing else) depend on it, as on the release's batch."""
     examples_per_epoch: PositiveInt | None = None
     """Train on a fresh random sample of so many examples an epoch; null: on all."""
     selection: Literal["mean", "release"] = "mean"
@@ -43,8 +44,9 @@ class DecodingParams(Model):
     """Beam search at evaluation."""
 
     beam: PositiveInt = 20
-    eos: bool | None = None
-    """Decode eos after the code and divide scores by T + 1; null: as the release, yes for tiger."""
+    eos: bool | Literal["release"] | None = None
+    """Decode eos after the code and divide scores by T + 1. null: for tiger, where the objective trains eos;
+    ``release``: for tiger, even where no loss has trained it; true, false: for every backbone."""
     batch_users: PositiveInt = 128
     """Users decoded at once."""
 

@@ -16,8 +16,17 @@ from apao.training.batches import Batch
 from apao.training.packing import PackedBatch
 
 
-def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catalogue: Catalogue) -> Scores:
-    """What ``backbone`` says of ``batch``, from one reading of the histories; with ``eos`` of that step too."""
+def score_batch(
+    backbone: Backbone,
+    batch: Batch | PackedBatch,
+    eos: bool,
+    catalogue: Catalogue,
+    step_examples: int | None = None,
+) -> Scores:
+    """Scores of ``batch``, from one reading of the histories; with ``eos`` of that step too.
+
+    ``step_examples`` is the size of the optimizer step that the batch is a part of.
+    """
     if isinstance(batch, PackedBatch):
         logits, negative_logp = _score_packed(backbone, batch, eos)
         drawn = batch.negative_prefixes
@@ -34,6 +43,7 @@ def score_batch(backbone: Backbone, batch: Batch | PackedBatch, eos: bool, catal
         eos_logits=logits[:, levels] if eos else None,
         negative_logp=negative_logp,
         negative_prefixes=negative_prefixes,
+        step_examples=step_examples,
     )
 
 

@@ -52,7 +52,7 @@ def pointwise(example, m):
 
 
 def pairwise(example, m, release, divide, prefix_counts):
-    """L_m = -log(e^S+ / (e^S+ + sum_j e^S_j)), in either form."""
+    """L_m = -log(e^S+ / (e^S+ + sum_j e^S_j)), in either form; the release adds 1e-12 below."""
     positive = sum(target_logp(example)[:m])
     seen = [example.target[:m]]
     terms = []
@@ -63,7 +63,8 @@ def pairwise(example, m, release, divide, prefix_counts):
         terms.append(sum(logp[:m]))
     scale = (prefix_counts[m - 1] - 1) / len(seen) if release else 1.0
     # Relative to the positive, so that only differences are exponentiated.
-    loss = math.log(1 + scale * sum(math.exp(term - positive) for term in terms))
+    epsilon = 1e-12 * math.exp(-positive) if release else 0.0
+    loss = math.log(1 + scale * sum(math.exp(term - positive) for term in terms) + epsilon)
     return loss / m if divide else loss
 
 

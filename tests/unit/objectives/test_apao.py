@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tiny import prefix_ids
 
 from apao.codes.catalogue import Catalogue
-from apao.objectives.apao import first_occurrences, prefix_weights
+from apao.objectives.apao import CARRIED, FORWARD_EXAMPLES, first_occurrences, log_prefix_weights
 from apao.objectives.base import OBJECTIVES, Scores
 
 WEIGHTINGS = ("uniform", "release", "eq17", "algorithm1")
@@ -184,7 +184,7 @@ def test_tiny_catalogues_and_extreme_logits_stay_finite(items, kind, candidates,
 def test_weights_are_a_distribution_that_leans_towards_the_worst(losses, eta, form):
     levels = len(losses)
     kept = torch.ones(levels, dtype=torch.bool)
-    w = prefix_weights(torch.tensor(losses), kept, form, eta, torch.full((levels,), 1 / levels))
+    w = log_prefix_weights(torch.tensor(losses), kept, form, eta, torch.full((levels,), -np.log(levels))).exp()
     assert w.sum().item() == pytest.approx(1, abs=1e-5) and (w >= 0).all()
     order = np.argsort(losses)
     assert (np.diff(w.numpy()[order]) >= -1e-6).all()
@@ -192,15 +192,16 @@ def test_weights_are_a_distribution_that_leans_towards_the_worst(losses, eta, fo
 
 def test_a_batch_without_losses_leaves_carried_weights_alone():
     """exp(eta * 0) = 1: the carried weights stay; where nothing is carried there is nothing to lean towards."""
-    carried, kept, nothing = torch.tensor([0.2, 0.5, 0.3]), torch.ones(3, dtype=torch.bool), torch.zeros(3)
+    carried, kept, nothing = torch.tensor([0.2, 0.5, 0.3]).log(), torch.ones(3, dtype=torch.bool), torch.zeros(3)
     for form in ("eq17", "algorithm1"):
-        torch.testing.assert_close(prefix_weights(nothing, kept, form, 0.5, carried), carried)
-    torch.testing.assert_close(prefix_weights(nothing, kept, "release", 0.5, None), torch.full((3,), 1 / 3))
+        torch.testing.assert_close(log_prefix_weights(nothing, kept, form, 0.5, carried), carried)
+    afresh = log_prefix_weights(nothing, kept, "release", 0.5, None).exp()
+    torch.testing.assert_close(afresh, torch.full((3,), 1 / 3))
 
 
 def test_release_ignores_losses_that_are_not_finite():
     losses = torch.tensor([1.0, torch.inf, 3.0, torch.nan])
-    w = prefix_weights(losses, torch.ones(4, dtype=torch.bool), "release", 0.1, None)
+    w = log_prefix_weights(losses, torch.ones(4, dtype=torch.bool), "release", 0.1, None).exp()
     expected = np.array([1 * np.exp(0.1), 0, 3 * np.exp(0.3), 0])
     np.testing.assert_allclose(w.numpy(), expected / expected.sum(), rtol=1e-6)
 
@@ -213,6 +214,77 @@ def test_dropped_levels_get_nothing_and_no_gradient():
     assert outcome.terms["prefix_weight_3"] == 0 and outcome.terms["prefix_loss_3"] > 0
     (gradient,) = torch.autograd.grad(outcome.loss, logits)
     assert (gradient[:, 2] == 0).all() and (gradient[:, :2] != 0).any()
+
+
+def test_the_release_adds_to_the_denominator_what_matters_before_training():
+    """An untrained model: S = -30 for the target, one rival as likely; e^S+ / (2 e^S+ + 1e-12), in float64."""
+    scores = scores_of(4, batch=1, levels=1, negatives=1)
+    logits = torch.zeros(1, 1, VOCABULARY, dtype=torch.float64)
+    logits[0, 0, scores.targets[0, 0]] = -30.0
+    logp = logits.log_softmax(-1)[0, 0, scores.targets[0, 0]].item()
+    scores = replace(
+        scores,
+        logits=logits,
+        catalogue=Catalogue((3,)),
+        negative_prefixes=scores.prefixes[:, None] + 1,
+        negative_logp=torch.full((1, 1, 1), logp, dtype=torch.float64),
+    )
+    found = objective_of("apao-pairwise").prefix_losses(scores).item()
+    p = np.exp(logp)
+    assert found == pytest.approx(-np.log(p / (2 * p + 1e-12)), rel=1e-12) and found > np.log(2) + 1
+    plain = objective_of("apao-pairwise", candidates="plain").prefix_losses(scores).item()
+    assert plain == pytest.approx(np.log(2), rel=1e-12)
+
+
+def one_after_another(form, eta, batches):
+    """Algorithm 1 by the letter: for each forward pass move w, then weigh its losses; returns w and all used ones."""
+    w = np.full(len(batches[0]), 1 / len(batches[0]))
+    used = []
+    for losses in batches:
+        w = w * np.exp(eta * (losses if form == "eq17" else losses / losses.sum()))
+        w = w / w.sum()
+        used.append(w)
+    return w, np.array(used)
+
+
+@pytest.mark.parametrize("form", ["eq17", "algorithm1"])
+def test_moves_of_a_step_are_those_of_its_forward_passes(form):
+    """Eight forward passes of 128 examples against one step with the mean of their losses, at the paper's largest eta.
+
+    The final w agree to rounding for Eq. 17 and to the spread of sum L between batches for Algorithm 1; the w
+    used within the step differ from the one at its middle by less than half a percent.
+    """
+    rng = np.random.default_rng(0)
+    batches = np.array([5.5, 4.1, 3.3, 3.2]) + rng.normal(0, 0.15, (8, 4))
+    eta = 5e-4
+    expected, used = one_after_another(form, eta, batches)
+    objective = objective_of("apao-pointwise", weights=form, eta=eta, ce=False, beta=1.0)
+    state = objective.initial_state(4, torch.device("cpu"))
+    # Target probabilities with L_m = -S_m / m as given: s_m = m L_m - (m - 1) L_(m-1).
+    mean_losses = batches.mean(axis=0)
+    steps = np.diff(mean_losses * np.arange(1, 5), prepend=0.0)
+    scores = scores_of(0, batch=1)
+    logits = torch.zeros(1, 4, VOCABULARY, dtype=torch.float64)
+    p = np.exp(-steps)
+    logits.scatter_(2, scores.targets[..., None], torch.tensor(np.log(p / (1 - p) * (VOCABULARY - 1)))[None, :, None])
+    scores = replace(scores, logits=logits, step_examples=8 * FORWARD_EXAMPLES)
+    assert objective.prefix_losses(scores).numpy() == pytest.approx(mean_losses)
+    outcome = objective(scores, state)
+    assert outcome.state[CARRIED].exp().numpy() == pytest.approx(expected, rel=1e-6 if form == "eq17" else 1e-5)
+    weights = [outcome.terms[f"prefix_weight_{m}"].item() for m in range(1, 5)]
+    assert np.abs(used / weights - 1).max() < 5e-3
+    # Once per step, the other setting, moves an eighth as far.
+    by_step = objective_of("apao-pointwise", weights=form, eta=eta, carry="step")(scores, state).state[CARRIED]
+    far, near = (np.abs(w.numpy() - np.log(1 / 4)).max() for w in (outcome.state[CARRIED], by_step))
+    assert far == pytest.approx(8 * near, rel=0.02)
+
+
+@pytest.mark.parametrize(("examples", "moves"), [(1024, 8), (1, 1), (128, 1), (129, 2), (647, 6), (None, 1)])
+def test_how_often_weights_move(examples, moves):
+    scores = replace(scores_of(0), step_examples=examples)
+    assert objective_of("apao-pointwise", weights="eq17").moves(scores) == moves
+    assert objective_of("apao-pointwise", weights="eq17", carry="step").moves(scores) == 1
+    assert objective_of("apao-pointwise", weights="release").moves(scores) == 1
 
 
 @pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])

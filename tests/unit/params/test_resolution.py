@@ -19,12 +19,36 @@ def test_eos_is_decoded_only_where_it_is_trained(read):
     for run in (Run("films", "llama", "bare-ce"), Run("films", "llama", "ce", (("eos", False),))):
         with pytest.raises(UserError, match=r"decoding\.eos is true but the objective does not train eos"):
             params.resolve(run)
-    # Left to itself, the release's way: tiger where it was trained, llama never.
+    # By default tiger does where it was trained, llama never.
     found = {
         (backbone, objective): read().resolve(Run("films", backbone, objective)).decodes_eos
         for backbone, objective in itertools.product(("tiger", "llama"), ("ce", "bare-ce"))
     }
     assert [pair for pair, decodes in found.items() if decodes] == [("tiger", "ce")]
+    # The release's way: tiger always.
+    release = read("      beam: 20", "      beam: 20\n      eos: release")
+    for backbone, objective in itertools.product(("tiger", "llama"), ("ce", "bare-ce")):
+        assert release.resolve(Run("films", backbone, objective)).decodes_eos == (backbone == "tiger")
+
+
+@pytest.mark.parametrize(
+    ("objective", "trained"),
+    [
+        ({"type": "ce"}, True),
+        ({"type": "ce", "eos": False}, False),
+        ({"type": "apao-pointwise"}, True),
+        ({"type": "apao-pointwise", "ce": False}, False),
+        ({"type": "apao-pairwise", "ce": False}, False),
+        ({"type": "dpo"}, False),
+        ({"type": "dmpo"}, False),
+        ({"type": "s-dpo"}, False),
+        ({"type": "ce+s-dpo"}, True),
+        ({"type": "msl"}, True),
+        ({"type": "frequency"}, True),
+    ],
+)
+def test_which_objectives_train_eos(objective, trained):
+    assert OBJECTIVES[objective["type"]].model_validate(objective).trains_eos is trained
 
 
 @pytest.mark.parametrize(

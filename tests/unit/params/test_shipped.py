@@ -23,9 +23,11 @@ def test_the_shipped_file_is_valid_at_every_scale():
 
 @pytest.mark.parametrize("objective", ["apao-pointwise", "apao-pairwise"])
 def test_changing_beta_changes_the_default_study(objective, tmp_path):
-    """As the README tells: no value for the dataset hides the objective's own."""
+    """As the README says: the objective's own value, or the one tuned for the dataset, decides."""
     values = yaml.safe_load(SHIPPED.read_text())
-    values["objectives"][objective]["beta"] = 0.37
+    entry = values["objectives"][objective]
+    deciding = [entry, entry.get("tuned", {}).get("ml-100k", {})][objective == "apao-pairwise"]
+    deciding["beta"] = 0.37
     changed = tmp_path / "params.yaml"
     changed.write_text(yaml.safe_dump(values))
     before, after = load(SHIPPED), load(changed)

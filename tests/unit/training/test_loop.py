@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
 from apao.errors import UserError
+from apao.objectives.apao import CARRIED
 from apao.training.checkpoint import load_checkpoint, save_checkpoint
 from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate
 from apao.training.scoring import score_batch
@@ -87,14 +88,34 @@ def test_gradients_are_clipped_to_the_norm(tmp_path):
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_only_matrices_decay():
-    """Every weight is in one group; those that do not decay are the norm scales."""
-    training = training_of(run_params(weight_decay=1.0))
+@pytest.mark.parametrize("name", BOTH)
+def test_only_matrices_decay(name):
+    """Every weight is in one group; norm scales and T5's tables of relative biases do not decay."""
+    training = training_of(run_params(name, weight_decay=1.0))
     decays = {id(p): group["weight_decay"] for group in training.optimizer.param_groups for p in group["params"]}
     assert len(decays) == len(list(training.backbone.parameters()))
     assert {name for name, p in training.backbone.named_parameters() if decays[id(p)] == 0} == {
-        name for name, _ in training.backbone.named_parameters() if "norm" in name
+        name for name, _ in training.backbone.named_parameters() if "norm" in name or "bias" in name
     }
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 10**6), (3, 10**6), (1, 10), (2, 7)])
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 0.9])
+def test_no_step_has_a_learning_rate_of_0(epochs, batch_size, warmup, tmp_path):
+    """Also where an epoch, or the whole training, is one step; every step changes the weights."""
+    training = training_of(run_params(epochs=epochs, batch_size=batch_size, warmup=warmup))
+    rates = []
+    step = training.step
+
+    def watched(batch, sums):
+        before = training.backbone.embedding.weight.detach().clone()
+        step(batch, sums)
+        rates.append(training.optimizer.param_groups[0]["lr"])
+        assert not torch.equal(before, training.backbone.embedding.weight)
+
+    training.step = watched
+    training.fit(tmp_path / "x", "x")
+    assert len(rates) >= epochs and min(rates) > 0 and max(rates) <= training.recipe.lr
 
 
 def test_learning_rate_by_hand():
@@ -115,12 +136,12 @@ def test_learning_rate_is_the_usual_schedule_of_steps(steps, warm):
 
 
 def test_the_schedule_spans_all_epochs(tmp_path):
-    """3 epochs of 3 steps over 30 examples: the last step of each has seen 20, 50 and 80 of 90."""
+    """3 epochs of 3 steps over 30 examples: the middle of the last step of each is after 25, 55 and 85 of 90."""
     histories = random_histories([13, 13, 13], CODES.items)
     params = run_params(epochs=3, batch_size=10, warmup=0.1, lr=1e-3)
     rows = training_of(params, histories).fit(tmp_path / "x", "x").history
     assert [row["steps"] for row in rows] == [3, 3, 3] and [row["examples"] for row in rows] == [30, 30, 30]
-    expected = [1e-3 * learning_rate(done / 90, 0.1) for done in (20, 50, 80)]
+    expected = [1e-3 * learning_rate(done / 90, 0.1) for done in (25, 55, 85)]
     assert [row["lr"] for row in rows] == pytest.approx(expected)
 
 
@@ -238,7 +259,7 @@ def test_patience(patience, tmp_path):
 
 
 def test_the_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path):
-    params = run_params(epochs=8, lr=0.02, patience=9)
+    params = run_params(epochs=8, lr=0.05, patience=9)
     training = training_of(params)
     trained = training.fit(tmp_path / "x", "x")
     losses = [row["valid_loss"] for row in trained.history]
@@ -254,7 +275,7 @@ def test_validation_is_the_mean_over_users_and_touches_no_random_state():
     found = training.validate(0)
     assert found == training.validate(3)
     assert torch.equal(before[0], training.generator.get_state()) and torch.equal(before[1], torch.get_rng_state())
-    assert not training.state["prefix_weights"].requires_grad
+    assert not training.state[CARRIED].requires_grad
     # The targets are the last items but one, the histories all before them.
     users = np.arange(HISTORIES.users)
     positions = np.diff(HISTORIES.offsets) - 2
@@ -310,9 +331,9 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights(name, tmp_path):
 
 def test_a_carried_state_survives_the_epochs(tmp_path):
     training = training_of(run_params("llama", PAIRWISE, epochs=1))
-    assert training.state["prefix_weights"].tolist() == pytest.approx([1 / 3] * 3)
+    assert training.state[CARRIED].exp().tolist() == pytest.approx([1 / 3] * 3)
     training.fit(tmp_path / "x", "x")
-    w = training.state["prefix_weights"]
+    w = training.state[CARRIED].softmax(0)
     assert w.sum().item() == pytest.approx(1, abs=1e-5) and w.std() > 0.01
 
 
@@ -327,7 +348,7 @@ def test_a_level_that_the_codes_do_not_have():
 
 
 @pytest.mark.parametrize("budget", [60, 10**6])
-def test_carried_state_moves_once_a_step_however_it_is_cut(budget):
+def test_carried_state_moves_with_the_step_however_it_is_cut(budget):
     """Two steps of many micro-batches or of one each: two steps are counted, and carried weights sum to 1."""
     embeddings = np.random.default_rng(0).normal(size=(CODES.items, 4)).astype(np.float32)
     for objective in ({"type": "multi-target"}, {**PAIRWISE, "weights": "eq17", "eta": 0.5}):
@@ -340,5 +361,5 @@ def test_carried_state_moves_once_a_step_however_it_is_cut(budget):
         if objective["type"] == "multi-target":
             assert training.state["step"].item() == pytest.approx(2)
         else:
-            weights = training.state["prefix_weights"]
+            weights = training.state[CARRIED].softmax(0)
             assert weights.sum().item() == pytest.approx(1) and (weights - 1 / 3).abs().max() > 1e-3

