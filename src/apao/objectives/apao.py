@@ -47,7 +47,7 @@ class PrefixObjective(Objective):
     drop_level: NonNegativeInt | None = Field(default=None)
     """Leave out the loss on the prefix that ends at this level, from 0 (Figure 2b)."""
 
-    proposed: ClassVar[bool] = True
+    role = "proposed"
     release_selects_on_last_batch: ClassVar[bool] = True
 
     @model_validator(mode="after")

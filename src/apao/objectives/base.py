@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -121,8 +121,8 @@ class Objective(Model, ABC):
     tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""
 
-    proposed: ClassVar[bool] = False
-    """Whether the APAO paper puts it forward; all others are its baselines in the tables."""
+    role: ClassVar[Literal["proposed", "baseline", "other"]] = "other"
+    """In the APAO paper: put forward there, one of the baselines of its Table 1, or not in it."""
     release_selects_on_last_batch: ClassVar[bool] = False
     """Whether the authors' trainer selects this objective's checkpoint on the last validation batch."""
 

@@ -16,6 +16,8 @@ from apao.probabilities import Softmax, token_logp
 class CrossEntropy(Objective):
     """Next-token cross-entropy, the objective of TIGER (paper Eq. 4)."""
 
+    role = "baseline"
+
     type: Literal["ce"]
 
     @override
@@ -51,6 +53,8 @@ class MaskedSoftmax(LegalLikelihood):
     -(1/T) sum_t log( exp(z_t / tau) / sum over legal v of exp(z_v / tau) ). After the code only eos is
     legal, so its step costs nothing; it counts in the mean where ``eos`` is true, as in the release.
     """
+
+    role = "baseline"
 
     type: Literal["msl"]
 

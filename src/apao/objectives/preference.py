@@ -39,6 +39,8 @@ def softmax_preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 class Preference(Objective):
     """What the objectives share that contrast whole codes with a frozen reference."""
 
+    role = "baseline"
+
     start: SpelledObjective = "ce"
     """Objective whose trained model this starts from and is held to."""
     beta: PositiveFloat = 1.0

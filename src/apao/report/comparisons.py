@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,11 +14,8 @@ from apao.report.results import Estimate, Results
 from apao.report.significance import holm, intervals, paired_p, seeds_p
 from apao.runs import Run
 
-ALPHA = 0.05
-OWN_PREFIX = "apao-"
-OWN_NAMES = ("ce->point", "ce->pair")
-OWN = f"{OWN_PREFIX}*, {', '.join(OWN_NAMES)}"
-"""The objectives that the paper puts forward, in words; all others are baselines."""
+ALPHA = 0.01
+"""The paper's level of significance, for every test."""
 COLUMNS = (
     *("gain_percent", "p_users", "p_users_holm", "p_seeds"),
     *("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"),
@@ -31,6 +28,8 @@ class Experiment:
 
     backbone: str
     objective: str
+    role: str
+    """Of the objective in the paper."""
     runs: tuple[Run, ...]
     scores: dict[str, Estimate]
     users: pd.DataFrame
@@ -49,12 +48,8 @@ class Experiment:
         """From the results on disk."""
         runs = results.experiment(dataset, backbone, objective, seeds)
         scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
-        return cls(backbone, objective, tuple(runs), scores, results.user_scores(runs)[list(metrics)])
-
-    @property
-    def own(self) -> bool:
-        """Whether this is one of the paper's own objectives, however it is overridden."""
-        return self.runs[0].objective.startswith(OWN_PREFIX) or self.runs[0].objective in OWN_NAMES
+        role = results.role(runs[0])
+        return cls(backbone, objective, role, tuple(runs), scores, results.user_scores(runs)[list(metrics)])
 
     def gain(self, other: Experiment, metric: str) -> float:
         """How much better than ``other``, in percent of it; NaN where that is 0."""
@@ -67,9 +62,11 @@ def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:
     return max(experiments, key=lambda one: one.scores[metric].mean, default=None)
 
 
-def best_baseline(experiments: Sequence[Experiment], one: Experiment, metric: str) -> Experiment | None:
-    """The best that is neither the paper's own nor ``one`` itself, under whatever spelling."""
-    return best([other for other in experiments if not other.own and other.runs != one.runs], metric)
+def best_other(
+    experiments: Sequence[Experiment], one: Experiment, metric: str, roles: Collection[str]
+) -> Experiment | None:
+    """The best of those with one of the roles, other than ``one`` itself under whatever spelling."""
+    return best([other for other in experiments if other.role in roles and other.runs != one.runs], metric)
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Verdict:
 
     def starred(self, seeds: int) -> bool:
         """Whether a difference counts: over seeds as in the paper where there are several, else over users."""
-        return (self.p_seeds if seeds > 1 else self.p_users_holm) < ALPHA
+        return (self.p_seeds if seeds > 1 else self.p_users_holm) <= ALPHA
 
 
 Pair = tuple[Experiment, Experiment]

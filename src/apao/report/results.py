@@ -53,6 +53,7 @@ class Results:
     def __init__(self, params: Params) -> None:
         self.scale = params.scale
         self.normalised: Callable[[Run], Run] = params.normalised
+        self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 

@@ -27,7 +27,7 @@ _CHUNK = 1 << 22
 def seeds_p(values: Sequence[float], reference: float) -> float:
     """Two-sided p of a one-sample t-test: the seeds of an experiment against another one's mean.
 
-    This is the paper's test (its tables star p < 0.05). It takes the other's mean as exact.
+    This is the paper's test (its Table 1 stars p <= 0.01). It takes the other's mean as exact.
 
     Returns:
         p; NaN for fewer than two seeds; as ``_t_test`` where the seeds agree.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 
 from apao.report import comparisons
-from apao.report.comparisons import Experiment, Pair, Verdict, best_baseline, corrected, judged
+from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import Cell, Grid, Table, bold_best, compared, fixed, spread
 from apao.report.results import Estimate, Results, number, origin, seeds_sentence
@@ -24,10 +25,12 @@ NO_BACKBONE = "baseline"
 """What the column ``backbone`` says of an untrained baseline."""
 COLUMNS = (
     *("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference"),
-    *("best_baseline", *comparisons.COLUMNS),
+    *("best_baseline", *comparisons.COLUMNS, "best_of_all", "gain_over_all_percent"),
 )
 Verdicts = dict[tuple[str, str, str], Verdict]
 """By backbone, objective and metric."""
+Gains = dict[tuple[str, str, str], tuple[str, float]]
+"""Likewise: the objective compared with, and the gain over it in percent."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ def build(study: Table1, results: Results) -> Table:
             ]
             for backbone in study.backbones
         }
-        verdicts = _verdicts(trained)
+        verdicts, overall = _verdicts(trained), _gains_over_all(trained)
         grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
         if not coverage([dataset]):
             grids.append(_paper_grid(dataset, trained))
         rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
         for backbone, experiments in trained.items():
             for one in experiments:
-                rows += _long(dataset, backbone, one.objective, one.scores, study.seeds, verdicts)
+                rows += _long(dataset, backbone, one.objective, one.scores, study.seeds, verdicts, overall)
         users[dataset] = len(trained[study.backbones[0]][0].users)
         tests = sum(verdict.other != "" for (_, _, metric), verdict in verdicts.items() if metric == METRICS[0])
     notes = [
@@ -65,7 +68,7 @@ def build(study: Table1, results: Results) -> Table:
         "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of one "
         "code share its rank in expectation. Bold: the best objective of a backbone. "
         + seeds_sentence(study.seeds, "± is"),
-        _gains_note(users, tests, len(study.seeds)) if tests else "",
+        _gains_note(users, tests, len(study.seeds), _baselines(trained)) if tests else "",
         coverage(study.datasets),
     ]
     return Table(
@@ -76,25 +79,32 @@ def build(study: Table1, results: Results) -> Table:
     )
 
 
-def _gains_note(users: dict[str, int], tests: int, seeds: int) -> str:
+def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequence[str]) -> str:
     if seeds > 1:
         test = (
-            f"p < 0.05 in the paper's test: a two-sided one-sample t-test of the {seeds} seeds against that baseline's "
-            "mean, not corrected for the number of tests"
+            f"p <= {ALPHA} in the paper's test: a two-sided one-sample t-test of the {seeds} seeds against that "
+            "baseline's mean, not corrected for the number of tests"
         )
     else:
         test = (
-            "p < 0.05 in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
+            f"p <= {ALPHA} in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
             f"dataset and metric ({tests}: every objective and backbone), since one seed leaves the paper's test over "
             "seeds nothing to go by"
         )
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are in percent of the best baseline: of the objectives of the same backbone the best by the same metric "
-        f"that is not the paper's own ({comparisons.OWN}). A star marks {test}. The CSV holds both tests and 95 % "
-        f"percentile bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds). "
+        "Gains are in percent of the best baseline: the best by the same metric and with the same backbone of the "
+        f"paper's baselines, {', '.join(baselines)}. A star marks {test}. The CSV holds both tests, 95 % percentile "
+        f"bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds), and the gain "
+        "over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
+
+
+def _baselines(trained: dict[str, list[Experiment]]) -> list[str]:
+    """Objectives, as the study spells them, that are baselines in the paper."""
+    found = (one.objective for experiments in trained.values() for one in experiments if one.role == "baseline")
+    return list(dict.fromkeys(found))
 
 
 def _untrained(dataset: str, results: Results) -> list[Untrained]:
@@ -111,12 +121,23 @@ def _verdicts(trained: dict[str, list[Experiment]]) -> Verdicts:
     for backbone, experiments in trained.items():
 
         def against_best(one: Experiment, metric: str, among: list[Experiment] = experiments) -> Pair | None:
-            other = best_baseline(among, one, metric)
+            other = best_other(among, one, metric, {"baseline"})
             return None if other is None else (one, other)
 
         found = judged(experiments, METRICS, against_best)
         verdicts |= {(backbone, *key): verdict for key, verdict in found.items()}
     return corrected(verdicts, family=lambda key: key[2])
+
+
+def _gains_over_all(trained: dict[str, list[Experiment]]) -> Gains:
+    """Of every trained objective over the best of all that the paper does not propose."""
+    gains: Gains = {}
+    for backbone, experiments in trained.items():
+        for one, metric in product(experiments, METRICS):
+            other = best_other(experiments, one, metric, {"baseline", "other"})
+            if other is not None:
+                gains[backbone, one.objective, metric] = other.objective, one.gain(other, metric)
+    return gains
 
 
 def _long(
@@ -126,10 +147,12 @@ def _long(
     scores: dict[str, Estimate],
     seeds: Sequence[int] = (),
     verdicts: Verdicts | None = None,
+    overall: Gains | None = None,
 ) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for metric in METRICS:
-        score, verdict = scores[metric], (verdicts or {}).get((backbone, objective, metric), Verdict())
+        key = backbone, objective, metric
+        score, verdict = scores[metric], (verdicts or {}).get(key, Verdict())
         paper = math.nan
         if metric in SHOWN:
             paper = printed("table1", "value", backbone=backbone, objective=objective, dataset=dataset, metric=metric)
@@ -137,7 +160,7 @@ def _long(
             (
                 *(backbone, objective, dataset, metric, score.mean, score.sd),
                 *(" ".join(map(str, seeds)), len(seeds), paper, score.mean - paper),
-                *(verdict.other, *verdict.numbers()),
+                *(verdict.other, *verdict.numbers(), *(overall or {}).get(key, ("", math.nan))),
             )
         )
     return rows
@@ -165,7 +188,7 @@ def _metrics_grid(
 
 
 def _shows_gain(one: Experiment, verdicts: Verdicts) -> bool:
-    return one.own and verdicts[one.backbone, one.objective, METRICS[0]].other != ""
+    return one.role == "proposed" and verdicts[one.backbone, one.objective, METRICS[0]].other != ""
 
 
 def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> list[Cell]:

@@ -40,7 +40,8 @@ def build(study: Table4, results: Results) -> Table:
     notes = [
         origin(results.scale, [results.normalised(run) for run in study.runs()]),
         "Seconds: mean wall time of an epoch's training on the machine that trained the run, which its provenance "
-        "file names; the paper's are of another machine. Epochs: number of the epoch with the best validation loss. "
+        "file names; the paper's are of another machine. Epochs: number of the epoch with the best validation loss, "
+        "without those of patience that follow it; what the paper counts is not stated. "
         + seeds_sentence(study.seeds, "± is"),
         coverage(study.datasets),
     ]

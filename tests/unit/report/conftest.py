@@ -38,6 +38,8 @@ objectives:
   apao-pointwise: {type: apao-pointwise, beta: 0.1, eta: 1.0e-4}
   apao-pairwise: {type: apao-pairwise, beta: 0.2, eta: 1.0e-4}
   msl: {type: msl}
+  bear: {type: bear}
+  mine: {type: apao-pointwise}
   s-dpo: {type: s-dpo, start: ce}
   ce->point: {type: apao-pointwise, start: ce, ce: false, beta: 1.0}
 sweeps:
