@@ -1,0 +1,60 @@
+"""From finished sweeps to the values that Table 1 uses: for every objective the best ones on the validation items."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from apao.errors import UserError, nearest
+from apao.report.results import Results
+from apao.report.sweeps import METRIC, points
+from apao.runs import Value, format_value
+from apao.studies import SweepStudy
+from apao.tuned import BY_SWEEP, Tuning
+
+if TYPE_CHECKING:
+    from apao.params import Params
+
+
+def tunings(name: str, params: Params, objectives: Collection[str]) -> list[Tuning]:
+    """The best values of the sweeps of the study ``name``, one tuning per objective and swept key.
+
+    Sweeps of an objective with overrides are left out: what is best with them is not what is best without.
+
+    Args:
+        name: a study of the chosen scale that sweeps, such as ``table5``.
+        params: of the whole project.
+        objectives: those to tune; all that the study sweeps where none is named.
+
+    Raises:
+        UserError: when the study does not sweep, or not one of the objectives, or a run is not finished.
+    """
+    studies = params.study.chosen()
+    study = studies.get(name)
+    if not isinstance(study, SweepStudy):
+        sweeping = [key for key, one in studies.items() if isinstance(one, SweepStudy)]
+        raise UserError(f"{name!r} is no study of scale {params.scale} that sweeps; {nearest(name, sweeping)}")
+    swept = [objective for objective in study.objectives if objective in params.objectives]
+    for objective in objectives:
+        if objective not in swept:
+            raise UserError(f"studies.{params.scale}.{name} does not sweep {objective!r}; {nearest(objective, swept)}")
+    results = Results(params)
+    seeds = " ".join(map(str, study.seeds))
+    found: dict[tuple[str, str], dict[str, dict[str, Value]]] = {}
+    tried: dict[tuple[str, str], str] = {}
+    for curve in study.curves():
+        if curve.objective not in (objectives or swept):
+            continue
+        # The first of equal ones, so the smallest value.
+        best = max(points(study, results, curve), key=lambda point: point.validation.mean)
+        place = f"{curve.dataset}/{curve.backbone}"
+        found.setdefault((curve.objective, curve.key), {})[place] = {curve.key: best.value}
+        tried[curve.objective, curve.key] = ", ".join(map(format_value, curve.values))
+    return [
+        Tuning(
+            objective=objective,
+            chosen_by=f"{BY_SWEEP}: best validation {METRIC} of {key} in {tried[objective, key]}, seed {seeds}",
+            values=values,
+        )
+        for (objective, key), values in found.items()
+    ]
