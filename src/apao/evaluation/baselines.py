@@ -8,8 +8,9 @@ import pandas as pd
 from apao.artifacts import Stage, read_table
 from apao.codes.itemcodes import IntArray
 from apao.data.histories import Histories
-from apao.evaluation.metrics import CUTOFFS, rank_metrics
+from apao.evaluation.metrics import rank_metrics
 from apao.runs import DatasetPaths
+from apao.training.params import CUTOFFS
 
 
 def most_popular_ranks(popularity: IntArray, targets: IntArray) -> IntArray:

@@ -33,7 +33,7 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
     assert len(codes.distinct) < codes.items
     histories = random_histories([3, 9, 4, 12, 5, 7, 3, 30, 6], codes.items, seed=2)
     run = Run.parse(f"toy/{request.param}/ce/seed7")
-    params = run_params(request.param, decoding={"beam": len(codes.distinct), "batch_users": 4})
+    params = run_params(request.param, decoding={"batch_users": 4})
     backbone = backbone_of(request.param, len(codes.vocabulary), seed=5)
 
     paths = DatasetPaths("toy")

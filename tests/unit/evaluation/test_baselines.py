@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apao.evaluation.baselines import baselines, most_popular_ranks, random_metrics
-from apao.evaluation.metrics import CUTOFFS
 from apao.runs import DatasetPaths
+from apao.training.params import CUTOFFS
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
