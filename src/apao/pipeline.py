@@ -140,15 +140,6 @@ class _Stages(dict[str, dict[str, Any]]):
         self.add(
             _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw_hash], entry, made, code=code
         )
-        if paths.baselines in self.read:
-            self.add(
-                _named("evaluate_baselines", name),
-                f"apao baselines {name}",
-                [paths.interactions, paths.items],
-                small=[record_path(paths.baselines.parent, "baselines")],
-                metrics=[paths.baselines],
-                code=stage_version("baselines"),
-            )
         if not coded:
             return
         codes = self.params.codes[source.codes]
@@ -162,6 +153,15 @@ class _Stages(dict[str, dict[str, Any]]):
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         entry, code = [_key("codes", source.codes)], stage_version("codes", source)
         self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)
+        if paths.baselines in self.read:
+            self.add(
+                _named("evaluate_baselines", name),
+                f"apao baselines {name}",
+                [paths.interactions, paths.codes],
+                small=[record_path(paths.baselines.parent, "baselines")],
+                metrics=[paths.baselines],
+                code=stage_version("baselines"),
+            )
 
     def add_runs(self, group: Sequence[Run]) -> None:
         """Training and evaluation of the runs of one objective, which differ in overrides and seed."""

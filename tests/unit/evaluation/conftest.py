@@ -43,7 +43,6 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
         user for user in range(histories.users) for _ in range(histories.offsets[user], histories.offsets[user + 1])
     ]
     pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
-    pd.DataFrame({"item": range(codes.items)}).to_parquet(paths.items)
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
     return Toy(run, params, codes, histories, backbone)
