@@ -20,7 +20,7 @@ from tiny import backbone_of
 from apao.artifacts import verified
 from apao.backbones.exchange import read_weights
 from apao.codes.build import _published
-from apao.codes.embed import read_embeddings
+from apao.codes.embeddings import read_embeddings
 from apao.codes.itemcodes import ItemCodes
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.download import check_raw, download

@@ -22,6 +22,8 @@ PAD, EOS, UNK = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 IntArray = NDArray[np.int64]
+MAX_CODE = 9_999_999
+"""Of one level."""
 
 
 def code_string(level: int, code: int) -> str:
@@ -34,7 +36,7 @@ def parse_code_string(text: str, level: int) -> int:
     prefix = f"<{ascii_lowercase[level]}_"
     digits = text[len(prefix) : -1] if text.startswith(prefix) and text.endswith(">") else ""
     # One code has one spelling (no leading zeros): the vocabulary must give back what was read.
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 7 and str(int(digits)) == digits):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_CODE)) and str(int(digits)) == digits):
         raise ValueError(f"expected a code like {code_string(level, 0)} at level {level + 1}, found {text!r}")
     return int(digits)
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from apao.artifacts import Stage, explained, sha256_of
 from apao.backbones.exchange import read_weights
 from apao.code_versions import run_version
-from apao.codes.embed import read_embeddings
+from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
 from apao.errors import UserError
 from apao.params import RunParams
