@@ -94,7 +94,11 @@ def read_ids(path: Path) -> list[str]:
         raise UserError(
             f"{path}: expected a 1-D array of strings or whole numbers, found {array.dtype} of shape {array.shape}"
         )
-    return ids_of_list(array.tolist(), str(path))
+    try:
+        values = array.tolist()
+    except (SystemError, ValueError) as error:  # numbers that are no characters
+        raise UserError(f"{path}: holds what is no text ({error})") from error
+    return ids_of_list(values, str(path))
 
 
 def _lines(path: Path) -> list[str]:
