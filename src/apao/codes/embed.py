@@ -86,7 +86,7 @@ def _made(items: pd.DataFrame, params: EmbedderParams, device: str, paths: Datas
     if known.empty:
         raise UserError(
             f"{paths.items}: no item has a text, so there is nothing to embed; choose other columns "
-            f"in datasets.{paths.name}.text, or published codes"
+            f"in datasets.{paths.name}.text, or bring vectors or codes of your own (docs/codes.md)"
         )
     index, distinct = pd.factorize(known)
     encoder = load_encoder(params, device)

@@ -6,6 +6,7 @@ Rows are counted from 0, as numpy and pandas count them; lines from 1.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,11 +95,12 @@ def read_ids(path: Path) -> list[str]:
         raise UserError(
             f"{path}: expected a 1-D array of strings or whole numbers, found {array.dtype} of shape {array.shape}"
         )
-    try:
-        values = array.tolist()
-    except (SystemError, ValueError) as error:  # numbers that are no characters
-        raise UserError(f"{path}: holds what is no text ({error})") from error
-    return ids_of_list(values, str(path))
+    if array.dtype.kind == "U":
+        # numpy makes texts of numbers that are no characters, which Python's own functions crash on.
+        points = np.frombuffer(array.tobytes(), dtype=np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if points.max(initial=0) > sys.maxunicode:
+            raise UserError(f"{path}: holds numbers that are no characters; save the ids again")
+    return ids_of_list(array.tolist(), str(path))
 
 
 def _lines(path: Path) -> list[str]:

@@ -196,7 +196,10 @@ BROKEN = np.where([[False], [True], [False]], np.nan, ROWS)
         (ids_file("ids.json", b'["10", 9.5, "x"]'), r"ids\.json: entry 1 is 9.5; expected an item id"),
         (ids_file("ids.json", b'["10", true, "x"]'), r"ids\.json: entry 1 is True"),
         (ids_file("ids.json", b'["10",'), r"ids\.json: not valid JSON"),
-        (ids_file("ids.npy", npy_of(ITEMS).replace(b"1\0\0\0", b"\xff" * 4)), r"ids\.npy: holds what is no text"),
+        (
+            ids_file("ids.npy", npy_of(ITEMS).replace(b"1\0\0\0", b"\xff" * 4)),
+            r"ids\.npy: holds numbers that are no characters",
+        ),
         (ids_file("ids.npy", b"\x93NUMPY"), r"ids\.npy: not a \.npy array of strings or whole numbers"),
         (parquet(item=ITEMS, a=[0.5, None, 1.0]), r"vectors\.parquet: row 1 \(item '9'\) holds .* not finite"),
         (parquet(item=ITEMS, a=[0.5, 1.0, 1.0], title=ITEMS), r"vectors\.parquet: the column 'title' holds"),
