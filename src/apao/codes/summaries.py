@@ -21,7 +21,7 @@ from apao.training.params import CUTOFFS
 ODD_ITEMS, ODD_SHARE = 3, 0.05
 """So many items, and such a share of all, without a text, or with one text or code, are more than chance."""
 ODD_CUT, ODD_SHARING = 0.1, 0.2
-"""Share of the tokens that were cut; of the items that share codes, or that the collision policy moved."""
+"""Share of the tokens that were cut; of the items that share codes."""
 LONGEST = 60
 """Characters of an item's text that are shown."""
 
@@ -176,10 +176,11 @@ def code_summary(report: dict[str, Any], params: AnyCodes, dataset: str, name: s
             f"{share(sharing, items, 'items')} share codes, up to {largest:,} on one, and no model can tell the items "
             f"of a code apart; {cause}; codes.{name}.collisions: extra numbers them, which says no more about them"
         )
-    if moved >= max(ODD_ITEMS, ODD_SHARING * items):
+    before = report["before_collision_policy"]
+    if before is not None and _odd(before["largest_group"], items):
         found.warnings.append(
-            f"{share(moved, items, 'items')} have a code from the collision policy {params.collisions}, which says "
-            f"little about them; {cause}"
+            f"{share(before['largest_group'], items, 'items')} had one code before the collision policy "
+            f"{params.collisions} gave {moved:,} items others, which say little about them; {cause}"
         )
     if distinct < max(CUTOFFS):
         found.warnings.append(

@@ -76,8 +76,7 @@ class DecodingParams(Model):
         if self.beam > codes:
             raise UserError(
                 f"decoding.beam {self.beam} is more than the catalogue's {codes} distinct codes; in params.yaml set "
-                "decoding.beam to all in the dataset's recipe (every code is ranked then), or give the dataset a "
-                "recipe of its own with it"
+                "decoding.beam to all in the dataset's recipe, or in a recipe of its own: every code is ranked then"
             )
         return self.beam
 

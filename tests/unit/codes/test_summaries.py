@@ -59,11 +59,12 @@ def test_what_is_odd_about_texts_is_a_warning(texts, lengths, word):
     assert few.warnings == []
 
 
-def summary_of(codes, params=KEEP, moved=0):
+def summary_of(codes, params=KEEP, moved=0, before=None):
     table = ItemCodes(np.array(codes))
     ids = [f"i{n}" for n in range(table.items)]
     example = example_of_largest_group(table, ids)
     report = {"items_moved": moved, **quality(table), "largest_group_example": example}
+    report["before_collision_policy"] = before and {"largest_group": before}
     return code_summary(report, params, "toy", "mine")
 
 
@@ -89,11 +90,12 @@ def test_codes_without_fault():
 
 def test_codes_that_the_policy_gave():
     policy = ResidualKMeansCodes(method="rq-kmeans", embedder="e", collisions="reassign")
-    summary = summary_of(DISTINCT, policy, moved=6)
+    summary = summary_of(DISTINCT, policy, moved=6, before=7)
     assert summary.lines[1] == "collision policy reassign: changed the code of 6 of 30 items (20.0 %)"
-    assert "6 of 30 items (20.0 %) have a code from the collision policy" in summary.warnings[0]
+    assert "7 of 30 items (23.3 %) had one code before the collision policy reassign gave 6" in summary.warnings[0]
     assert "data/toy/embeddings.json" in summary.warnings[0]
-    assert summary_of(DISTINCT, policy, moved=5).warnings == []
+    # Many small groups are what the policy is for.
+    assert summary_of(DISTINCT, policy, moved=15, before=2).warnings == []
 
 
 def test_fewer_codes_than_the_largest_cutoff():
