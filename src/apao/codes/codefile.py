@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from apao.artifacts import read_table
 from apao.codes.given import Join, joined, read_own_json, read_own_parquet
-from apao.codes.itemcodes import MAX_CODE, IntArray, parse_code_string
+from apao.codes.itemcodes import MAX_CODE, IntArray, parsed_codes
 from apao.errors import UserError
 from apao.runs import DatasetPaths
 
@@ -39,20 +39,7 @@ def _of_json(path: Path) -> tuple[list[str], IntArray]:
     table = read_own_json(path)
     if not isinstance(table, dict):
         raise UserError(f"{path}: expected a JSON object of item ids and codes, found a {type(table).__name__}")
-    rows: list[list[int]] = []
-    for name, strings in table.items():
-        try:
-            if not isinstance(strings, list):
-                raise ValueError(f"expected a list of codes, found {strings!r}")
-            rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
-        except (ValueError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: item {name!r}: {error}") from error
-        if len(rows[-1]) != len(rows[0]):
-            first = next(iter(table))
-            raise UserError(f"{path}: item {name!r} has {len(rows[-1])} codes, item {first!r} has {len(rows[0])}")
-    if not rows or not rows[0]:
-        raise UserError(f"{path}: holds no codes")
-    return list(table), np.array(rows, dtype=np.int64)
+    return list(table), parsed_codes(table, str(path))
 
 
 def _of_parquet(path: Path, item: str) -> tuple[list[str], IntArray]:
