@@ -78,7 +78,7 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
 
 def run_params(backbone: str = "llama", objective: dict | None = None, **training: object) -> RunParams:
     """Parameters of a run with a tiny model, in fp32 on any machine."""
-    decoding = training.pop("decoding", {})
+    decoding = {"beam": "all", **training.pop("decoding", {})}
     sizes = training.pop("sizes", {})
     return RunParams(
         dataset="toy",

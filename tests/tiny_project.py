@@ -104,7 +104,7 @@ def tiny_params() -> dict:
         "tiny": {
             "backbones": {"tiger": tiger, "llama": llama},
             "training": {"epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.01},
-            "decoding": {"beam": 10},
+            "decoding": {"beam": "all"},
         }
     }
     for objective in params["objectives"].values():

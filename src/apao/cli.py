@@ -140,7 +140,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     embedder = params.embedder_of(dataset)
     if embedder is None:
         place = f"codes.{params.dataset(dataset).codes}"
-        raise UserError(f"{dataset} uses published codes; name an embedder in {place} to embed its items all the same")
+        raise UserError(f"{dataset}: its codes are given; name an embedder in {place} to embed its items all the same")
     stage(dataset, embedder, pick_device(device).type)
 
 

@@ -85,12 +85,12 @@ def _tag(context: Mapping[str, str]) -> str:
 
 
 def _key_in_file(loc: Key, data: object) -> Key:
-    """``loc`` without what pydantic adds to it: the tag behind each union, and a mark on keys."""
+    """``loc`` without what pydantic adds to it: the tag behind each union, and marks in square brackets."""
     key: list[str | int] = []
     for part in loc:
         if isinstance(data, dict) and part not in data and part in [data.get(tag) for tag in TAGS]:
             continue
-        if part != "[key]":
+        if not (isinstance(part, str) and part.startswith("[") and part.endswith("]")):
             key.append(part)
             data = data.get(part) if isinstance(data, dict) else None
     return tuple(key)

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic.json_schema import GenerateJsonSchema
 
 from apao.backbones.base import BACKBONES, BackboneParams
-from apao.codes.params import CodesParams, EmbedderParams, ResidualKMeansCodes
+from apao.codes.params import AnyEmbedder, CodesParams, EmbedderParams, ResidualKMeansCodes, VectorFile
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
 from apao.mistakes import first_mistake, line_of, read_yaml, spelled
@@ -113,7 +113,7 @@ class Params(Model):
     scale: str
     """Which group of studies ``snakemake all`` builds: a key of ``studies``."""
     datasets: dict[Name, AnySource]
-    embedders: dict[str, EmbedderParams]
+    embedders: dict[str, AnyEmbedder]
     codes: dict[str, CodesParams]
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
@@ -149,8 +149,8 @@ class Params(Model):
             raise UserError(f"unknown dataset {name!r}; {nearest(name, self.datasets)}")
         return self.datasets[name]
 
-    def embedder_of(self, dataset: str) -> EmbedderParams | None:
-        """The text encoder of a dataset's items; None where it uses published codes and names none."""
+    def embedder_of(self, dataset: str) -> EmbedderParams | VectorFile | None:
+        """What the embeddings of a dataset's items are made with; None where its codes name no embedder."""
         codes = self.codes[self.dataset(dataset).codes]
         return None if codes.embedder is None else self.embedders[codes.embedder]
 

@@ -19,7 +19,6 @@ import yaml
 
 from apao.artifacts import atomic_path, record_path, write_json
 from apao.code_versions import SOURCE, report_version, run_version, stage_version
-from apao.codes.params import ResidualKMeansCodes
 from apao.errors import UserError
 from apao.params import PARAMS_FILE, Params
 from apao.report.stage import inputs
@@ -140,28 +139,32 @@ class _Stages(dict[str, dict[str, Any]]):
         self.add(
             _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw_hash], entry, made, code=code
         )
+        if not coded:
+            return
+        codes = self.params.codes[source.codes]
+        coded_from, embedder = codes.inputs(paths), self.params.embedder_of(name)
+        if paths.embeddings in coded_from or any(
+            paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs
+        ):
+            assert embedder is not None
+            made = [paths.embeddings, paths.embedding_facts, record_path(paths.folder, "embed")]
+            deps = [paths.items, *embedder.own_files()]
+            keys = [_key("embedders", str(codes.embedder))]
+            code = stage_version("embed")
+            self.add(_named("embed_items", name), f"apao embed {name}", deps, keys, made, code=code)
+        deps = [paths.items, *coded_from]
+        made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
+        entry, code = [_key("codes", source.codes)], stage_version("codes", source)
+        self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)
         if paths.baselines in self.read:
             self.add(
                 _named("evaluate_baselines", name),
                 f"apao baselines {name}",
-                [paths.interactions, paths.items],
+                [paths.interactions, paths.codes],
                 small=[record_path(paths.baselines.parent, "baselines")],
                 metrics=[paths.baselines],
                 code=stage_version("baselines"),
             )
-        if not coded:
-            return
-        codes = self.params.codes[source.codes]
-        from_text = isinstance(codes, ResidualKMeansCodes)
-        if from_text or any(paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs):
-            made = [paths.embeddings, record_path(paths.folder, "embed")]
-            keys = [_key("embedders", str(codes.embedder))]
-            code = stage_version("embed")
-            self.add(_named("embed_items", name), f"apao embed {name}", [paths.items], keys, made, code=code)
-        deps = [paths.items, paths.embeddings if from_text else paths.raw_hash]
-        made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
-        entry, code = [_key("codes", source.codes)], stage_version("codes", source)
-        self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)
 
     def add_runs(self, group: Sequence[Run]) -> None:
         """Training and evaluation of the runs of one objective, which differ in overrides and seed."""

@@ -74,13 +74,13 @@ def _check_dataset(params: Params, name: str) -> None:
     _known(source.recipe, params.recipes, "recipes", "datasets", name, "recipe")
     code = params.codes[source.codes]
     if isinstance(code, PublishedCodes) and not source.publishes_codes:
-        message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry"
+        message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry, or one of a file of yours"
         raise AtKey(message, "datasets", name, "codes")
     if isinstance(code, ResidualKMeansCodes):
         beam, most = params.recipes[source.recipe].decoding.beam, code.clusters**code.levels
-        if beam > most:
+        if beam != "all" and beam > most:
             message = f"{beam} is more than the {most} codes that codes.{source.codes}, "
-            message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}"
+            message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}; write all"
             raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
 
 

@@ -179,6 +179,11 @@ class DatasetPaths:
         return self.folder / "embeddings.safetensors"
 
     @property
+    def embedding_facts(self) -> Path:
+        """What the embeddings were made from: items without text, repeated texts, tokens that were cut."""
+        return self.folder / "embeddings.json"
+
+    @property
     def codes(self) -> Path:
         """Table item, level_1 .. level_T."""
         return self.folder / "codes.parquet"

@@ -18,13 +18,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from apao import claims
 from apao.code_versions import report_version, run_version, stage_version
-from apao.codes.params import ResidualKMeansCodes
 from apao.data.download import what_is_fetched
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
 from apao.params import PARAMS_FILE, RunParams, load
 from apao.report.stage import inputs
-from apao.runs import Run
+from apao.runs import DatasetPaths, Run
 from apao.studies import outputs
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
@@ -146,9 +145,15 @@ class Workflow:
 
     @_reported
     def embedder(self, wildcards: Any) -> str:
-        """The encoder behind the dataset's codes."""
+        """The encoder or file of vectors behind the dataset's codes."""
         embedder = self.params.embedder_of(wildcards.dataset)
         return _text(embedder and embedder.model_dump(mode="json"))
+
+    @_reported
+    def vectors(self, wildcards: Any) -> list[str]:
+        """The user's own files of vectors, where the embeddings are made from some."""
+        embedder = self.params.embedder_of(wildcards.dataset)
+        return [] if embedder is None else [str(path) for path in embedder.own_files()]
 
     @_reported
     def codes(self, wildcards: Any) -> str:
@@ -156,17 +161,10 @@ class Workflow:
         return _text(self.params.codes[self.params.dataset(wildcards.dataset).codes].model_dump(mode="json"))
 
     @_reported
-    def embeddings_of_codes(self, wildcards: Any) -> list[str]:
-        """Own codes are made from embeddings."""
-        return [f"data/{wildcards.dataset}/embeddings.safetensors"] if self._makes_codes(wildcards) else []
-
-    @_reported
-    def published_codes(self, wildcards: Any) -> list[str]:
-        """Published codes come with the download."""
-        return [] if self._makes_codes(wildcards) else [f"data/{wildcards.dataset}/raw.sha256"]
-
-    def _makes_codes(self, wildcards: Any) -> bool:
-        return isinstance(self.params.codes[self.params.dataset(wildcards.dataset).codes], ResidualKMeansCodes)
+    def coded_from(self, wildcards: Any) -> list[str]:
+        """What the codes are made from: embeddings, what the source published, or a file of the user."""
+        codes = self.params.codes[self.params.dataset(wildcards.dataset).codes]
+        return [str(path) for path in codes.inputs(DatasetPaths(wildcards.dataset))]
 
     @_reported
     def _run(self, wildcards: Any) -> RunParams:

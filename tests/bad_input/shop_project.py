@@ -153,7 +153,7 @@ def params() -> dict:
             "tiny": {
                 "backbones": {"tiger": {"type": "tiger", "dropout": 0.1, **tiger}},
                 "training": training,
-                "decoding": {"beam": 5},
+                "decoding": {"beam": "all"},
             }
         },
         "studies": {"own": {"table1": table}},

@@ -203,7 +203,11 @@ CASES = [
         "published codes of another catalogue",
         published_codes_of_other_items,
         "codes office",
-        ("Office.index.rq-kmeans.json", "item 1 has no code", "datasets.office"),
+        (
+            "Office.index.rq-kmeans.json",
+            "no entry for 1 of the 2 items, such as '1'",
+            "data/office/items.parquet",
+        ),
         here=True,
     ),
     Case(

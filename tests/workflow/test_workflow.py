@@ -5,11 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from shorten import shorten
-from tiny_project import ROOT, Project, write_interactions
+from tiny_project import ROOT, Project, make_project, write_interactions
 
 from apao.params import load
 from apao.studies import outputs
@@ -81,6 +82,35 @@ def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     counts = jobs(project.snakemake("-n", "all"))
     assert counts["preprocess_dataset"] == 1
     assert counts["train_run"] == len(_runs(project))
+
+
+def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
+    """One dataset has codes made from vectors of the user, another has codes of the user."""
+    project = make_project(tmp_path)
+    items = [f"i{n}" for n in range(12)]
+    vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
+    np.save(vectors, np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32))
+    (project.folder / "ids.json").write_text(json.dumps([*items[::-1], "unknown"]))
+    codes.write_text(json.dumps({item: [f"<a_{n % 3}>", f"<b_{n}>"] for n, item in enumerate(items)}))
+    project.edit("embedders", "mine", value={"file": "vectors.npy", "ids": "ids.json"})
+    project.edit("codes", "toy", "embedder", value="mine")
+    project.edit("codes", "given", value={"method": "file", "path": "index.json"})
+    project.edit("datasets", "given", value=project.params()["datasets"]["toy"] | {"codes": "given"})
+    targets = ["data/toy/codes.parquet", "data/given/codes.parquet"]
+    project.snakemake(*targets)
+    made = pd.read_parquet(project.folder / targets[1])
+    raw_ids = pd.read_parquet(project.folder / "data/given/items.parquet")["raw_id"]
+    assert made["level_2"].tolist() == [int(raw.removeprefix("i")) for raw in raw_ids]
+    log = (project.folder / "logs/toy/embed.log").read_text()
+    assert "vectors.npy: 13 rows, of which 1 belong to no item (such as 'unknown')" in log
+
+    for path in (vectors, codes):
+        path.touch()
+    assert "Nothing to be done" in project.snakemake(*targets)
+    codes.write_text(json.dumps({item: [f"<a_{n % 4}>", f"<b_{n}>"] for n, item in enumerate(items)}))
+    assert jobs(project.snakemake("-n", *targets)) == {"code_items": 1, "total": 1}
+    np.save(vectors, np.ones((13, 4), dtype=np.float32))
+    assert jobs(project.snakemake("-n", *targets)) == {"code_items": 2, "embed_items": 1, "total": 3}
 
 
 def test_new_file_times_rerun_nothing(project: Project):

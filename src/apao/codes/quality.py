@@ -13,11 +13,11 @@ from apao.codes.itemcodes import ItemCodes
 def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str, Any]:
     """Numbers about ``codes``, ready for JSON.
 
-    ``items_sharing_a_code`` counts all items of a code that has several; ``items_beyond_distinct_codes``
-    leaves one item of each such code out (items - distinct codes). ``collision_rate`` is the first
-    over the items. A level's entropy (bits) is that of its codes over the items, its perplexity
-    2^entropy: the number of equally used codes that would have it. ``prefix_counts``: distinct
-    prefixes of length 1 .. T.
+    ``items_sharing_a_code`` counts all items of a code that has several, ``shared_codes`` these codes;
+    ``items_beyond_distinct_codes`` leaves one item of each such code out (items - distinct codes).
+    ``collision_rate`` is the first over the items. A level's entropy (bits) is that of its codes over
+    the items, its perplexity 2^entropy: the number of equally used codes that would have it.
+    ``prefix_counts``: distinct prefixes of length 1 .. T.
 
     Args:
         codes: the table.
@@ -31,6 +31,7 @@ def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str
         "levels": codes.levels,
         "distinct_codes": len(codes.distinct),
         "items_sharing_a_code": sharing,
+        "shared_codes": int((codes.items_per_code > 1).sum()),
         "collision_rate": sharing / codes.items,
         "items_beyond_distinct_codes": codes.items - len(codes.distinct),
         "largest_group": int(codes.items_per_code.max()),

@@ -11,7 +11,14 @@ import torch
 
 from apao.artifacts import Stage
 from apao.devices import device_name
-from apao.evaluation.metrics import code_ranks, items_before, items_per_state, prefixes_kept, rank_metrics
+from apao.evaluation.metrics import (
+    PREFIX_CUTOFF,
+    code_ranks,
+    items_before,
+    items_per_state,
+    prefixes_kept,
+    rank_metrics,
+)
 from apao.evaluation.trained import SPLITS, Split, TrainedRun
 from apao.params import RunParams
 from apao.progress import console
@@ -24,7 +31,12 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
     inputs = [run.model, paths.codes, paths.interactions]
     with Stage("evaluate", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
-        metrics: dict[str, Any] = {"run": str(run), **params.for_evaluation()["decoding"], "eos": params.decodes_eos}
+        metrics: dict[str, Any] = {
+            "run": str(run),
+            **params.for_evaluation()["decoding"],
+            "beam": trained.beam,
+            "eos": params.decodes_eos,
+        }
         tables = []
         for split in SPLITS:
             table, metrics[split], seconds = evaluate_split(trained, split)
@@ -38,8 +50,14 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
 def evaluate_split(
     trained: TrainedRun, split: Split, beam: int | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any], float]:
-    """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds."""
+    """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds.
+
+    ``beam`` takes the place of the run's own. Metrics whose cutoff is larger than it are None, unless the
+    beam holds every code of the catalogue.
+    """
     codes = trained.codes
+    beam = beam or trained.beam
+    listed = beam if beam < len(codes.distinct) else None
     items = items_per_state(codes, trained.trie)
     started = time.perf_counter()
     parts, kept = [], []
@@ -60,7 +78,9 @@ def evaluate_split(
     prefix_recall = torch.cat(kept).double().mean(dim=0)
     metrics = {
         "users": len(table),
-        **rank_metrics(table),
-        "prefix_recall@20": [float(value) for value in prefix_recall],
+        **rank_metrics(table, listed),
+        f"prefix_recall@{PREFIX_CUTOFF}": (
+            None if listed is not None and listed < PREFIX_CUTOFF else [float(value) for value in prefix_recall]
+        ),
     }
     return table, metrics, seconds

@@ -21,8 +21,8 @@ from torch import Tensor
 from apao.codes.itemcodes import IntArray, ItemCodes
 from apao.codes.trie import Trie
 from apao.decoding.beam import Beams
+from apao.training.params import CUTOFFS
 
-CUTOFFS = (5, 10, 20)
 PREFIX_CUTOFF = 20
 
 
@@ -77,9 +77,23 @@ def user_metrics(ranks: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     return metrics
 
 
-def rank_metrics(ranks: pd.DataFrame) -> dict[str, float]:
-    """Means over users of ``user_metrics``."""
-    return {name: float(values.mean()) for name, values in user_metrics(ranks).items()}
+def rank_metrics(ranks: pd.DataFrame, listed: int | None = None) -> dict[str, float | None]:
+    """Means over users of ``user_metrics``.
+
+    Args:
+        ranks: one row per user.
+        listed: number of codes that were ranked per user, where it is not all of them. Metrics at a larger
+            cutoff are None then: nothing beyond was ranked, and their value would be that at ``listed``.
+    """
+    return {
+        name: float(values.mean()) if listed is None or _cutoff(name) <= listed else None
+        for name, values in user_metrics(ranks).items()
+    }
+
+
+def _cutoff(metric: str) -> int:
+    """20 of ``item_recall@20``."""
+    return int(metric.partition("@")[2])
 
 
 def _expected(

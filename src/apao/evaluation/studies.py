@@ -21,6 +21,7 @@ from apao.params import RunParams
 from apao.progress import progress
 from apao.runs import DatasetPaths, Run
 from apao.studies import decoding_time_file
+from apao.training.params import CUTOFFS
 
 TOP = 20
 
@@ -28,7 +29,8 @@ TOP = 20
 def pruning(run: Run, params: RunParams, device: torch.device) -> None:
     """Write pruning.json: the share of each test user's true top 20 whose prefix each beam step keeps.
 
-    The true top 20 are the best codes by exact scoring of the whole catalogue (Figure 1c).
+    The true top 20 are the best codes by exact scoring of the whole catalogue (Figure 1c); of fewer codes
+    ``top`` is their number.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.model, paths.codes, paths.interactions]
@@ -51,8 +53,8 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
             "pruning.json",
             {
                 "run": str(run),
-                "beam": params.decoding.beam,
-                "top": TOP,
+                "beam": trained.beam,
+                "top": min(TOP, len(codes)),
                 "users": trained.users,
                 "kept": (kept / trained.users).tolist(),
             },
@@ -60,7 +62,11 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
 
 
 def beam_sizes(run: Run, params: RunParams, beams: tuple[int, ...], device: torch.device) -> None:
-    """Write beams.json: test metrics and decoding time of all users at every beam size (Figure 4)."""
+    """Write beams.json: test metrics and decoding time of all users at every beam size (Figure 4).
+
+    A metric whose cutoff is larger than the beam is null, unless the beam holds every code: a larger beam than
+    that (``codes``) finds no more.
+    """
     paths = DatasetPaths(run.dataset)
     inputs = [run.model, paths.codes, paths.interactions]
     record = {**params.for_evaluation(), "beams": beams}
@@ -76,6 +82,7 @@ def beam_sizes(run: Run, params: RunParams, beams: tuple[int, ...], device: torc
                 "run": str(run),
                 "split": "test",
                 "users": trained.users,
+                "codes": len(trained.codes.distinct),
                 "device": device_name(device),
                 "threads": params.training.threads,
                 "beams": rows,
@@ -95,7 +102,8 @@ def decoding_time(run: Run, params: RunParams, sizes: tuple[int, ...], users: in
     """Write decoding_time.json: seconds a user of beam search and full sorting as the catalogue grows.
 
     Synthetic codes of 4 levels and 256 clusters and an untrained model of the run's sizes: the time
-    does not depend on the weights (Figure 1b).
+    does not depend on the weights (Figure 1b). A catalogue with fewer items than beams is searched with as
+    many beams as items.
     """
     torch.set_num_threads(params.training.threads)
     path = decoding_time_file(run.dataset, run.backbone)
@@ -111,7 +119,7 @@ def decoding_time(run: Run, params: RunParams, sizes: tuple[int, ...], users: in
             {
                 "dataset": run.dataset,
                 "backbone": run.backbone,
-                "beam": params.decoding.beam,
+                "beam": _timed_beam(params),
                 "device": device_name(device),
                 "threads": params.training.threads,
                 "users": users,
@@ -120,13 +128,19 @@ def decoding_time(run: Run, params: RunParams, sizes: tuple[int, ...], users: in
         )
 
 
+def _timed_beam(params: RunParams) -> int:
+    """The run's beam; ``all`` is of its own catalogue, so synthetic ones are searched with the default."""
+    beam = params.decoding.beam
+    return max(CUTOFFS) if beam == "all" else beam
+
+
 def _time_catalogue(params: RunParams, codes: ItemCodes, users: int, device: torch.device) -> dict[str, float]:
     torch.manual_seed(params.seed)
     backbone = params.backbone.build(len(codes.vocabulary)).to(device).eval()
     trie = Trie.of(codes, device)
     tokens = torch.as_tensor(codes.distinct_tokens, device=device)
     chosen = torch.randint(len(tokens), (users, params.backbone.max_history), device=device)
-    ways, beam = (params.decodes_eos, params.objective.softmax), min(params.decoding.beam, len(tokens))
+    ways, beam = (params.decodes_eos, params.objective.softmax), min(_timed_beam(params), len(tokens))
     with torch.no_grad():
 
         def read() -> Context:

@@ -44,10 +44,11 @@ class TrainedRun:
         self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
         self.trie = self.examples.trie
+        try:
+            self.beam = params.decoding.width(len(self.codes.distinct))
+        except UserError as error:
+            raise UserError(f"{run}: {error}") from error
         self.backbone = self._backbone(run.model)
-        beam, most = params.decoding.beam, len(self.codes.distinct)
-        if beam > most:
-            raise UserError(f"{run}: decoding.beam {beam} is more than the catalogue's {most} distinct codes")
 
     def _backbone(self, path: Path) -> Backbone:
         weights = read_weights(path)
@@ -67,7 +68,7 @@ class TrainedRun:
 
     def decode(self, split: Split, beam: int | None = None) -> Iterator[Decoded]:
         """Beam search for every user, in batches sorted by history length."""
-        beam = beam or self.params.decoding.beam
+        beam = beam or self.beam
         positions = self.histories.evaluation_targets(split)
         chosen = np.argsort(np.minimum(positions, self.params.backbone.max_history), kind="stable")
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:

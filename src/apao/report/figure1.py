@@ -26,14 +26,14 @@ def build(study: Figure1, results: Results) -> style.Drawing:
     """The figure of a study."""
     figure = style.blank(style.WIDTH, 2.7)
     left, right = np.asarray(figure.subfigures(1, 2))
-    timing, machine = _draw_times(left.subplots(), study, results)
-    kept, beam, top = _draw_kept(right.subplots(), study, results)
+    timing, machine, timed = _draw_times(left.subplots(), study, results)
+    kept, top = _draw_kept(right.subplots(), study, results)
     half = style.WIDTH / 2
     above_left = style.legend(left, half, list(METHODS), study.backbones, first=FIRST_METHOD)
     above_right = style.legend(right, half, study.objectives, study.backbones)
     style.make_room(figure, max(above_left, above_right))
     caption = (
-        f"(b) Time of decoding the top items of one user by beam search (beam {beam}) and by full sorting, which "
+        f"(b) Time of decoding the top items of one user by beam search (beam {timed}) and by full sorting, which "
         f"scores every item, against the number of items; untrained models of the sizes of {study.dataset}'s recipe "
         f"and synthetic codes, measured on {machine}. (c) Share of the {top} items that full sorting ranks "
         "highest whose prefix is still in the beam after each step, mean over test users. "
@@ -43,7 +43,8 @@ def build(study: Figure1, results: Results) -> style.Drawing:
     return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
 
 
-def _draw_times(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], str]:
+def _draw_times(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], str, int]:
+    """Rows, the machine and the beam."""
     rows: list[tuple[object, ...]] = []
     machines: dict[str, None] = {}
     for b, backbone in enumerate(study.backbones):
@@ -69,7 +70,7 @@ def _draw_times(axes: Axes, study: Figure1, results: Results) -> tuple[list[tupl
     axes.yaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
     machine = " and ".join(machines)
     axes.set_title(fill(f"(b) Decoding time on {machine}", 44))
-    return rows, machine
+    return rows, machine, int(number(path, data, "beam"))
 
 
 def _decades(rows: list[tuple[object, ...]]) -> float:
@@ -78,7 +79,7 @@ def _decades(rows: list[tuple[object, ...]]) -> float:
     return math.log10(max(values) / min(values))
 
 
-def _draw_kept(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], int, int]:
+def _draw_kept(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple[object, ...]], int]:
     rows: list[tuple[object, ...]] = []
     for b, backbone in enumerate(study.backbones):
         for s, objective in enumerate(study.objectives):
@@ -94,7 +95,7 @@ def _draw_kept(axes: Axes, study: Figure1, results: Results) -> tuple[list[tuple
     beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
     axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)", xticks=steps)
     axes.set_title(f"(c) {study.dataset}: true top {top} kept, beam {beam}")
-    return rows, beam, top
+    return rows, top
 
 
 def _seeds(study: Figure1) -> str:

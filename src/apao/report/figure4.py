@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from textwrap import fill
 
 import pandas as pd
@@ -37,7 +38,15 @@ def build(study: Figure4, results: Results) -> style.Drawing:
                         for beam in beams
                     ]
                     places = style.places(axes[i, j], [f"{beam:,}" for beam in beams])
-                    style.draw_line(axes[i, j], places, estimates, s, len(study.objectives), b)
+                    measured = [k for k, one in enumerate(estimates) if not math.isnan(one.mean)]
+                    style.draw_line(
+                        axes[i, j],
+                        [places[k] for k in measured],
+                        [estimates[k] for k in measured],
+                        s,
+                        len(study.objectives),
+                        b,
+                    )
                     seeds = " ".join(map(str, study.seeds))
                     rows += [
                         (dataset, backbone, objective, beam, quantity, one.mean, one.sd, seeds)
@@ -53,7 +62,8 @@ def build(study: Figure4, results: Results) -> style.Drawing:
     style.make_room(figure, style.legend(figure, width, study.objectives, study.backbones))
     caption = (
         "NDCG@5 on the test items (code level, above) and decoding time (below) against the number of beams; time "
-        f"measured on {' and '.join(machines)}. The beam sizes are evenly spaced, not to scale. "
+        f"measured on {' and '.join(machines)}. The beam sizes are evenly spaced, not to scale"
+        f"{'; fewer than 5 beams give no NDCG@5' if any(math.isnan(float(row[5])) for row in rows) else ''}. "
         f"{origin(results.scale, [results.normalised(run) for run in study.runs()])} "
         + seeds_sentence(study.seeds, "error bars are")
     )
@@ -67,7 +77,7 @@ def _machine(run: Run, results: Results) -> str:
 
 
 def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
-    """Beam size to quantity."""
+    """Beam size to quantity; NaN where the beam was too narrow for the metric."""
     path = run.folder / "beams.json"
     data = results.json(path)
     measured = entry(path, data, "beams")
@@ -78,7 +88,8 @@ def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
             seconds = number(path, measured, i, "seconds", within=("beams",))
             found[beam] = 1000 * seconds / number(path, data, "users")
         else:
-            found[beam] = number(path, measured, i, quantity, within=("beams",))
+            value = entry(path, data, "beams", i, quantity)
+            found[beam] = math.nan if value is None else number(path, measured, i, quantity, within=("beams",))
     return found
 
 

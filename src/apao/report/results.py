@@ -39,8 +39,9 @@ class Estimate:
 
     @property
     def sd(self) -> float:
-        """Sample standard deviation over the seeds (n - 1); NaN for a single one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        """Sample standard deviation over the seeds (n - 1); NaN for a single one, or where a value is NaN."""
+        known = len(self.values) > 1 and not any(map(math.isnan, self.values))
+        return statistics.stdev(self.values) if known else math.nan
 
 
 class Results:

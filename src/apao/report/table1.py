@@ -66,7 +66,8 @@ def build(study: Table1, results: Results) -> Table:
     notes = [
         origin(results.scale, [results.normalised(run) for run in study.runs()]),
         "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of one "
-        "code share its rank in expectation. Bold: the best objective of a backbone. "
+        "code share its rank in expectation. The baselines rank items; at code level a code "
+        "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a backbone. "
         + seeds_sentence(study.seeds, "± is"),
         _gains_note(users, tests, len(study.seeds), _baselines(trained)) if tests else "",
         coverage(study.datasets),

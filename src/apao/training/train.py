@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from apao.artifacts import Stage, explained, sha256_of
 from apao.backbones.exchange import read_weights
 from apao.code_versions import run_version
-from apao.codes.embed import read_embeddings
+from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
+from apao.errors import UserError
 from apao.params import RunParams
 from apao.progress import console
 from apao.runs import DatasetPaths, Run
@@ -43,6 +44,11 @@ def train(run: Run, params: RunParams, device: torch.device, processes: Processe
     stage = Stage("train", run.folder, inputs, record, devices)
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
+        try:
+            # Evaluation would refuse the beam too, when the training has been paid for.
+            params.decoding.width(len(codes.distinct))
+        except UserError as error:
+            raise UserError(f"{run}: {error}") from error
         embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)

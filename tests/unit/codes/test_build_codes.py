@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from apao.artifacts import verified
 from apao.codes.build import build_codes
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.params import PublishedCodes, ResidualKMeansCodes
+from apao.codes.params import FileCodes, PublishedCodes, ResidualKMeansCodes
 from apao.data.base import SOURCES, Source
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -167,6 +167,55 @@ def test_published_codes_follow_the_raw_ids(project):
     assert report()["items_moved"] == 1
 
 
+def test_the_codes_of_a_larger_catalogue_are_enough(project, capsys):
+    """As after a stronger filter; what is not used is counted and said."""
+    write_items(["7", "5"])
+    write_published({"5": ["<a_1>"], "6": ["<a_2>"], "7": ["<a_3>"], "8": ["<a_4>"]})
+    build_codes("toy", WithCodes(), published())
+    assert ItemCodes.read(PATHS.codes).codes.tolist() == [[3], [1]]
+    assert report()["file"] == {
+        "file": "data/toy/raw/codes.json", "rows": 4, "rows_of_no_item": 2, "example_of_no_item": "6"
+    }  # fmt: skip
+    assert "codes.json: 4 rows, of which 2 belong to no item (such as '6')" in capsys.readouterr().err
+
+
+def own_codes(path, **changes):
+    return FileCodes(method="file", path=path, **changes)
+
+
+def test_own_codes_of_any_source(project):
+    write_items(["B07", "B05", "B06"])
+    index = {"B05": ["<a_1>", "<b_0>"], "B06": ["<a_2>", "<b_9>"], "B07": ["<a_1>", "<b_0>"]}
+    Path("index.json").write_text(json.dumps(index))
+    build_codes("toy", SOURCES["csv"](source="csv", path="x.csv", recipe="r", codes="c"), own_codes("index.json"))
+    expected = [[1, 0], [1, 0], [2, 9]]
+    assert ItemCodes.read(verified(PATHS.codes)).codes.tolist() == expected
+    record = json.loads((PATHS.folder / "codes.provenance.json").read_text())
+    assert set(record["inputs"]) == {str(PATHS.items), "index.json"}
+    assert report()["shared_codes"] == 1
+    assert report()["largest_group_example"] == {"code": "<a_1><b_0>", "items": ["B07", "B05"]}
+
+    table = pd.DataFrame({"level_2": [9, 0, 0], "asin": ["B06", "B07", "B05"], "level_1": [2, 1, 1]})
+    table.to_parquet("codes.parquet")
+    build_codes("toy", WithCodes(), own_codes("codes.parquet", item="asin"))
+    assert ItemCodes.read(PATHS.codes).codes.tolist() == expected
+    build_codes("toy", WithCodes(), own_codes("codes.parquet", item="asin", collisions="extra"))
+    assert ItemCodes.read(PATHS.codes).codes.tolist() == [[1, 0, 0], [1, 0, 1], [2, 9, 0]]
+
+
+def test_own_codes_that_are_not_there_are_named(project):
+    write_items(["a"])
+    with pytest.raises(UserError, match=r"^index\.json: not found; name an existing file in params\.yaml"):
+        build_codes("toy", WithCodes(), own_codes("index.json"))
+
+
+def test_own_codes_cannot_be_reassigned_and_have_a_known_form():
+    with pytest.raises(ValidationError, match="'keep' or 'extra'"):
+        own_codes("index.json", collisions="reassign")
+    with pytest.raises(ValidationError, match=r"ends in \.parquet, \.json, found 'codes\.csv'"):
+        own_codes("codes.csv")
+
+
 def test_published_codes_cannot_be_reassigned():
     with pytest.raises(ValidationError, match="'keep' or 'extra'"):
         published("reassign")
@@ -175,9 +224,8 @@ def test_published_codes_cannot_be_reassigned():
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        ({"0": ["<a_1>"]}, "its 1 codes are not those of the 2 items .*item 1 has no code"),
-        ({"0": ["<a_1>"], "1": ["<a_1>"], "2": ["<a_1>"]}, "code of 2, which is no item"),
-        ({"0": ["<a_1>"], "1": ["<c_1>"]}, r"codes\.json: item 1: expected a code like <a_0>"),
+        ({"0": ["<a_1>"]}, r"codes\.json: has no entry for 1 of the 2 items, such as '1'; its own ids are like '0'"),
+        ({"0": ["<a_1>"], "1": ["<c_1>"]}, r"codes\.json: item '1': expected a code like <a_0>"),
         ([["<a_1>"], ["<a_2>"]], "expected a JSON object of item ids and codes, found a list"),
     ],
 )

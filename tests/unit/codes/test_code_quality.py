@@ -16,6 +16,7 @@ def test_by_hand():
         "levels": 2,
         "distinct_codes": 3,
         "items_sharing_a_code": 2,
+        "shared_codes": 1,
         "collision_rate": 0.5,
         "items_beyond_distinct_codes": 1,
         "largest_group": 2,

@@ -11,7 +11,8 @@ from tiny_encoder import SPECIAL, write_encoder
 
 from apao.artifacts import verified
 from apao.codes import embed as stage
-from apao.codes.embed import embed, load_encoder, package_folder
+from apao.codes.embed import embed
+from apao.codes.encoder import load_encoder, package_folder
 from apao.codes.params import EmbedderParams
 from apao.errors import UserError
 from apao.runs import DatasetPaths
@@ -69,7 +70,7 @@ def embeddings():
 
 def stop_after(monkeypatch, batches):
     """Let the stage be interrupted when it has encoded so many batches."""
-    encode_batch, done = stage._encode_batch, []
+    encode_batch, done = stage.encode_batch, []
 
     def limited(*arguments):
         if len(done) == batches:
@@ -77,7 +78,7 @@ def stop_after(monkeypatch, batches):
         done.append(1)
         return encode_batch(*arguments)
 
-    monkeypatch.setattr(stage, "_encode_batch", limited)
+    monkeypatch.setattr(stage, "encode_batch", limited)
 
 
 def test_mean_pooling_is_the_masked_mean_of_the_last_hidden_states(project, llama):
@@ -95,6 +96,14 @@ def test_long_texts_are_cut(project, llama):
     write_items(TEXTS)
     embed("toy", llama_params(llama, max_tokens=4), "cpu")
     np.testing.assert_allclose(embeddings(), [masked_mean(llama, text, most=4) for text in TEXTS], atol=1e-5)
+    # One token a word, and one that begins the text.
+    lengths = [1 + len(text.split()) for text in TEXTS]
+    facts = json.loads(PATHS.embedding_facts.read_text())
+    assert facts["token_limit"] == 4 and facts["tokens"] == sum(lengths)
+    assert facts["texts_cut"] == sum(length > 4 for length in lengths)
+    assert facts["tokens_cut"] == sum(max(0, length - 4) for length in lengths)
+    record = json.loads((PATHS.folder / "embed.provenance.json").read_text())
+    assert set(record["outputs"]) == {PATHS.embeddings.name, PATHS.embedding_facts.name}
 
 
 @pytest.mark.parametrize(("batch_size", "shard_items"), [(1, 1), (2, 3), (3, 100)])

@@ -33,7 +33,7 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
     assert len(codes.distinct) < codes.items
     histories = random_histories([3, 9, 4, 12, 5, 7, 3, 30, 6], codes.items, seed=2)
     run = Run.parse(f"toy/{request.param}/ce/seed7")
-    params = run_params(request.param, decoding={"beam": len(codes.distinct), "batch_users": 4})
+    params = run_params(request.param, decoding={"batch_users": 4})
     backbone = backbone_of(request.param, len(codes.vocabulary), seed=5)
 
     paths = DatasetPaths("toy")
@@ -43,7 +43,6 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
         user for user in range(histories.users) for _ in range(histories.offsets[user], histories.offsets[user + 1])
     ]
     pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
-    pd.DataFrame({"item": range(codes.items)}).to_parquet(paths.items)
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
     return Toy(run, params, codes, histories, backbone)

@@ -60,14 +60,26 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
 def test_prefix_recall_is_over_the_best_twenty(toy):
     """27 prefixes of length 3 at most, so the last level can lose some; 3 and 9 before, so those cannot."""
     assert len(toy.codes.distinct) < 20
-    table, metrics, seconds = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")
+    _, metrics, seconds = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")
     assert metrics["prefix_recall@20"] == [1.0, 1.0, 1.0] and seconds > 0
-    narrow = TrainedRun(toy.run, toy.params, CPU)
-    table, metrics, _ = evaluate_split(narrow, "test", beam=2)
-    assert (table["rank"] <= 2).all()
-    # With the last step the prefix is the code: kept and found are the same.
-    assert metrics["prefix_recall@20"][2] == pytest.approx((table["rank"] > 0).mean())
-    assert sorted(metrics["prefix_recall@20"], reverse=True) == metrics["prefix_recall@20"]
+
+
+def test_no_metric_beyond_what_was_ranked(toy):
+    """Six beams are enough for the cutoff 5; at 10 and 20 they would give recall@6 under another name."""
+    trained = TrainedRun(toy.run, toy.params, CPU)
+    assert 10 < len(toy.codes.distinct) < 20
+    whole = evaluate_split(trained, "test")[1]
+    table, narrow, _ = evaluate_split(trained, "test", beam=6)
+    assert (table["rank"] <= 6).all() and list(narrow) == list(whole)
+    for level in ("", "item_"):
+        for kind in ("recall", "ndcg"):
+            assert 0 <= narrow[f"{level}{kind}@5"] <= 1
+            assert narrow[f"{level}{kind}@10"] is None and narrow[f"{level}{kind}@20"] is None
+    assert narrow["recall@5"] == (table["rank"].between(1, 5)).mean()
+    assert narrow["prefix_recall@20"] is None
+    # Every code was ranked, so every cutoff is what it says, also one larger than the catalogue.
+    assert None not in whole.values() and whole["recall@20"] == 1
+    assert evaluate_split(trained, "test", beam=50)[1] == whole
 
 
 def test_users_come_in_any_batches(toy):
@@ -105,6 +117,8 @@ def test_pruning_of_a_narrow_beam(toy):
             beams = sorted(grown, reverse=True)[:2]
             alive = {prefix for _, prefix in beams}
             expected[level] += np.mean([code[: level + 1] in alive for code in top])
+    found = json.loads((toy.run.folder / "pruning.json").read_text())
+    assert (found["beam"], found["top"]) == (2, len(toy.codes.distinct))
     assert kept == pytest.approx((expected / toy.histories.users).tolist())
     assert 0 < kept[2] < kept[0] < 1
 
@@ -116,6 +130,7 @@ def test_beam_sizes_agree_with_evaluation(toy):
     for row in found:
         _, metrics, _ = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test")
         assert {name: row[name] for name in metrics} == metrics
+        assert row["recall@5"] is None and row["prefix_recall@20"] is None
 
 
 def test_decoding_time_grows_with_the_catalogue_list(toy):
@@ -134,7 +149,9 @@ def test_synthetic_codes_are_distinct(items, clusters):
 
 def test_a_beam_wider_than_the_catalogue_is_refused(toy):
     most = len(toy.codes.distinct)
-    with pytest.raises(UserError, match=rf"decoding.beam {most + 1} is more than the catalogue's {most}"):
+    with pytest.raises(
+        UserError, match=rf"decoding.beam {most + 1} is more than the catalogue's {most} .*decoding.beam to all"
+    ):
         TrainedRun(toy.run, with_beam(toy.params, most + 1), CPU)
 
 

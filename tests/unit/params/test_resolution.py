@@ -153,7 +153,7 @@ def test_training_depends_on_no_other_runs_values(read):
     for old, new in [
         ("films: {beta: 0.2, ", "films: {"),  # hidden by the value for films/llama
         ("negatives: 7", "negatives: 8"),
-        ("      beam: 20", "      beam: 5"),
+        ("      beam: 20", "      beam: all"),
         ("d_model: 32", "d_model: 64"),
     ]:
         assert read(old, new).resolve(run).for_training() == training
@@ -164,7 +164,7 @@ def test_training_depends_on_no_other_runs_values(read):
 def test_evaluation_depends_on_decoding_alone(read):
     run = Run.parse("films/tiger/pairwise/seed1")
     assert read("epochs: 3", "epochs: 4").resolve(run).for_evaluation() == read().resolve(run).for_evaluation()
-    assert read("beam: 20", "beam: 5").resolve(run).for_evaluation() != read().resolve(run).for_evaluation()
+    assert read("beam: 20", "beam: 21").resolve(run).for_evaluation() != read().resolve(run).for_evaluation()
     assert read().resolve(run).for_evaluation()["eos"] is True
 
 

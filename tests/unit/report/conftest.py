@@ -103,13 +103,15 @@ class Project:
         frame = pd.DataFrame({"epoch": range(1, len(best) + 1), "seconds": seconds, "valid_loss": 1.0, "best": best})
         frame.to_csv(self.path(f"results/{run}/history.csv"), index=False)
 
-    def baselines(self, dataset: str, popular: float, random: float = 0.002) -> None:
-        """Baselines with one value for every metric."""
-        metrics = [*CODE_METRICS, *(f"item_{metric}" for metric in CODE_METRICS)]
+    def baselines(self, dataset: str, popular: float, random: float = 0.002, strict: float | None = None) -> None:
+        """Baselines with one value for every metric; ``strict`` is another one of most-popular at item level."""
+        item_metrics = [f"item_{metric}" for metric in CODE_METRICS]
         content = {
-            name: {"users": 10, **dict.fromkeys(metrics, value)}
+            name: {"users": 10, **dict.fromkeys([*CODE_METRICS, *item_metrics], value)}
             for name, value in (("most-popular", popular), ("random", random))
         }
+        if strict is not None:
+            content["most-popular"] |= dict.fromkeys(item_metrics, strict)
         self.json(f"results/{dataset}/baselines/metrics.json", content)
 
     def json(self, path: str, value: object) -> None:

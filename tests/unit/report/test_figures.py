@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
@@ -202,6 +203,26 @@ def test_figure4_numbers(project):
     more = project.params(figure4={**study, "beams": [10, 50]})
     with pytest.raises(UserError, match=r"beams\.json: has no beam size 50"):
         report("figure4", more)
+
+
+def test_figure4_leaves_a_gap_where_the_beam_is_narrower_than_the_cutoff(project):
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"]}
+    params = project.params(figure4={**study, "beams": [2, 5, 10]})
+    for seed in SEEDS:
+        rows = [{"beam": b, "seconds": 1.0, "ndcg@5": None if b < 5 else b / 1000} for b in (2, 5, 10)]
+        beams = {"users": 100, "device": "cpu", "threads": 1, "beams": rows}
+        project.json(f"results/office/tiger/ce/seed{seed}/beams.json", beams)
+    report("figure4", params)
+    frame = pd.read_csv("figures/figure4.csv").set_index(["quantity", "beam"])["value"]
+    assert math.isnan(frame["ndcg@5", 2]) and frame["ndcg@5", 5] == 0.005
+    assert frame["seconds_per_1000_users"].tolist() == [10.0] * 3
+    assert "fewer than 5 beams give no NDCG@5" in Path("figures/figure4.rst").read_text().replace("\n", " ")
+    with style.applied():
+        drawing = figure4.build(chosen_study("figure4", params), Results(params))
+    above, below = (axes.containers[0].lines[0].get_xdata() for axes in drawing.figure.axes)
+    assert len(above) == 2 and len(below) == 3
+    nothing = project.params(figure4={**study, "beams": [2]})
+    report("figure4", nothing)
 
 
 def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):

@@ -1,0 +1,197 @@
+"""Files of the user that say something of each item: their ids, and the join with a dataset's items.
+
+Rows are counted from 0, as numpy and pandas count them; lines from 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apao.codes.itemcodes import IntArray
+from apao.errors import UserError, nearest
+from apao.runs import DatasetPaths
+
+
+@dataclass(frozen=True)
+class Join:
+    """Which row of a file belongs to which item.
+
+    Attributes:
+        rows: (I,) row of each item.
+        unused: ids of the rows that belong to no item.
+    """
+
+    rows: IntArray
+    unused: tuple[str, ...]
+
+    def report(self, file: Path) -> dict[str, Any]:
+        """Numbers about the file, ready for JSON."""
+        return {
+            "file": str(file),
+            "rows": len(self.rows) + len(self.unused),
+            "rows_of_no_item": len(self.unused),
+            "example_of_no_item": self.unused[0] if self.unused else None,
+        }
+
+    def said(self, file: Path) -> str:
+        """The same as a sentence."""
+        text = f"{file}: {len(self.rows) + len(self.unused):,} rows"
+        if self.unused:
+            return f"{text}, of which {len(self.unused):,} belong to no item (such as {self.unused[0]!r})"
+        return f"{text}, one for each item"
+
+
+def joined(ids: Sequence[str], items: Sequence[str], file: Path, paths: DatasetPaths) -> Join:
+    """Find the row of every item; ``ids`` are those of the file's rows, ``items`` the dataset's raw ids.
+
+    Raises:
+        UserError: when an id is given twice or an item has no row.
+    """
+    row_of: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if name in row_of:
+            raise UserError(f"{file}: rows {row_of[name]} and {row} both have the item id {name!r}; expected one row")
+        row_of[name] = row
+    absent = [item for item in items if item not in row_of]
+    if absent:
+        example = f"; its own ids are like {ids[0]!r}" if ids else "; it is empty"
+        raise UserError(
+            f"{file}: has no entry for {len(absent):,} of the {len(items):,} items, such as {absent[0]!r}{example}; "
+            f"expected a row for every raw_id of {paths.items}"
+        )
+    known = set(items)
+    rows = np.array([row_of[item] for item in items], dtype=np.int64)
+    return Join(rows, tuple(name for name in ids if name not in known))
+
+
+def own_file(path: Path) -> Path:
+    """``path``, once it is seen to be a file."""
+    if not path.is_file():
+        raise UserError(f"{path}: not found; name an existing file in params.yaml")
+    return path
+
+
+def read_ids(path: Path) -> list[str]:
+    """Item ids, one per row of another file: a text file with one per line, a JSON list, or a 1-D .npy array.
+
+    Raises:
+        UserError: naming the file and line or place of what is no id.
+    """
+    if path.suffix == ".txt":
+        return _lines(path)
+    if path.suffix == ".json":
+        return ids_of_list(read_own_json(path), str(path))
+    array = load_npy(path, "strings or whole numbers: np.save(path, np.array(ids, dtype=str))")
+    if array.ndim != 1 or array.dtype.kind not in "Uiu":
+        raise UserError(
+            f"{path}: expected a 1-D array of strings or whole numbers, found {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype.kind == "U":
+        # numpy makes texts of numbers that are no characters, which Python's own functions crash on.
+        points = np.frombuffer(array.tobytes(), dtype=np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if points.max(initial=0) > sys.maxunicode:
+            raise UserError(f"{path}: holds numbers that are no characters; save the ids again")
+    return ids_of_list(array.tolist(), str(path))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise UserError(f"{path}:{number}: the line is empty; expected one item id per line")
+    return lines
+
+
+def ids_of_list(values: object, where: str) -> list[str]:
+    """Ids out of JSON: strings as they are, whole numbers in digits."""
+    if not isinstance(values, list):
+        raise UserError(f"{where}: expected a list of item ids, found a {type(values).__name__}")
+    for place, value in enumerate(values):
+        if type(value) not in (str, int) or value == "":
+            raise UserError(f"{where}: entry {place} is {value!r}; expected an item id: a text or a whole number")
+    return [value if isinstance(value, str) else _digits(value, place, where) for place, value in enumerate(values)]
+
+
+def _digits(value: int, place: int, where: str) -> str:
+    if abs(value) >= 1 << 64:
+        raise UserError(f"{where}: entry {place} is a number of too many digits; write the id as a text")
+    return str(value)
+
+
+def read_own_json(path: Path) -> Any:
+    """Content of a JSON file in which no object has a key twice.
+
+    Raises:
+        UserError: when it is something else.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise UserError(f"{path}: the key {twice!r} is given twice; expected it once")
+        return found
+
+    try:
+        return json.loads(path.read_bytes(), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+
+
+def load_npy(path: Path, wanted: str) -> np.ndarray[Any, Any]:
+    """An array of a .npy file, mapped into memory; never one that unpickles."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header may raise nearly anything
+        raise UserError(
+            f"{path}: not a .npy array of {wanted}; Python objects and damaged files are not read"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path}: expected one .npy array of {wanted}, found an archive of several")
+    return array
+
+
+def read_own_parquet(path: Path, item: str) -> tuple[list[str], pa.Table]:
+    """Item ids of the column ``item``, and the other columns.
+
+    Raises:
+        UserError: when the file is no parquet file, or the column is missing or holds no ids.
+    """
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)
+    except Exception as error:  # a damaged file may raise nearly anything
+        raise UserError(f"{path}: not a parquet table ({error})") from error
+    names = table.column_names
+    if names.count(item) != 1:
+        raise UserError(f"{path}: has no single column {item!r} of item ids; name it in item; {nearest(item, names)}")
+    column = table.column(item)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (
+        pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ):
+        raise UserError(
+            f"{path}: the column {item!r} holds {column.type}; expected item ids as text or whole numbers, spelled as "
+            "in the dataset"
+        )
+    values = column.to_pylist()
+    for row, value in enumerate(values):
+        if value is None or value == "":
+            raise UserError(f"{path}: row {row} has no item id in the column {item!r}")
+    return [str(value) for value in values], table.drop_columns([item])

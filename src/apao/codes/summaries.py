@@ -1,0 +1,190 @@
+"""What ``embed`` and ``codes`` found, in numbers for JSON and in lines for the terminal.
+
+Shapes: I items, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from apao.codes.embeddings import Vectors
+from apao.codes.itemcodes import IntArray, ItemCodes, code_string
+from apao.codes.params import AnyCodes, ResidualKMeansCodes
+from apao.progress import console
+from apao.training.params import CUTOFFS
+
+ODD_ITEMS, ODD_SHARE = 3, 0.05
+"""So many items, and such a share of all, without a text, or with one text or code, are more than chance."""
+ODD_CUT, ODD_SHARING = 0.1, 0.2
+"""Share of the tokens that were cut; of the items that share codes."""
+LONGEST = 60
+"""Characters of an item's text that are shown."""
+
+
+@dataclass
+class Summary:
+    """Lines for the terminal; the warnings are about what makes items indistinguishable, and say what to do."""
+
+    lines: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+    def print(self, dataset: str) -> None:
+        """Print it on standard error."""
+        for line in self.lines:
+            console.print(f"{dataset}: {line}")
+        for warning in self.warnings:
+            console.print(f"warning: {dataset}: {warning}", style="yellow")
+
+
+def share(part: int, whole: int, what: str) -> str:
+    """``137 of 300 items (45.7 %)``."""
+    return f"{part:,} of {whole:,} {what} ({100 * part / whole:.1f} %)"
+
+
+def _odd(part: int, items: int) -> bool:
+    return part >= ODD_ITEMS and part >= ODD_SHARE * items
+
+
+def text_facts(texts: pd.Series[str], raw_ids: pd.Series[str], lengths: IntArray, limit: int) -> dict[str, Any]:
+    """Numbers about the items' texts.
+
+    Args:
+        texts: (I,), empty where there is none.
+        raw_ids: (I,).
+        lengths: tokens of each distinct text, special ones counted.
+        limit: tokens that the encoder reads.
+    """
+    counts = texts[texts != ""].value_counts()
+    without = raw_ids[texts == ""]
+    common = counts.index[0]
+    return {
+        "items": len(texts),
+        "items_without_text": len(without),
+        "example_without_text": without.iloc[0] if len(without) else None,
+        "distinct_texts": len(counts),
+        "largest_group_with_one_text": int(counts.iloc[0]),
+        "text_of_largest_group": _shown(common) if counts.iloc[0] > 1 else None,
+        "token_limit": limit,
+        "texts_cut": int((lengths > limit).sum()),
+        "tokens": int(lengths.sum()),
+        "tokens_cut": int(np.maximum(lengths - limit, 0).sum()),
+    }
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def text_summary(facts: dict[str, Any], dataset: str) -> Summary:
+    """The numbers of ``text_facts`` in words."""
+    items, without, largest = facts["items"], facts["items_without_text"], facts["largest_group_with_one_text"]
+    limit, text, cut = facts["token_limit"], facts["text_of_largest_group"], facts["tokens_cut"]
+    found = Summary([f"{items:,} items, {without:,} without text; {facts['distinct_texts']:,} distinct texts"])
+    if largest > 1:
+        found.lines[0] += f", the commonest ({text!r}) of {largest:,} items"
+    found.lines.append(
+        f"{share(facts['texts_cut'], facts['distinct_texts'], 'distinct texts')} are longer than {limit:,} tokens and "
+        f"were cut, in all {share(cut, facts['tokens'], 'tokens')}"
+        if facts["texts_cut"]
+        else f"no text is longer than {limit:,} tokens; {facts['tokens']:,} tokens in all"
+    )
+    columns = f"name columns that hold their texts in datasets.{dataset}.text of params.yaml, or leave such items out"
+    if _odd(without, items):
+        found.warnings.append(
+            f"{share(without, items, 'items')} have no text (such as {facts['example_without_text']!r}); they all get "
+            f"the mean vector, so their codes say nothing about them; {columns}"
+        )
+    if _odd(largest, items):
+        found.warnings.append(
+            f"{share(largest, items, 'items')} have one text, {text!r}, so they all get one vector; {columns}"
+        )
+    if cut > ODD_CUT * facts["tokens"]:
+        found.warnings.append(
+            f"{share(cut, facts['tokens'], 'tokens')} were cut; raise the embedder's max_tokens, take a model that "
+            f"reads more than {limit:,}, or put the column that says most first in datasets.{dataset}.text"
+        )
+    return found
+
+
+def vector_facts(vectors: Vectors, raw_ids: pd.Series[str]) -> dict[str, Any]:
+    """Numbers about ready-made vectors (I, D)."""
+    keys = pd.Series([row.tobytes() for row in vectors + np.float32(0)])  # 0.0 and -0.0 differ in their bytes
+    counts = keys.value_counts()
+    example = raw_ids.iloc[int((keys == counts.index[0]).to_numpy().argmax())]
+    return {
+        "items": len(vectors),
+        "width": vectors.shape[1],
+        "distinct_vectors": len(counts),
+        "largest_group_with_one_vector": int(counts.iloc[0]),
+        "item_of_largest_group": example if counts.iloc[0] > 1 else None,
+    }
+
+
+def vector_summary(facts: dict[str, Any]) -> Summary:
+    """The numbers of ``vector_facts`` in words."""
+    items, largest, example = facts["items"], facts["largest_group_with_one_vector"], facts["item_of_largest_group"]
+    found = Summary(
+        [f"{items:,} items, {facts['width']:,} numbers each; {facts['distinct_vectors']:,} distinct vectors"]
+    )
+    if largest > 1:
+        found.lines[0] += f", one of {largest:,} items (such as {example!r})"
+    if _odd(largest, items):
+        found.warnings.append(
+            f"{share(largest, items, 'items')} have one vector, that of {example!r}, so their codes say nothing about "
+            "them; look at what their vectors were made from"
+        )
+    return found
+
+
+def example_of_largest_group(table: ItemCodes, raw_ids: Sequence[str]) -> dict[str, Any] | None:
+    """The code that most items share, and the first of them; None where no items share one."""
+    largest = int(table.items_per_code.argmax())
+    if table.items_per_code[largest] == 1:
+        return None
+    spelled = "".join(code_string(level, int(code)) for level, code in enumerate(table.distinct[largest]))
+    return {"code": spelled, "items": [raw_ids[item] for item in np.flatnonzero(table.code_of_item == largest)[:3]]}
+
+
+def code_summary(report: dict[str, Any], params: AnyCodes, dataset: str, name: str) -> Summary:
+    """``code_quality.json`` in words; ``name`` is the entry under ``codes``."""
+    items, sharing, moved = report["items"], report["items_sharing_a_code"], report["items_moved"]
+    largest, distinct, group = report["largest_group"], report["distinct_codes"], report["largest_group_example"]
+    found = Summary([f"{items:,} items on {distinct:,} distinct codes of {report['levels']} levels"])
+    if group is None:
+        found.lines[0] += ", one for each item"
+    else:
+        listed = ", ".join(map(repr, group["items"])) + (", ..." if largest > len(group["items"]) else "")
+        found.lines[0] += (
+            f"; {share(sharing, items, 'items')} share {report['shared_codes']:,} of the codes, the most {largest:,} "
+            f"on {group['code']} ({listed})"
+        )
+    if params.collisions != "keep":
+        found.lines.append(f"collision policy {params.collisions}: changed the code of {share(moved, items, 'items')}")
+    cause = "look at how the codes were made"
+    if isinstance(params, ResidualKMeansCodes):
+        cause = (
+            f"look in data/{dataset}/embeddings.json for items without text or with one text, or raise "
+            f"codes.{name}.clusters"
+        )
+    if group is not None and (sharing >= ODD_SHARING * items or _odd(largest, items)):
+        found.warnings.append(
+            f"{share(sharing, items, 'items')} share codes, up to {largest:,} on one, and no model can tell the items "
+            f"of a code apart; {cause}; codes.{name}.collisions: extra numbers them, which says no more about them"
+        )
+    before = report["before_collision_policy"]
+    if before is not None and _odd(before["largest_group"], items):
+        found.warnings.append(
+            f"{share(before['largest_group'], items, 'items')} had one code before the collision policy "
+            f"{params.collisions} gave {moved:,} items others, which say little about them; {cause}"
+        )
+    if distinct < max(CUTOFFS):
+        found.warnings.append(
+            f"{distinct} distinct codes are fewer than the {max(CUTOFFS)} of recall@{max(CUTOFFS)}; training needs "
+            "decoding.beam: all in the dataset's recipe, which ranks every code"
+        )
+    return found
