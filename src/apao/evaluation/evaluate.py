@@ -13,15 +13,18 @@ from apao.artifacts import Stage
 from apao.devices import device_name
 from apao.evaluation.metrics import code_ranks, items_before, items_per_state, prefixes_kept, rank_metrics
 from apao.evaluation.trained import SPLITS, Split, TrainedRun
-from apao.params import RunParams
 from apao.progress import console
+from apao.run_params import RunParams
 from apao.runs import DatasetPaths, Run
 
 
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
-    """Write metrics.json (validation and test) and ranks.parquet (one row a user and split)."""
+    """Write metrics.json (validation and test) and ranks.parquet (one row per user and split).
+
+    ``params`` are those that the run was trained with and the decoding (``run_params.RunRecord.decoded``).
+    """
     paths = DatasetPaths(run.dataset)
-    inputs = [run.model, paths.codes, paths.interactions]
+    inputs = [run.record, run.model, paths.codes, paths.interactions]
     with Stage("evaluate", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
         metrics: dict[str, Any] = {"run": str(run), **params.for_evaluation()["decoding"], "eos": params.decodes_eos}

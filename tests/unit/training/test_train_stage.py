@@ -30,7 +30,7 @@ def params(tmp_path, monkeypatch):
 def test_outputs(params):
     train(RUN, params, CPU)
     names = {path.name for path in RUN.folder.iterdir() if path.is_file()}
-    assert names == {"model.safetensors", "config.json", "history.csv", "train.provenance.json"}
+    assert names == {"run.json", "model.safetensors", "config.json", "history.csv", "train.provenance.json"}
     history = pd.read_csv(RUN.folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
     best = history[history["best"]].iloc[-1]
