@@ -32,6 +32,7 @@ DATA = Path("data", "shop")
 TABLE = DATA / "raw" / "interactions.table"
 RECORD, TRAINED = RUN_FOLDER / "run.json", RUN_FOLDER / "train.provenance.json"
 INTERACTIONS, CODES = DATA / "interactions.parquet", DATA / "codes.parquet"
+OTHER = '{"dataset":"shop","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}'
 TRAIN, EVALUATE = f"train {RUN} --device cpu", f"evaluate {RUN} --device cpu"
 
 Damage = Callable[[Path], None]
