@@ -16,7 +16,8 @@ import torch
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.evaluation.studies import synthetic_codes
-from apao.params import Params, RunParams, load
+from apao.params import Params, load
+from apao.run_params import RunParams
 from apao.runs import Run
 from apao.training.loop import Training
 

@@ -7,7 +7,7 @@ import torch
 from apao.backbones.base import BACKBONES, Backbone
 from apao.codes.itemcodes import EOS, ItemCodes
 from apao.data.histories import Histories
-from apao.params import RunParams
+from apao.run_params import RunParams
 from apao.runs import DatasetPaths
 
 SIZES = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,9 +18,10 @@ from typing_extensions import override
 from apao import claims, interrupts
 from apao.allocator import keep_freed_memory
 from apao.errors import UserError, nearest, one_line
-from apao.params import PARAMS_FILE, Params, load, schema_text
+from apao.params import PARAMS_FILE, schema_text
 from apao.progress import console
 from apao.runs import Run
+from apao.settings import Settings
 from apao.studies import Study
 
 
@@ -81,19 +81,13 @@ app.add_typer(params_app, name="params")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
+Resolved = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help="Resolved parameters in place of params.yaml's, as the workflow's rules hand them over."
+    ),
+]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-
-
-@dataclass
-class Settings:
-    """Options given before the subcommand."""
-
-    file: Path = PARAMS_FILE
-    scale: str | None = None
-
-    def params(self) -> Params:
-        """params.yaml, checked."""
-        return load(self.file, self.scale)
 
 
 settings = Settings()
@@ -119,7 +113,7 @@ def download(
     """Fetch a dataset's files and check them."""
     from apao.data.download import download as stage
 
-    stage(dataset, settings.params().dataset(dataset), mirror)
+    stage(dataset, settings.job_params().dataset(dataset), mirror)
 
 
 @app.command()
@@ -127,7 +121,7 @@ def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
     from apao.data.preprocess import preprocess as stage
 
-    stage(dataset, settings.params().dataset(dataset))
+    stage(dataset, settings.job_params().dataset(dataset))
 
 
 @app.command()
@@ -136,7 +130,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.codes.embed import embed as stage
     from apao.devices import pick_device
 
-    params = settings.params()
+    params = settings.job_params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
         place = f"codes.{params.dataset(dataset).codes}"
@@ -149,9 +143,14 @@ def codes(dataset: DatasetName) -> None:
     """Give every item its code."""
     from apao.codes.build import build_codes
 
-    params = settings.params()
+    params = settings.job_params()
     source = params.dataset(dataset)
-    build_codes(dataset, source, params.codes[source.codes])
+    distinct = build_codes(dataset, source, params.codes[source.codes])
+    try:
+        # Evaluation would refuse the beam too, after the training has been paid for.
+        params.decoding_of(dataset).width(distinct)
+    except UserError as error:
+        raise UserError(f"{dataset}: {error}") from error
 
 
 @app.command()
@@ -159,12 +158,12 @@ def baselines(dataset: DatasetName) -> None:
     """Measure the most-popular and random recommendations."""
     from apao.evaluation.baselines import baselines as stage
 
-    settings.params().dataset(dataset)
+    settings.job_params().dataset(dataset)
     stage(dataset)
 
 
 @app.command()
-def train(run: RunName, device: DeviceName = "auto") -> None:
+def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
     from apao.devices import pick_device
     from apao.training.parallel import joined
@@ -172,40 +171,38 @@ def train(run: RunName, device: DeviceName = "auto") -> None:
 
     with joined() as processes:
         parsed = Run.parse(run)
-        stage(parsed, settings.params().resolve(parsed), pick_device(device), processes)
+        stage(parsed, settings.to_train(parsed, resolved), pick_device(device), processes)
 
 
 @app.command()
-def evaluate(run: RunName, device: DeviceName = "auto") -> None:
+def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Decode every user with a trained run and compute the metrics."""
     from apao.devices import pick_device
     from apao.evaluation.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
-def pruning(run: RunName, device: DeviceName = "auto") -> None:
+def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Measure how much of the true top 20 each beam step keeps (Figure 1c)."""
     from apao.devices import pick_device
     from apao.evaluation.studies import pruning as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.params().resolve(parsed), pick_device(device))
+    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
-def beams(run: RunName, device: DeviceName = "auto") -> None:
+def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Measure metrics and time at every beam size of Figure 4."""
     from apao.devices import pick_device
     from apao.evaluation.studies import beam_sizes
 
-    parsed, params = Run.parse(run), settings.params()
-    study = params.study.figure4
-    if study is None:
-        raise UserError(f"scale {params.scale} has no figure4, which lists the beam sizes; add it under studies")
-    beam_sizes(parsed, params.resolve(parsed), study.beams, pick_device(device))
+    parsed = Run.parse(run)
+    params, sizes = settings.to_measure_beams(parsed, resolved)
+    beam_sizes(parsed, params, sizes, pick_device(device))
 
 
 @app.command(name="decoding-time")
@@ -216,7 +213,7 @@ def decoding_time(
     from apao.devices import pick_device
     from apao.evaluation.studies import decoding_time as stage
 
-    params = settings.params()
+    params = settings.job_params()
     study = params.study.figure1
     if study is None:
         raise UserError(f"scale {params.scale} has no figure1, which lists the catalogue sizes; add it under studies")
@@ -232,7 +229,7 @@ def report(
     """Draw one table or figure from finished runs."""
     from apao.report.stage import report as stage
 
-    params = settings.params()
+    params = settings.job_params()
     chosen: dict[str, Study] = params.study.chosen()
     if study not in chosen:
         raise UserError(f"scale {params.scale} has no study {study!r}; {nearest(study, chosen)}")
@@ -259,7 +256,7 @@ def headline() -> None:
     """Print Table 1 in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
-    typer.echo(text(settings.params()))
+    typer.echo(text(settings.job_params()))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from apao.params import RunParams
+from apao.run_params import TrainedParams
 
 PACKAGE = "apao"
 SOURCE = Path(__file__).parent
@@ -46,6 +46,7 @@ NEUTRAL = frozenset(
         "progress",
         "references",
         "registry",
+        "run_params",
         "runs",
         "studies",
     )
@@ -63,7 +64,7 @@ def stage_version(stage: str, *models: object) -> str:
     return code_version(STAGES[stage], *(type(model).__module__ for model in models))
 
 
-def run_version(stage: str, run: RunParams) -> str:
+def run_version(stage: str, run: TrainedParams) -> str:
     """The version of the code that makes a stage's part of a run: only its training computes with the objective."""
     return stage_version(stage, run.backbone, *([run.objective] if stage == "train" else []))
 
@@ -73,6 +74,7 @@ def report_version(study: str) -> str:
     return code_version(STAGES["report"], f"{PACKAGE}.report.{study}")
 
 
+@cache
 def code_version(*modules: str) -> str:
     """Twelve hex digits of the SHA-256 over the modules' code and all of this package that they import."""
     reached: set[str] = set()

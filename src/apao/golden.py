@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
-from apao.backbones.base import BACKBONES, Backbone, BackboneParams
+from apao.backbones.base import BACKBONES, Backbone
+from apao.backbones.exchange import check_sizes
 from apao.errors import AtKey, UserError, nearest
 from apao.mistakes import first_mistake, spelled
 
@@ -173,7 +172,7 @@ def load_backbone(folder: Path, key: str, vocabulary: int) -> Backbone:
             raise UserError(f"vocab_size: {found!r} does not fit the codes, which make {vocabulary} tokens")
         at = path
         weights = load_file(path)
-        _check_sizes(params, vocabulary, weights)
+        check_sizes(params, vocabulary, weights)
         backbone = params.build(vocabulary)
         backbone.load_transformers(weights)
     except ValidationError as error:
@@ -183,14 +182,3 @@ def load_backbone(folder: Path, key: str, vocabulary: int) -> Backbone:
     except UserError as error:
         raise UserError(f"{at}: {error}") from error
     return backbone.eval()
-
-
-def _check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse a config that its weights are far too few for, before a model of its sizes takes all memory."""
-    layers = max(size for key, size in params if key.endswith("layers"))
-    held, wanted = sum(value.numel() for value in weights.values()), 0
-    if layers <= len(weights):
-        with torch.device("meta"):
-            wanted = sum(value.numel() for value in params.build(vocabulary).parameters())
-    if layers > len(weights) or wanted > 10 * held:
-        raise UserError(f"holds {len(weights)} tensors of {held} numbers, too few for the sizes that the config names")

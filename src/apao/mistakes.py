@@ -22,8 +22,8 @@ MAX_CHARACTERS = 1_000
 """Of a key or value; a number of more cannot even be printed."""
 
 
-def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
-    """The content of a file, and its parse tree, which knows the lines.
+def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
+    """The values of a file, its parse tree, which knows the lines, and its text.
 
     Raises:
         UserError: when it cannot be read, is not YAML, gives a key twice, or is far too large.
@@ -51,7 +51,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply") from error
-    return data, root
+    return data, root, text
 
 
 def first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:

@@ -1,41 +1,37 @@
 """params.yaml as typed values: read, checked, and resolved for one run.
 
-Every number of the project is chosen in params.yaml. It is validated whole before any stage starts;
-a mistake is one error that names the file, the line and the key. A stage then sees only its own
-subtree, so that editing one objective touches only that objective's runs.
+Every number of the project is chosen in params.yaml. A mistake is one error that names the file, the line
+and the key. ``load`` checks every run that a study lists, which is for those who plan a workflow; a single
+job passes ``check_runs=False`` and resolves no run but its own. A stage sees only its own subtree, so that
+editing one objective touches only that objective's runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema
 
-from apao.backbones.base import BACKBONES, BackboneParams
-from apao.codes.params import AnyEmbedder, CodesParams, EmbedderParams, ResidualKMeansCodes, VectorFile
+from apao.artifacts import atomic_path
+from apao.codes.params import AnyEmbedder, CodesParams, EmbedderParams, VectorFile
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
 from apao.mistakes import first_mistake, line_of, read_yaml, spelled
-from apao.objectives.base import OBJECTIVES, Objective
-from apao.references import FIXED, changed, check_references, resolve_sweeps
-from apao.registry import Model, Registry
-from apao.runs import NAME, OBJECTIVE_NAME, DatasetPaths, Run, Value, format_value
+from apao.references import FIXED, changed, check_fit, check_references, resolve_sweeps
+from apao.registry import Model, one_of
+from apao.run_params import AnyBackbone, AnyObjective, RunParams, Start
+from apao.runs import NAME, OBJECTIVE_NAME, Run, Value, format_value
 from apao.studies import Studies, Sweep
-from apao.training.params import DecodingParams, Seed, TrainingParams
+from apao.training.params import DecodingParams, TrainingParams
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = Source
-    AnyBackbone: TypeAlias = BackboneParams
-    AnyObjective: TypeAlias = Objective
 else:
-
-    def _one_of(registry: Registry) -> Any:
-        return Annotated[Union[registry.classes()], Field(discriminator=registry.tag)]  # noqa: UP007
-
-    AnySource, AnyBackbone, AnyObjective = _one_of(SOURCES), _one_of(BACKBONES), _one_of(OBJECTIVES)
+    AnySource = one_of(SOURCES)
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -52,59 +48,6 @@ class Recipe(Model):
     backbones: dict[Name, AnyBackbone]
     training: TrainingParams = TrainingParams()
     decoding: DecodingParams = DecodingParams()
-
-
-class Start(Model):
-    """The trained run that another one starts from."""
-
-    run: str
-    training: dict[str, Any]
-    """What its training depends on: a part of what the later run is."""
-
-
-class RunParams(Model):
-    """Everything one run depends on: params.yaml resolved for it."""
-
-    dataset: str
-    backbone: AnyBackbone
-    objective: AnyObjective
-    training: TrainingParams
-    decoding: DecodingParams
-    seed: Seed
-    start: Start | None = None
-
-    @property
-    def decodes_eos(self) -> bool:
-        """Whether beam search decodes eos after the code."""
-        match self.decoding.eos:
-            case None:
-                return self.backbone.decodes_eos and self.objective.trains_eos
-            case "release":
-                return self.backbone.decodes_eos
-            case given:
-                return given
-
-    def for_training(self) -> dict[str, Any]:
-        """The subtree that training depends on."""
-        return self.model_dump(mode="json", exclude={"decoding": True, "objective": {"tuned"}})
-
-    def for_evaluation(self) -> dict[str, Any]:
-        """The subtree that evaluation depends on, beyond the trained model."""
-        return {
-            "decoding": self.decoding.model_dump(mode="json"),
-            "eos": self.decodes_eos,
-            "softmax": self.objective.softmax._asdict(),
-        }
-
-    def training_inputs(self) -> list[Path]:
-        """Files that training reads."""
-        paths = DatasetPaths(self.dataset)
-        files = [paths.interactions, paths.codes]
-        if self.objective.needs().level_gains:
-            files.append(paths.embeddings)
-        if self.start is not None:
-            files.append(Run.parse(self.start.run).model)
-        return files
 
 
 class Params(Model):
@@ -128,10 +71,34 @@ class Params(Model):
         # Where the sweeps have mistakes, those are the ones to tell, and studies are not looked at.
         return resolve_sweeps(studies, info.data["sweeps"]) if "sweeps" in info.data else {}
 
+    _text: str = PrivateAttr("")
+    """The file as it was read."""
+    _resolved: dict[str, RunParams] = PrivateAttr(default_factory=dict)
+    """By the run's spelling, in which ``ce=0`` and ``ce=false`` differ; as runs they are equal."""
+    _normalised: dict[str, Run] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
-        """Every name that an entry mentions is defined, and every run a study lists is a valid one."""
+        """Every name that an entry mentions is defined."""
         check_references(self)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file as it was read."""
+        return hashlib.sha256(self._text.encode()).hexdigest()
+
+    def write_copy(self, path: Path) -> None:
+        """Write the file as it was read, for jobs that start when it may have been edited."""
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(self._text.encode())
+
+    def check_runs(self) -> None:
+        """Resolve every run that a study of any scale lists.
+
+        Raises:
+            AtKey: for the first study that lists one that cannot be.
+        """
         for scale, studies in self.studies.items():
             for name, study in studies.chosen().items():
                 try:
@@ -141,7 +108,6 @@ class Params(Model):
                         self.dataset(dataset)
                 except UserError as error:
                     raise AtKey(str(error), "studies", scale, name) from error
-        return self
 
     def dataset(self, name: str) -> Source:
         """The entry of a dataset; raises UserError for an unknown name."""
@@ -153,6 +119,10 @@ class Params(Model):
         """What the embeddings of a dataset's items are made with; None where its codes name no embedder."""
         codes = self.codes[self.dataset(dataset).codes]
         return None if codes.embedder is None else self.embedders[codes.embedder]
+
+    def decoding_of(self, dataset: str) -> DecodingParams:
+        """How runs on a dataset are evaluated."""
+        return self.recipes[self.dataset(dataset).recipe].decoding
 
     def resolve(self, run: Run) -> RunParams:
         """The parameters of one run: defaults, then tuned values, then the run's own overrides.
@@ -166,6 +136,8 @@ class Params(Model):
 
     def _resolve(self, run: Run, later: tuple[Run, ...]) -> RunParams:
         """``later`` are the runs that start, one from the other, from this one."""
+        if str(run) in self._resolved:
+            return self._resolved[str(run)]
         if run in later:
             raise UserError(f"{later[0]}: starts from itself by way of {run}; change one objective's start")
         parts, decoding = self._parts(run)
@@ -175,9 +147,10 @@ class Params(Model):
             )
         except ValidationError as error:
             raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
-        self._check_fit(run, resolved)
+        check_fit(self, run, resolved)
         if resolved.objective.start is not None:
             resolved = resolved.model_copy(update={"start": self._start(run, resolved, later)})
+        self._resolved[str(run)] = resolved
         return resolved
 
     def _parts(self, run: Run) -> tuple[dict[str, Model], DecodingParams]:
@@ -217,23 +190,6 @@ class Params(Model):
                     raise UserError(f"{run}: write {key}={taken}; a run has one spelling")
         return parts, recipe.decoding
 
-    def _check_fit(self, run: Run, resolved: RunParams) -> None:
-        """What the parts of a run ask of each other and of the dataset's codes."""
-        name = self.datasets[run.dataset].codes
-        codes = self.codes[name]
-        if isinstance(codes, ResidualKMeansCodes):
-            try:
-                resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
-            except ValueError as error:
-                raise UserError(f"{run}: {error}") from error
-        if resolved.objective.needs().level_gains and codes.embedder is None:
-            raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
-        if resolved.decoding.eos is True and not resolved.objective.trains_eos:
-            raise UserError(
-                f"{run}: decoding.eos is true but the objective does not train eos; "
-                "set decoding.eos to null, or to release to decode an untrained eos as the release does"
-            )
-
     def _start(self, run: Run, resolved: RunParams, later: tuple[Run, ...]) -> Start:
         """The run that ``run`` starts from: same data, seed and model sizes, its objective's ``start``."""
         assert resolved.objective.start is not None
@@ -259,8 +215,10 @@ class Params(Model):
     def normalised(self, run: Run) -> Run:
         """``run`` without the overrides that say what holds anyway, so that sweeps share that run."""
         resolved = self.resolve(run)
-        kept = (pair for i, pair in enumerate(run.overrides) if self._resolves(_without(run, i)) != resolved)
-        return Run(run.dataset, run.backbone, run.objective, tuple(kept), run.seed)
+        if str(run) not in self._normalised:
+            kept = tuple(pair for i, pair in enumerate(run.overrides) if self._resolves(_without(run, i)) != resolved)
+            self._normalised[str(run)] = Run(run.dataset, run.backbone, run.objective, kept, run.seed)
+        return self._normalised[str(run)]
 
     def _resolves(self, run: Run) -> RunParams | None:
         """What ``resolve`` gives, None for a run that is not valid."""
@@ -280,24 +238,33 @@ def _without(run: Run, index: int) -> Run:
     return Run(run.dataset, run.backbone, run.objective, overrides, run.seed)
 
 
-def load(path: Path = PARAMS_FILE, scale: str | None = None) -> Params:
+def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = True) -> Params:
     """Read and check params.yaml; ``scale`` takes the place of the file's own.
+
+    Without ``check_runs`` the runs that the studies list are not resolved: a job that needs one run meets
+    the mistakes of that run alone.
 
     Raises:
         UserError: naming file, line and key of the first mistake.
     """
-    data, root = read_yaml(path)
+    data, root, text = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Params.model_fields)}")
     if scale is not None:
         data["scale"] = scale
     try:
-        return Params.model_validate(data)
+        params = Params.model_validate(data)
+        if check_runs:
+            params.check_runs()
     except ValidationError as error:
         message, key = first_mistake(error, data)
         more = error.error_count() - 1
         tail = f" (and {more} more)" if more else ""
         raise UserError(f"{path}:{line_of(key, root)}: {spelled(message, key)}{tail}") from error
+    except AtKey as error:
+        raise UserError(f"{path}:{line_of(error.key, root)}: {spelled(str(error), error.key)}") from error
+    params._text = text
+    return params
 
 
 def schema() -> dict[str, Any]:

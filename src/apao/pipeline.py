@@ -5,6 +5,11 @@ stage for all runs of one objective on one backbone and dataset, one stage for e
 stage names the entries of params.yaml that decide its output, and its entry in ``CODE``, the versions of the
 code that makes it. ``check_pipeline`` comes before all others; it writes those versions, and stops where
 params.yaml has come to ask for other runs than dvc.yaml holds.
+
+DVC reads the entries that a stage names when the stage has ended, so those of params.yaml itself could have
+been edited since the stage read them. All stages therefore read and name ``COPY``, which ``check_pipeline``
+writes and nobody edits. The resolved parameters are not handed over on the command line, as Snakemake's rules
+do: dvc.yaml would hold every value a second time, and ``dvc exp run -S`` could change none.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from apao.studies import Figure1, decoding_time_file, outputs
 DVC_FILE = Path("dvc.yaml")
 CHECKED = Path("data/pipeline.checked")
 """Always of the same content: the first stages depend on it, so that the check runs before them."""
+COPY = Path("data/params.yaml")
+"""params.yaml as it was when ``dvc repro`` began: what all stages read."""
 CODE = Path("data/code.json")
 """The version of the code behind every stage, by the stage's name."""
 HEAD = """\
@@ -53,7 +60,7 @@ def write_pipeline(params: Params) -> None:
 
 
 def check_pipeline(params: Params) -> None:
-    """Write ``CODE`` and ``CHECKED``, or say that dvc.yaml is of other parameters.
+    """Write ``COPY``, ``CODE`` and ``CHECKED``, or say that dvc.yaml is of other parameters.
 
     Raises:
         UserError: when dvc.yaml is missing or not what params.yaml asks for now.
@@ -62,6 +69,7 @@ def check_pipeline(params: Params) -> None:
     stages = _Stages(params)
     if found != _text(stages):
         raise UserError(f"{DVC_FILE}: not the pipeline of {PARAMS_FILE} as it is now; write it anew: apao dvc")
+    params.write_copy(COPY)
     write_json(CODE, stages.code)
     with atomic_path(CHECKED) as path:
         path.write_text("dvc.yaml is the pipeline of params.yaml\n", encoding="utf-8")
@@ -87,7 +95,11 @@ class _Stages(dict[str, dict[str, Any]]):
         self.code: dict[str, str] = {}
         self.pictures: list[str] = []
         """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
-        self.add("check_pipeline", "apao dvc --check", [PARAMS_FILE, *_own_code()], outs=[CHECKED, CODE])
+        self["check_pipeline"] = {
+            "cmd": "apao dvc --check",
+            "deps": [str(path) for path in (PARAMS_FILE, *_own_code())],
+            "outs": [str(path) for path in (CHECKED, COPY, CODE)],
+        }
         datasets = dict.fromkeys(run.dataset for run in self.runs)
         for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
             self.add_dataset(DatasetPaths(dataset), coded=dataset in datasets)
@@ -113,15 +125,15 @@ class _Stages(dict[str, dict[str, Any]]):
     ) -> None:
         """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
 
-        ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its cache; what is ``small``, and the
-        metrics, may go into git. ``code`` is the version of the code that makes them.
+        ``command`` is a subcommand of ours, ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its
+        cache; what is ``small``, and the metrics, may go into git. ``code`` is the version of the code that makes them.
         """
         stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
-        stage |= {"cmd": command, "deps": [str(path) for path in deps]}
+        stage |= {"cmd": f"apao --params {COPY} {command}", "deps": [str(path) for path in deps]}
         if code is not None:
             self.code[name] = code
         if keys or code:
-            stage["params"] = [*keys, *([{str(CODE): [name]}] if code else [])]
+            stage["params"] = [*([{str(COPY): list(keys)}] if keys else []), *([{str(CODE): [name]}] if code else [])]
         stage["outs"] = [*(str(path) for path in outs), *({str(path): {"cache": False}} for path in small)]
         if metrics:
             stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
@@ -134,11 +146,9 @@ class _Stages(dict[str, dict[str, Any]]):
         entry = [_key("datasets", name)]
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
         raw, deps = [paths.raw, paths.raw_hash], [CHECKED, *source.own_files()]
-        self.add(_named("download_dataset", name), f"apao download {name}", deps, entry, raw)
+        self.add(_named("download_dataset", name), f"download {name}", deps, entry, raw)
         code = stage_version("preprocess", source)
-        self.add(
-            _named("preprocess_dataset", name), f"apao preprocess {name}", [paths.raw_hash], entry, made, code=code
-        )
+        self.add(_named("preprocess_dataset", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
         if not coded:
             return
         codes = self.params.codes[source.codes]
@@ -151,15 +161,15 @@ class _Stages(dict[str, dict[str, Any]]):
             deps = [paths.items, *embedder.own_files()]
             keys = [_key("embedders", str(codes.embedder))]
             code = stage_version("embed")
-            self.add(_named("embed_items", name), f"apao embed {name}", deps, keys, made, code=code)
+            self.add(_named("embed_items", name), f"embed {name}", deps, keys, made, code=code)
         deps = [paths.items, *coded_from]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         entry, code = [_key("codes", source.codes)], stage_version("codes", source)
-        self.add(_named("code_items", name), f"apao codes {name}", deps, entry, made, code=code)
+        self.add(_named("code_items", name), f"codes {name}", deps, entry, made, code=code)
         if paths.baselines in self.read:
             self.add(
                 _named("evaluate_baselines", name),
-                f"apao baselines {name}",
+                f"baselines {name}",
                 [paths.interactions, paths.codes],
                 small=[record_path(paths.baselines.parent, "baselines")],
                 metrics=[paths.baselines],
@@ -181,11 +191,16 @@ class _Stages(dict[str, dict[str, Any]]):
         for i, (deps, some) in enumerate(self._by_inputs(group)):
             self.add(
                 _named("train_run", *parts, *([str(i)] if i else [])),
-                "apao train '${item.run}'",
+                "train '${item.run}'",
                 deps,
                 keys,
                 [folder / run.model.name],
-                [folder / "config.json", folder / "history.csv", record_path(folder, "train")],
+                [
+                    folder / run.record.name,
+                    folder / "config.json",
+                    folder / "history.csv",
+                    record_path(folder, "train"),
+                ],
                 runs=some,
                 code=run_version("train", made_of),
             )
@@ -198,8 +213,8 @@ class _Stages(dict[str, dict[str, Any]]):
             if some := [one for one in group if one.folder / file in self.read or stage == "evaluate"]:
                 self.add(
                     _named(rule, *parts),
-                    f"apao {stage} '${{item.run}}'",
-                    [folder / run.model.name, data.interactions, data.codes],
+                    f"{stage} '${{item.run}}'",
+                    [folder / run.record.name, folder / run.model.name, data.interactions, data.codes],
                     [*keys, *more],
                     outs,
                     [record_path(folder, stage)],
@@ -226,7 +241,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 sizes = [_key(*recipe, "backbones", backbone), _key(*recipe, "decoding")]
                 self.add(
                     _named("measure_decoding_time", study.dataset, backbone),
-                    f"apao decoding-time {study.dataset} {backbone}",
+                    f"decoding-time {study.dataset} {backbone}",
                     [CHECKED],
                     [*sizes, _key(*entry, "catalogue_sizes"), _key(*entry, "timed_users")],
                     small=[record_path(file.parent, "decoding_time")],
@@ -239,7 +254,7 @@ class _Stages(dict[str, dict[str, Any]]):
         self.pictures += [str(path) for path in pictures if path.suffix == ".png"]
         self.add(
             f"draw_{name}",
-            f"apao report {name}",
+            f"report {name}",
             inputs(name, self.params),
             ["scale", _key(*entry)],
             pictures,

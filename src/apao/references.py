@@ -1,4 +1,4 @@
-"""What the entries of params.yaml say of one another: every name that one mentions is defined, and suits it."""
+"""What the entries of params.yaml ask of each other: every name that one mentions is defined, and suits it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from apao.runs import Run, format_value
 
 if TYPE_CHECKING:
     from apao.params import Params
+    from apao.run_params import RunParams
     from apao.studies import Sweep
 
 FIXED = {"type", "tuned"}
@@ -129,6 +130,23 @@ def _check_sweep(params: Params, name: str) -> None:
             # Pydantic takes 1 for true.
             if format_value(taken) != format_value(value):
                 raise AtKey(f"{sweep.key!r} of {run.objective} is not a number; only numbers are swept", *where, "key")
+
+
+def check_fit(params: Params, run: Run, resolved: RunParams) -> None:
+    """What the objective of a resolved run asks of its dataset's codes.
+
+    Raises:
+        UserError: naming the run, when they lack it.
+    """
+    name = params.datasets[run.dataset].codes
+    codes = params.codes[name]
+    if isinstance(codes, ResidualKMeansCodes):
+        try:
+            resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
+        except ValueError as error:
+            raise UserError(f"{run}: {error}") from error
+    if resolved.objective.needs().level_gains and codes.embedder is None:
+        raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
 
 
 def _known(name: str, known: Mapping[str, object], section: str, *where: str | int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from apao.errors import AtKey, UserError, nearest
 
@@ -81,3 +81,8 @@ class Registry(Generic[T]):
     def classes(self) -> tuple[type[T], ...]:
         """Every registered class, in the order of their names."""
         return tuple(self._load()[name] for name in self)
+
+
+def one_of(registry: Registry[Any]) -> Any:
+    """The type of a field that holds any registered class, chosen by its tag."""
+    return Annotated[Union[registry.classes()], Field(discriminator=registry.tag)]  # noqa: UP007

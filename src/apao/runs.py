@@ -116,6 +116,11 @@ class Run:
         return RESULTS / str(self)
 
     @property
+    def record(self) -> Path:
+        """All that decided the training (``run_params.RunRecord``)."""
+        return self.folder / "run.json"
+
+    @property
     def model(self) -> Path:
         """The run's trained weights."""
         return self.folder / "model.safetensors"

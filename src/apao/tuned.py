@@ -49,7 +49,7 @@ def read_tuned(path: Path) -> tuple[Tuning, ...]:
     Raises:
         UserError: naming file, line and key of the first mistake.
     """
-    data, root = read_yaml(path)
+    data, root, _ = read_yaml(path)
     try:
         return _TUNINGS.validate_python(data)
     except ValidationError as error:
@@ -66,7 +66,7 @@ def write_tuned(path: Path, tunings: Iterable[Tuning]) -> None:
 
 
 def with_tuning(tunings: Iterable[Tuning], new: Tuning) -> tuple[Tuning, ...]:
-    """The tunings and a new one at their end, in the place of what sweeps had chosen for the same objective and keys."""
+    """The tunings with a new one, which replaces what sweeps had chosen for the same objective and keys."""
     keys = _keys(new)
     kept = (
         one

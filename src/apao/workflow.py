@@ -3,6 +3,11 @@
 A rule's ``params`` hold exactly the subtree of params.yaml that decides what it makes, and the version of
 the code that makes it. Snakemake runs it again when they change, so editing one objective touches only that
 objective's runs.
+
+params.yaml is read once per workflow, however long that takes and whatever is edited meanwhile. The rules of
+a run hand over the text that they record. All other jobs, and the Snakemake processes that a cluster's jobs
+start, which read the rules anew, read a copy of the file as it was at the start: the environment variable
+APAO_PARAMS, which Snakemake passes on to jobs, names it.
 """
 
 from __future__ import annotations
@@ -21,12 +26,15 @@ from apao.code_versions import report_version, run_version, stage_version
 from apao.data.download import what_is_fetched
 from apao.devices import has_gpu
 from apao.errors import UserError, nearest
-from apao.params import PARAMS_FILE, RunParams, load
+from apao.params import PARAMS_FILE, load
 from apao.report.stage import inputs
+from apao.run_params import BeamSizes, RunParams
 from apao.runs import DatasetPaths, Run
 from apao.studies import outputs
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
+COPIES = Path(".snakemake") / "params"
+"""Copies of params.yaml, one for each content that a workflow was started with."""
 CONFIG_KEYS = ("params", "scale", "mirror", "gpus")
 
 P = ParamSpec("P")
@@ -54,7 +62,7 @@ def _reported(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def _text(value: Any) -> str:
-    """Parameters in one canonical text, which Snakemake compares with the last run's."""
+    """Parameters in one canonical text, which Snakemake compares with the last run's and hands over."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -69,21 +77,28 @@ class Workflow:
     """params.yaml as the rules see it. Functions that take wildcards are called by Snakemake."""
 
     @_reported
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], spawned: bool) -> None:
+        """``spawned``: in a Snakemake process that another one started for a job."""
         for key in config:
             if key not in CONFIG_KEYS:
                 raise UserError(
                     f"--config {key}=...: unknown key; {nearest(key, CONFIG_KEYS)}. All else is set in params.yaml"
                 )
-        path = Path(config.get("params", PARAMS_FILE))
-        self.params = load(path, config.get("scale"))
+        if spawned:
+            self.params = load(Path(os.environ["APAO_PARAMS"]), config.get("scale"), check_runs=False)
+        else:
+            self.params = load(Path(config.get("params", PARAMS_FILE)), config.get("scale"))
+            copy = COPIES / f"{self.params.sha256[:12]}.yaml"
+            if not copy.exists():
+                self.params.write_copy(copy)
+            os.environ["APAO_PARAMS"] = str(copy)
         self.gpus = _gpus(config.get("gpus", int(has_gpu())))
         # Rules may share their output with other workflows; where Snakemake has been told of no place for it,
         # it would warn of each of them.
         self.shares = LOCATION_ENVVAR in os.environ
-        # Stages read these. They are no rule's `params`: where the data comes from and which scale is
-        # built do not change what a stage makes.
-        os.environ["APAO_PARAMS"], os.environ["APAO_SCALE"] = str(path), self.params.scale
+        # Stages read this and the mirror. They are no rule's `params`: where the data comes from and which scale
+        # is built do not change what a stage makes.
+        os.environ["APAO_SCALE"] = self.params.scale
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
         # The `apao` beside this Python, also where its environment is not activated.
@@ -183,14 +198,15 @@ class Workflow:
         """CPU threads of a run."""
         return self._run(wildcards).training.threads
 
-    def evaluation(self, wildcards: Any) -> str:
-        """What a run's evaluation depends on beyond its model."""
-        return _text(self._run(wildcards).for_evaluation())
+    def decoding(self, wildcards: Any) -> str:
+        """What a run's evaluation depends on beyond its weights and its run.json."""
+        return _text(self._run(wildcards).decoding.model_dump(mode="json"))
 
     @_reported
     def beams(self, wildcards: Any) -> str:
-        """Beam sizes of Figure 4."""
-        return _text(self._study("figure4")["beams"])
+        """The same for the beam sizes of Figure 4."""
+        sizes = BeamSizes(decoding=self._run(wildcards).decoding, beams=self._study("figure4")["beams"])
+        return _text(sizes.model_dump(mode="json"))
 
     @_reported
     def timing(self, wildcards: Any) -> str:

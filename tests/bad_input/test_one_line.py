@@ -1,5 +1,6 @@
 """Every mistake ends in one line that names file, key or run and says what to do; nothing finished is touched."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from shop_project import (
     CHECKPOINT,
     MODEL,
     RUN,
+    RUN_FOLDER,
     USERS,
     Done,
     apao,
@@ -28,7 +30,9 @@ from apao.cli import app
 
 DATA = Path("data", "shop")
 TABLE = DATA / "raw" / "interactions.table"
+RECORD, TRAINED = RUN_FOLDER / "run.json", RUN_FOLDER / "train.provenance.json"
 INTERACTIONS, CODES = DATA / "interactions.parquet", DATA / "codes.parquet"
+OTHER = '{"dataset":"shop","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}'
 TRAIN, EVALUATE = f"train {RUN} --device cpu", f"evaluate {RUN} --device cpu"
 
 Damage = Callable[[Path], None]
@@ -74,6 +78,16 @@ def with_params(section: str, name: str, **values: object) -> Damage:
         changed = params()
         changed[section][name] |= values
         write_params(project, changed)
+
+    return damage
+
+
+def with_record(**values: object) -> Damage:
+    """Other values in the run's run.json."""
+
+    def damage(project: Path) -> None:
+        content = json.loads((project / RECORD).read_text())
+        (project / RECORD).write_text(json.dumps(content | values))
 
     return damage
 
@@ -217,6 +231,13 @@ CASES = [
         ("embeddings.safetensors", "expected 15 rows", "run its stage again"),
         here=True,
     ),
+    Case(
+        "more beams than codes",
+        with_params("recipes", "tiny", decoding={"beam": 20}),
+        "codes shop",
+        ("shop: decoding.beam 20", "15 distinct codes", "decoding.beam to all"),
+        here=True,
+    ),
     Case("cut checkpoint", truncated(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
     Case("flipped checkpoint", flipped(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
     Case("cut model", truncated(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again"), here=True),
@@ -230,9 +251,49 @@ CASES = [
     ),
     Case(
         "model of other sizes",
-        with_params("recipes", "tiny", backbones={"tiger": {"type": "tiger", "d_model": 8}}),
-        EVALUATE,
+        unrecorded(with_record(backbone={"type": "tiger", "d_model": 8}), TRAINED),
+        f'{EVALUATE} --resolved {{"beam":"all"}}',
         (str(MODEL), "other parameters", "train it again"),
+        here=True,
+    ),
+    Case(
+        "model of sizes beyond memory",
+        unrecorded(with_record(backbone={"type": "tiger", "d_model": 10**12}), TRAINED),
+        f'{EVALUATE} --resolved {{"beam":"all"}}',
+        (str(MODEL), "too few for a model of the given sizes", "train it again"),
+        here=True,
+    ),
+    Case(
+        "resolved parameters of another run",
+        nothing,
+        TRAIN
+        + ' --resolved {"dataset":"shop","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}',
+        ("--resolved", "dataset shop and seed 4", RUN),
+        here=True,
+    ),
+    Case(
+        "resolved decoding with an unknown key",
+        nothing,
+        EVALUATE + ' --resolved {"baem":5}',
+        ("--resolved", "unknown key 'baem'; did you mean 'beam'?"),
+        here=True,
+    ),
+    Case(
+        "resolved decoding that is no JSON", nothing, f"{EVALUATE} --resolved beam=5", ("--resolved", "JSON"), here=True
+    ),
+    Case("edited run.json", with_record(seed=4), EVALUATE, (str(RECORD), "train.provenance.json"), here=True),
+    Case(
+        "run.json of another run",
+        unrecorded(with_record(seed=4), TRAINED),
+        EVALUATE,
+        (str(RECORD), f"expected the record of {RUN}", "train the run again"),
+        here=True,
+    ),
+    Case(
+        "run.json with an unknown key",
+        unrecorded(with_record(sed=4), TRAINED),
+        EVALUATE,
+        (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "train the run again"),
         here=True,
     ),
     Case(

@@ -29,6 +29,7 @@ READ_BY = {
     DATA / "embeddings.safetensors": ["codes"],
     DATA / "codes.parquet": ["baselines", "train tiger", "evaluate llama", "pruning", "beams"],
     DATA / "codes.provenance.json": ["train tiger"],
+    TIGER_RUN / "run.json": ["evaluate tiger", "pruning", "beams", "report table1"],
     TIGER_RUN / "model.safetensors": ["evaluate tiger", "pruning", "beams"],
     LLAMA_RUN / "model.safetensors": ["evaluate llama"],
     TIGER_RUN / "train.provenance.json": ["evaluate tiger"],

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from hostile import Target
 from safetensors.torch import save as save_tensors
-from tiny import backbone_of
+from tiny import backbone_of, run_params
 
 from apao.artifacts import verified
-from apao.backbones.exchange import read_weights
+from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.codefile import given_codes
 from apao.codes.embeddings import read_embeddings
 from apao.codes.given import joined
@@ -33,8 +33,10 @@ from apao.errors import UserError
 from apao.evaluation.metrics import user_metrics
 from apao.params import load
 from apao.report.results import Results
+from apao.run_params import RunRecord
 from apao.runs import RESULTS, DatasetPaths, Run
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from apao.training.params import DecodingParams
 from apao.verify import report, verify
 
 PATHS = DatasetPaths("shop")
@@ -436,6 +438,29 @@ def of_golden(file: str, pack: Callable[[bytes], bytes] = bytes) -> Target:
     return Target(name, (content,), read_golden, pack, beside, names="golden")
 
 
+TRAINED = run_params("llama", sizes={"layers": 1}).model_copy(update={"dataset": "shop", "seed": 1})
+RUN_VALUES = {"run": str(RUN), **TRAINED.for_training(), "inputs": {str(PATHS.codes): SHA256}}
+START = {"run": "shop/llama/msl/seed1", "training": TRAINED.for_training()}
+RUN_RECORD = json.dumps(RUN_VALUES)
+SECOND_STAGE = json.dumps(RUN_VALUES | {"objective": {"type": "apao-pairwise", "start": "msl"}, "start": START})
+
+
+def read_run_record() -> None:
+    """What a run was trained with, as evaluation and reports use it."""
+    record = RunRecord.read(RUN)
+    params = record.decoded(DecodingParams())
+    json.dumps([params.for_training(), params.for_evaluation()], allow_nan=False)
+    assert (record.difference(TRAINED) is None) == (record.for_training() == TRAINED.for_training())
+    assert record.changed_inputs() == ([] if record.inputs.get(str(PATHS.codes)) == SHA256 else [PATHS.codes])
+    torch.set_num_threads(params.training.threads)
+    torch.set_num_threads(1)
+    try:
+        check_sizes(params.backbone, TOKENS, MODEL.to_transformers())
+        params.backbone.build(TOKENS)
+    except UserError as error:
+        raise UserError(f"{RUN.record}: {error}") from error
+
+
 def read_model() -> None:
     """A run's weights, into its model."""
     weights = read_weights(RUN.model)
@@ -523,6 +548,10 @@ TARGETS: dict[str, Target] = {
     "params": Target("params.yaml", (PARAMS.encode(),), read_params),
     "run": Target(
         "name", (b"shop/tiger/apao-pairwise+beta=0.2+eta=1e-5/seed42", b"results/a/b/ce+s-dpo/seed0/"), read_run_name
+    ),
+    "run-record": Target(
+        str(RUN.record), (RUN_RECORD.encode(), SECOND_STAGE.encode()), read_run_record,
+        beside={str(PATHS.codes): b"0\n"},
     ),
     "model": Target(str(RUN.model), (opened(WEIGHTS),), read_model, closed),
     "checkpoint": Target(str(RUN.folder / "checkpoint.safetensors"), (opened(CHECKPOINT),), read_checkpoint, closed),

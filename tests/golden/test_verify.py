@@ -286,7 +286,7 @@ def test_a_config_is_not_taken_at_its_word(folder, sizes):
     write(folder, "ce")
     file = folder / "t5-tiny.config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | sizes))
-    message = r"t5-tiny\.safetensors: holds \d+ tensors of \d+ numbers, too few for the sizes that the config names"
+    message = r"t5-tiny\.safetensors: holds \d+ tensors of \d+ numbers, too few for a model of the given sizes"
     assert re.fullmatch(message, message_of(folder))
 
 

@@ -42,16 +42,22 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(code_versions, "SOURCE", tmp_path)
-    code_versions._read.cache_clear()
+    forget()
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """What was read of the code so far."""
     code_versions._read.cache_clear()
+    code_versions.code_version.cache_clear()
 
 
 def after(package: Path, module: str, old: str, new: str) -> str:
     path = package / f"{module}.py"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    code_versions._read.cache_clear()
+    forget()
     return code_version("apao.stage")
 
 

@@ -1,6 +1,7 @@
 """dvc.yaml beside the Snakefile: the same graph, and the same files taken for finished by both."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_project import ROOT, Project, make_project
+from tiny_project import BIN, ROOT, Project, make_project
 
 from apao.params import load
-from apao.pipeline import CHECKED, CODE, pipeline_text
+from apao.pipeline import CHECKED, CODE, COPY, pipeline_text
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyP
 
 
 def snakemake_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
-    """Command to (inputs, outputs) of every job of ``snakemake all``."""
+    """Command, without the parameters it hands over, to (inputs, outputs) of every job of ``snakemake all``."""
     printed = project.snakemake("-n", "-F", "-p", "all")
     found = {}
     for block in re.split(r"\n(?=\[)", printed):
@@ -36,17 +37,17 @@ def snakemake_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
         for kind in ("input", "output"):
             listed = re.search(rf"^    {kind}: (.*)$", block, flags=re.MULTILINE)
             files[kind] = set(listed[1].split(", ")) if listed else set()
-        found[command[1].replace("'", "")] = (files["input"], files["output"])
+        found[command[1].partition(" --resolved ")[0].replace("'", "")] = (files["input"], files["output"])
     return found
 
 
 def dvc_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
-    """The same of DVC's stages, as DVC itself expands them."""
+    """The same of DVC's stages, as DVC itself expands them, without the name of the copy that they all read."""
     from dvc.repo import Repo
 
     with Repo(str(project.folder)) as repo:
         return {
-            stage.cmd.replace("'", ""): (
+            stage.cmd.replace("'", "").replace(f" --params {COPY}", ""): (
                 {dep.def_path for dep in stage.deps if not hasattr(dep, "params")},
                 {out.def_path for out in stage.outs},
             )
@@ -100,7 +101,7 @@ def test_both_have_the_same_jobs(tmp_path: Path, change: str):
         project.edit(*keys, value=value)
     expected, found = snakemake_jobs(project), dvc_jobs(committed(project))
     assert len(expected) > 20
-    assert found.pop("apao dvc --check") == ({"params.yaml"}, {str(CHECKED), str(CODE)})
+    assert found.pop("apao dvc --check") == ({"params.yaml"}, {str(CHECKED), str(COPY), str(CODE)})
     assert found.keys() == expected.keys()
     if change.startswith("vectors"):
         assert {"vectors.npy", "ids.txt"} < expected["apao embed toy"][0]
@@ -151,6 +152,38 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
     taken_over.snakemake("--touch", "all")
     assert "Nothing to be done" in taken_over.snakemake("all")
     assert ran(taken_over.run("dvc", "repro")) == []
+
+
+def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
+    taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
+    process = subprocess.Popen(
+        [BIN / "dvc", "repro", "evaluate_run-toy-tiger-apao-pairwise"],
+        cwd=taken_over.folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(taken_over.folder / "src"),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        # The command has only just been started: it reads its parameters seconds later.
+        if line.startswith("Running stage 'train_run-toy-tiger-apao-pairwise@"):
+            taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
+    assert process.wait() == 0, "".join(printed)
+    runs = ["toy/tiger/apao-pairwise/seed42", "toy/tiger/apao-pairwise+drop_level=0/seed42"]
+    stages = {f"train_run-toy-tiger-apao-pairwise@{run}" for run in runs}
+    assert stages <= set(ran("".join(printed)))
+    for run in runs:
+        assert json.loads((taken_over.folder / "results" / run / "run.json").read_text())["objective"]["beta"] == 0.7
+    lock = yaml.safe_load((taken_over.folder / "dvc.lock").read_text())["stages"]
+    for stage in stages:
+        assert lock[stage]["params"][str(COPY)]["objectives.apao-pairwise"]["beta"] == 0.7
+    assert stages <= changed(taken_over)
 
 
 def test_what_dvc_makes_is_what_snakemake_makes(taken_over: Project, finished: Project):

@@ -3,6 +3,7 @@
 
 rule evaluate_run:
     input:
+        record=rules.train_run.output.record,
         model=rules.train_run.output.model,
         interactions="data/{dataset}/interactions.parquet",
         codes="data/{dataset}/codes.parquet",
@@ -19,11 +20,11 @@ rule evaluate_run:
     resources:
         gpu=STUDY.gpus,
     params:
-        evaluation=STUDY.evaluation,
+        decoding=STUDY.decoding,
         code=STUDY.code("evaluate"),
     shell:
         "apao evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        " --resolved {params.decoding:q} > {log:q} 2>&1"
 
 
 rule evaluate_baselines:
@@ -44,6 +45,7 @@ rule evaluate_baselines:
 
 rule measure_pruning:
     input:
+        record=rules.train_run.output.record,
         model=rules.train_run.output.model,
         interactions="data/{dataset}/interactions.parquet",
         codes="data/{dataset}/codes.parquet",
@@ -57,15 +59,16 @@ rule measure_pruning:
     resources:
         gpu=STUDY.gpus,
     params:
-        evaluation=STUDY.evaluation,
+        decoding=STUDY.decoding,
         code=STUDY.code("pruning"),
     shell:
         "apao pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        " --resolved {params.decoding:q} > {log:q} 2>&1"
 
 
 rule measure_beams:
     input:
+        record=rules.train_run.output.record,
         model=rules.train_run.output.model,
         interactions="data/{dataset}/interactions.parquet",
         codes="data/{dataset}/codes.parquet",
@@ -80,12 +83,11 @@ rule measure_beams:
     resources:
         gpu=STUDY.gpus,
     params:
-        evaluation=STUDY.evaluation,
         beams=STUDY.beams,
         code=STUDY.code("beams"),
     shell:
         "apao beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        " --resolved {params.beams:q} > {log:q} 2>&1"
 
 
 rule measure_decoding_time:

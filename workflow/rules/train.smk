@@ -6,6 +6,7 @@ rule train_run:
     input:
         STUDY.training_inputs,
     output:
+        record="results/{dataset}/{backbone}/{objective}/seed{seed}/run.json",
         model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
         config="results/{dataset}/{backbone}/{objective}/seed{seed}/config.json",
         history="results/{dataset}/{backbone}/{objective}/seed{seed}/history.csv",
@@ -23,4 +24,4 @@ rule train_run:
         code=STUDY.code("train"),
     shell:
         "apao train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " > {log:q} 2>&1"
+        " --resolved {params.training:q} > {log:q} 2>&1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from apao.artifacts import verified
 from apao.errors import UserError
+
+if TYPE_CHECKING:
+    from apao.backbones.base import BackboneParams
 
 MAX_SIZE = 1 << 24
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -89,3 +92,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(verified(path))
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from error
+
+
+def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor]) -> None:
+    """Refuse sizes that the weights are far too few for, before a model of those sizes takes all memory.
+
+    Raises:
+        UserError: when there are fewer tensors than layers, or less than a tenth of the model's numbers.
+    """
+    layers = max((size for key, size in params if key.endswith("layers")), default=0)
+    held, wanted = sum(value.numel() for value in weights.values()), 0
+    if layers <= len(weights) and max(size for _, size in params if type(size) is int) <= MAX_SIZE:
+        with torch.device("meta"):
+            wanted = sum(value.numel() for value in params.build(vocabulary).parameters())
+    if not 0 < wanted <= 10 * held:
+        raise UserError(f"holds {len(weights)} tensors of {held} numbers, too few for a model of the given sizes")

@@ -30,7 +30,7 @@ class _Coding(NamedTuple):
     errors: list[float] | None
 
 
-def build_codes(dataset: str, source: Source, params: AnyCodes) -> None:
+def build_codes(dataset: str, source: Source, params: AnyCodes) -> int:
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
     The codebooks are ``level_1`` .. ``level_T`` (clusters, width), float32; the file holds no tensor
@@ -42,6 +42,9 @@ def build_codes(dataset: str, source: Source, params: AnyCodes) -> None:
 
     Raises:
         UserError: when an input is missing or belongs to another catalogue.
+
+    Returns:
+        The number of distinct codes.
     """
     paths = DatasetPaths(dataset)
     given = _given(source, params, paths)
@@ -87,6 +90,7 @@ def build_codes(dataset: str, source: Source, params: AnyCodes) -> None:
     if given is not None and join is not None:
         summary.lines.insert(0, join.said(given))
     summary.print(dataset)
+    return len(table.distinct)
 
 
 def _given(source: Source, params: AnyCodes, paths: DatasetPaths) -> Path | None:

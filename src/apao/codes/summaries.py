@@ -16,7 +16,6 @@ from apao.codes.embeddings import Vectors
 from apao.codes.itemcodes import IntArray, ItemCodes, code_string
 from apao.codes.params import AnyCodes, ResidualKMeansCodes
 from apao.progress import console
-from apao.training.params import CUTOFFS
 
 ODD_ITEMS, ODD_SHARE = 3, 0.05
 """So many items, and such a share of all, without a text, or with one text or code, are more than chance."""
@@ -181,10 +180,5 @@ def code_summary(report: dict[str, Any], params: AnyCodes, dataset: str, name: s
         found.warnings.append(
             f"{share(before['largest_group'], items, 'items')} had one code before the collision policy "
             f"{params.collisions} gave {moved:,} items others, which say little about them; {cause}"
-        )
-    if distinct < max(CUTOFFS):
-        found.warnings.append(
-            f"{distinct} distinct codes are fewer than the {max(CUTOFFS)} of recall@{max(CUTOFFS)}; training needs "
-            "decoding.beam: all in the dataset's recipe, which ranks every code"
         )
     return found

@@ -20,15 +20,18 @@ from apao.evaluation.metrics import (
     rank_metrics,
 )
 from apao.evaluation.trained import SPLITS, Split, TrainedRun
-from apao.params import RunParams
 from apao.progress import console
+from apao.run_params import RunParams
 from apao.runs import DatasetPaths, Run
 
 
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
-    """Write metrics.json (validation and test) and ranks.parquet (one row a user and split)."""
+    """Write metrics.json (validation and test) and ranks.parquet (one row per user and split).
+
+    ``params`` are those that the run was trained with and the decoding (``run_params.RunRecord.decoded``).
+    """
     paths = DatasetPaths(run.dataset)
-    inputs = [run.model, paths.codes, paths.interactions]
+    inputs = [run.record, run.model, paths.codes, paths.interactions]
     with Stage("evaluate", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
         metrics: dict[str, Any] = {

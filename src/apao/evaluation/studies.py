@@ -17,8 +17,8 @@ from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name
 from apao.evaluation.evaluate import evaluate_split
 from apao.evaluation.trained import TrainedRun
-from apao.params import RunParams
 from apao.progress import progress
+from apao.run_params import RunParams
 from apao.runs import DatasetPaths, Run
 from apao.studies import decoding_time_file
 from apao.training.params import CUTOFFS
@@ -33,7 +33,7 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
     ``top`` is their number.
     """
     paths = DatasetPaths(run.dataset)
-    inputs = [run.model, paths.codes, paths.interactions]
+    inputs = [run.record, run.model, paths.codes, paths.interactions]
     with Stage("pruning", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
@@ -68,7 +68,7 @@ def beam_sizes(run: Run, params: RunParams, beams: tuple[int, ...], device: torc
     that (``codes``) finds no more.
     """
     paths = DatasetPaths(run.dataset)
-    inputs = [run.model, paths.codes, paths.interactions]
+    inputs = [run.record, run.model, paths.codes, paths.interactions]
     record = {**params.for_evaluation(), "beams": beams}
     with Stage("beams", run.folder, inputs, record, device_name(device)) as stage:
         trained = TrainedRun(run, params, device)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context
-from apao.backbones.exchange import read_weights
+from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.itemcodes import IntArray
 from apao.decoding.beam import Beams, beam_search
 from apao.errors import UserError
-from apao.params import RunParams
-from apao.progress import progress
+from apao.progress import console, progress
+from apao.run_params import RunParams, RunRecord
 from apao.runs import DatasetPaths, Run
 from apao.training.batches import Examples, load_dataset
 
@@ -42,6 +42,8 @@ class TrainedRun:
         self.run, self.params, self.device = run, params, device
         torch.set_num_threads(params.training.threads)
         self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
+        for path in RunRecord.read(run).changed_inputs():
+            console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
         self.trie = self.examples.trie
         try:
@@ -52,8 +54,10 @@ class TrainedRun:
 
     def _backbone(self, path: Path) -> Backbone:
         weights = read_weights(path)
-        backbone = self.params.backbone.build(len(self.codes.vocabulary))
+        vocabulary = len(self.codes.vocabulary)
         try:
+            check_sizes(self.params.backbone, vocabulary, weights)
+            backbone = self.params.backbone.build(vocabulary)
             backbone.load_transformers(weights)
         except UserError as error:
             raise UserError(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from apao.artifacts import Stage
 from apao.errors import UserError, nearest
+from apao.progress import console
 from apao.report.results import Results
-from apao.runs import DatasetPaths
+from apao.run_params import RunRecord
+from apao.runs import DatasetPaths, Run
 from apao.studies import Study, Table1, Table2, outputs
 
 if TYPE_CHECKING:
@@ -38,8 +40,9 @@ def chosen_study(name: str, params: Params) -> Study:
 def inputs(name: str, params: Params) -> list[Path]:
     """Every file that the study reads, in a fixed order, without repeats."""
     study = chosen_study(name, params)
-    runs = dict.fromkeys(params.normalised(run) for run in study.runs())
-    files = [run.folder / file for run in runs for file in study.files]
+    files = [
+        path for run in _runs(study, params) for path in (run.record, *(run.folder / file for file in study.files))
+    ]
     datasets = [DatasetPaths(dataset) for dataset in study.dataset_names()]
     match study:
         case Table1():
@@ -47,6 +50,11 @@ def inputs(name: str, params: Params) -> list[Path]:
         case Table2():
             files += [paths.stats for paths in datasets]
     return list(dict.fromkeys([*files, *study.inputs()]))
+
+
+def _runs(study: Study, params: Params) -> list[Run]:
+    """The runs that are trained for a study, without repeats."""
+    return list(dict.fromkeys(params.normalised(run) for run in study.runs()))
 
 
 def missing(name: str, params: Params) -> list[Path]:
@@ -77,6 +85,11 @@ def report(study: str, params: Params) -> list[Path]:
             f"{', '.join(shown)}. Make them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
         )
     record = {"scale": params.scale, "study": chosen.model_dump(mode="json")}
+    if otherwise := _trained_otherwise(chosen, params):
+        run, difference = next(iter(otherwise.items()))
+        more = f" (likewise {len(otherwise) - 1} more)" if len(otherwise) > 1 else ""
+        console.print(f"{study}: {run} was trained with {difference} as in params.yaml{more}; drawn as trained")
+        record["trained_otherwise"] = otherwise
     with Stage(study, written[0].parent, inputs(study, params), record) as stage:
         results = Results(params)
         if study.startswith("table"):
@@ -84,6 +97,12 @@ def report(study: str, params: Params) -> list[Path]:
         else:
             _write_figure(stage, study, chosen, results)
     return written
+
+
+def _trained_otherwise(study: Study, params: Params) -> dict[str, str]:
+    """For each run whose run.json has other parameters than params.yaml states, the first of them."""
+    differences = {str(run): RunRecord.read(run).difference(params.resolve(run)) for run in _runs(study, params)}
+    return {run: difference for run, difference in differences.items() if difference is not None}
 
 
 def _module(name: str) -> ModuleType:

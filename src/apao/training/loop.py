@@ -25,8 +25,8 @@ from apao.data.histories import Histories
 from apao.devices import autocast
 from apao.errors import UserError
 from apao.objectives.base import Needs, Outcome, State
-from apao.params import RunParams
 from apao.progress import progress
+from apao.run_params import TrainedParams
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
@@ -143,7 +143,7 @@ class Training:
     def __init__(
         self,
         run: str,
-        params: RunParams,
+        params: TrainedParams,
         histories: Histories,
         codes: ItemCodes,
         device: torch.device,

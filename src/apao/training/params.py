@@ -40,7 +40,7 @@ class TrainingParams(Model):
     the last validation batch alone."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast where the device has fast bf16 products, else fp32. Weights are fp32."""
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
     """CPU threads of one training; part of the recipe since they decide the last digits."""
 
 

@@ -15,55 +15,50 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from apao.artifacts import Stage, explained, sha256_of
+from apao.artifacts import Stage, explained
 from apao.backbones.exchange import read_weights
 from apao.code_versions import run_version
 from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
-from apao.errors import UserError
-from apao.params import RunParams
 from apao.progress import console
+from apao.run_params import TrainedParams
 from apao.runs import DatasetPaths, Run
 from apao.training.batches import load_dataset
 from apao.training.loop import Row, Training
 from apao.training.parallel import ALONE, Processes
 
 
-def train(run: Run, params: RunParams, device: torch.device, processes: Processes = ALONE) -> None:
-    """Train ``run`` and write model.safetensors, config.json and history.csv into its folder.
+def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE) -> None:
+    """Train ``run`` and write run.json, model.safetensors, config.json and history.csv into its folder.
 
-    The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
+    run.json (``run_params.RunRecord``) holds ``params``, the values that are used here, and the hashes of the
+    inputs. The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
     after each epoch until the end, so the same command continues a training that was stopped. Of several
     ``processes`` all compute and the first writes.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
-    inputs = params.training_inputs()
     record = params.for_training()
     devices = device_name(device) if processes.size == 1 else f"{processes.size} x {device_name(device)}"
-    stage = Stage("train", run.folder, inputs, record, devices)
+    stage = Stage("train", run.folder, params.training_inputs(), record, devices)
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
-        try:
-            # Evaluation would refuse the beam too, when the training has been paid for.
-            params.decoding.width(len(codes.distinct))
-        except UserError as error:
-            raise UserError(f"{run}: {error}") from error
         embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
         code = run_version("train", params)
-        fingerprint = _fingerprint(record, inputs, code)
+        fingerprint = _fingerprint(record, list(stage.inputs.values()), code)
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
             return
         events = _EventFiles(run.folder / "tensorboard")
         trained = training.fit(checkpoint, fingerprint, events.write)
 
+        stage.output_json(run.record.name, {"run": str(run), **record, "inputs": stage.inputs})
         training.backbone.load_state_dict(trained.best)
         weights = {name: value.cpu().contiguous() for name, value in training.backbone.to_transformers().items()}
-        with stage.output("model.safetensors") as path:
+        with stage.output(run.model.name) as path:
             save_file(weights, path, metadata={"format": "pt"})
         stage.output_json("config.json", params.backbone.transformers_config(len(codes.vocabulary)))
         with stage.output("history.csv") as path:
@@ -75,9 +70,8 @@ def train(run: Run, params: RunParams, device: torch.device, processes: Processe
     console.print(f"{run}: best of {epochs} epochs is {trained.best_epoch}")
 
 
-def _fingerprint(record: dict[str, object], inputs: list[Path], code: str) -> str:
+def _fingerprint(record: dict[str, object], hashes: list[str], code: str) -> str:
     """Identity of a training: its parameters, the content of what it reads, and its code."""
-    hashes = [sha256_of(path) for path in inputs]
     facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -98,11 +98,6 @@ def test_codes_that_the_policy_gave():
     assert summary_of(DISTINCT, policy, moved=15, before=2).warnings == []
 
 
-def test_fewer_codes_than_the_largest_cutoff():
-    (warning,) = summary_of(DISTINCT[:12]).warnings
-    assert warning.startswith("12 distinct codes are fewer than the 20 of recall@20") and "beam: all" in warning
-
-
 @pytest.mark.parametrize("placeholder", ["", "Unknown"])
 def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placeholder):
     """The two stages together, with the encoder that pip brings."""

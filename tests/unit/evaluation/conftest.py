@@ -7,10 +7,11 @@ import pytest
 from safetensors.torch import save_file
 from tiny import backbone_of, random_codes, random_histories, run_params
 
+from apao.artifacts import sha256_of, write_json
 from apao.backbones.base import Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
-from apao.params import RunParams
+from apao.run_params import RunParams
 from apao.runs import DatasetPaths, Run
 
 
@@ -45,4 +46,6 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
     pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
+    inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
+    write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
     return Toy(run, params, codes, histories, backbone)

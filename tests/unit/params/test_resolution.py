@@ -9,6 +9,7 @@ import pytest
 from apao.backbones.base import BACKBONES
 from apao.errors import UserError
 from apao.objectives.base import OBJECTIVES
+from apao.params import load
 from apao.runs import Run
 from apao.training.params import TrainingParams
 
@@ -166,6 +167,37 @@ def test_evaluation_depends_on_decoding_alone(read):
     assert read("epochs: 3", "epochs: 4").resolve(run).for_evaluation() == read().resolve(run).for_evaluation()
     assert read("beam: 20", "beam: 21").resolve(run).for_evaluation() != read().resolve(run).for_evaluation()
     assert read().resolve(run).for_evaluation()["eos"] is True
+
+
+def test_a_job_resolves_its_own_run_alone(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("[ce, pairwise+drop_level=2]", "[ce, pairwice]"))
+    with pytest.raises(UserError, match=r"params\.yaml:\d+: studies\.small\.table1: .*unknown objective 'pairwice'"):
+        load(path)
+    params = load(path, check_runs=False)
+    assert params._resolved == {}
+    params.resolve(Run.parse("films/llama/ce/seed1"))
+    assert list(params._resolved) == ["films/llama/ce/seed1"]
+    with pytest.raises(UserError, match="unknown objective 'pairwice'"):
+        params.resolve(Run.parse("films/llama/pairwice/seed1"))
+    # What an entry mentions is looked up all the same.
+    path.write_text(text.replace("codes: made}", "codes: maid}"))
+    with pytest.raises(UserError, match=r"datasets\.films\.codes: 'maid' is not defined"):
+        load(path, check_runs=False)
+
+
+def test_a_run_resolved_before_does_not_answer_for_another_spelling(read):
+    params = read()
+    params.resolve(Run.parse("films/llama/pairwise+ce=false/seed1"))
+    with pytest.raises(UserError, match="write ce=false"):
+        params.resolve(Run.parse("films/llama/pairwise+ce=0/seed1"))
+
+
+def test_a_copy_is_the_file_as_it_was_read(read, tmp_path):
+    params = read()
+    (tmp_path / "params.yaml").write_text("edited")
+    params.write_copy(tmp_path / "copy.yaml")
+    assert load(tmp_path / "copy.yaml") == params
 
 
 def test_embedder_of_a_dataset(read):

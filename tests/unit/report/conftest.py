@@ -59,12 +59,20 @@ class Project:
         self.folder = folder
 
     def params(self, sweeps: dict[str, dict] | None = None, **studies: dict) -> Params:
-        """params.yaml with these studies and further sweeps, loaded."""
+        """params.yaml with these studies and further sweeps, loaded, and the run.json of every run they list."""
         path = self.folder / "params.yaml"
         content = {**yaml.safe_load(PARAMS), "studies": {"tiny": studies}}
         content["sweeps"] |= sweeps or {}
         path.write_text(yaml.safe_dump(content))
-        return load(path)
+        params = load(path)
+        for _, run in params.study.named_runs():
+            self.record(params.normalised(run), params)
+        return params
+
+    def record(self, run: Run, params: Params, **otherwise: object) -> None:
+        """run.json of a run that was trained as params.yaml says, but for the parameters of ``otherwise``."""
+        trained = {**params.resolve(run).for_training(), **otherwise}
+        self.json(f"results/{run}/run.json", {"run": str(run), **trained, "inputs": {}})
 
     def metrics(self, run: str, test: dict[str, float], valid: dict[str, float] | None = None, **more: object) -> None:
         """metrics.json: the given metrics, all others 0.01, item-level ones 0.9 of the code-level ones."""

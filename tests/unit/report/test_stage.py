@@ -10,6 +10,7 @@ import pytest
 from apao.errors import UserError
 from apao.report import paper
 from apao.report.stage import inputs, missing, report
+from apao.runs import Run
 from apao.studies import outputs
 
 ONE = {"datasets": ["office"], "backbones": ["tiger"], "seeds": [42]}
@@ -78,8 +79,9 @@ def test_missing_runs_are_named_with_the_way_to_make_them(project):
     with pytest.raises(UserError) as caught:
         report("table1", params)
     message = str(caught.value)
-    assert message.startswith("table1: 3 of the 25 files")
+    assert message.startswith("table1: 4 of the 37 files")
     for path in (
+        "results/office/llama/apao-pairwise/seed2/run.json",
         "results/office/llama/apao-pairwise/seed2/metrics.json",
         "results/office/llama/apao-pairwise/seed2/ranks.parquet",
         "results/office/tiger/ce/seed1/ranks.parquet",
@@ -90,8 +92,27 @@ def test_missing_runs_are_named_with_the_way_to_make_them(project):
 
 def test_many_missing_files_are_counted(project):
     params = project.params(table1=STUDIES["table1"])
-    with pytest.raises(UserError, match=r"25 of the 25 files.*and 13 more"):
+    shutil.rmtree("results")
+    with pytest.raises(UserError, match=r"37 of the 37 files.*and 25 more"):
         report("table1", params)
+
+
+def test_runs_trained_with_other_parameters_are_named(project, capsys):
+    params = project.params(table1={**BOTH, "objectives": THREE})
+    project.fill("table1", params)
+    report("table1", params)
+    assert capsys.readouterr().err == ""
+    for seed in (1, 2):
+        run = Run.parse(f"office/llama/ce/seed{seed}")
+        training = params.resolve(run).training.model_dump()
+        project.record(run, params, training={**training, "epochs": 3})
+    report("table1", params)
+    said = (
+        "table1: office/llama/ce/seed1 was trained with training.epochs 3, not 200 as in params.yaml (likewise 1 more)"
+    )
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    record = json.loads(Path("results/tables/table1.provenance.json").read_text())
+    assert set(record["params"]["trained_otherwise"]) == {"office/llama/ce/seed1", "office/llama/ce/seed2"}
 
 
 def test_a_study_that_the_scale_lacks(project):

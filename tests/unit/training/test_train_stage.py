@@ -10,7 +10,6 @@ from tiny import backbone_of, random_codes, run_params, write_dataset
 
 from apao.artifacts import read_json, verified
 from apao.backbones.base import BACKBONES
-from apao.errors import UserError
 from apao.runs import Run
 from apao.training import train as stage
 from apao.training.train import train
@@ -31,7 +30,7 @@ def params(tmp_path, monkeypatch):
 def test_outputs(params):
     train(RUN, params, CPU)
     names = {path.name for path in RUN.folder.iterdir() if path.is_file()}
-    assert names == {"model.safetensors", "config.json", "history.csv", "train.provenance.json"}
+    assert names == {"run.json", "model.safetensors", "config.json", "history.csv", "train.provenance.json"}
     history = pd.read_csv(RUN.folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
     best = history[history["best"]].iloc[-1]
@@ -83,12 +82,3 @@ def test_the_seed_decides_everything(params):
     assert any(not torch.equal(one[key], other[key]) for key in one)
     again = weights(1)
     assert all(torch.equal(one[key], again[key]) for key in one)
-
-
-def test_a_beam_wider_than_the_catalogue_is_refused_before_the_training(params):
-    most = len(CODES.distinct)
-    assert most < 20
-    wide = run_params("tiger", epochs=3, decoding={"beam": 20})
-    with pytest.raises(UserError, match=rf"^{RUN}: decoding\.beam 20 is more than .* {most} .*decoding\.beam to all"):
-        train(RUN, wide, CPU)
-    assert not RUN.folder.exists()

@@ -1,0 +1,185 @@
+"""run.json: it holds what was used, is read back exactly, and a damaged one is one clear error."""
+
+import json
+
+import pytest
+from tiny import random_codes, run_params, write_dataset
+from typer.testing import CliRunner
+
+from apao.artifacts import changed, sha256_of
+from apao.cli import app
+from apao.errors import UserError
+from apao.run_params import RunRecord
+from apao.runs import Run
+from apao.training.params import DecodingParams
+
+RUN = Run.parse("toy/tiger/pairwise+epochs=1/seed7")
+PARAMS = """\
+scale: none
+datasets: {toy: {source: ml-100k, recipe: tiny, codes: made}}
+embedders: {any: {model: any}}
+codes: {made: {method: rq-kmeans, embedder: any, levels: 3, clusters: 4}}
+recipes:
+  tiny:
+    backbones: {tiger: {type: tiger, d_model: 8, d_ff: 16, d_kv: 4, heads: 2, encoder_layers: 1, decoder_layers: 1}}
+    training: {epochs: 2, lr: 1.0e-3, batch_size: 8, precision: fp32}
+    decoding: {beam: 5}
+objectives:
+  ce: {type: ce}
+  pairwise: {type: apao-pairwise, beta: 0.1, negatives: 3, tuned: {toy: {beta: 0.3}}}
+studies: {none: {}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small dataset and params.yaml; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(random_codes(20, 3, 4), [5, 9, 4, 12, 3, 7])
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def apao(*arguments: str) -> str:
+    """What a command prints that ends well."""
+    done = CliRunner().invoke(app, [*arguments, "--device", "cpu"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def edit(project, old: str, new: str) -> None:
+    text = (project / "params.yaml").read_text()
+    assert text.count(old) == 1
+    (project / "params.yaml").write_text(text.replace(old, new))
+
+
+def test_the_command_line_alone_records_what_it_used(project):
+    apao("train", str(RUN))
+    found = json.loads(RUN.record.read_text())
+    assert found["run"] == str(RUN)
+    assert (found["dataset"], found["seed"], found["start"]) == ("toy", 7, None)
+    # The tuned value, and no other of the objective's; the run's own override; the recipe's.
+    assert found["objective"]["beta"] == 0.3 and "tuned" not in found["objective"]
+    assert (found["training"]["epochs"], found["training"]["lr"]) == (1, 1e-3)
+    assert found["backbone"]["d_model"] == 8
+    assert "decoding" not in found
+    files = ("data/toy/interactions.parquet", "data/toy/codes.parquet")
+    assert found["inputs"] == {file: sha256_of(project / file) for file in files}
+    provenance = json.loads((RUN.folder / "train.provenance.json").read_text())
+    assert provenance["outputs"]["run.json"] == sha256_of(RUN.record)
+    assert provenance["params"] == {key: value for key, value in found.items() if key not in ("run", "inputs")}
+
+
+def test_what_is_handed_over_is_used_and_recorded(project):
+    apao("train", str(RUN))
+    record = RunRecord.read(RUN)
+    weights = RUN.model.read_bytes()
+    edit(project, "lr: 1.0e-3", "lr: 0.5")
+    apao("train", str(RUN), "--resolved", json.dumps(record.for_training(), sort_keys=True))
+    assert RunRecord.read(RUN) == record and RUN.model.read_bytes() == weights
+    # Without it the file counts.
+    apao("train", str(RUN))
+    assert RunRecord.read(RUN).training.lr == 0.5 and RUN.model.read_bytes() != weights
+
+
+def test_no_params_yaml_is_read_where_all_is_handed_over(project):
+    apao("train", str(RUN))
+    record = json.dumps(RunRecord.read(RUN).for_training())
+    (project / "params.yaml").unlink()
+    apao("train", str(RUN), "--resolved", record)
+    apao("evaluate", str(RUN), "--resolved", '{"beam": 3}')
+    assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == 3
+    apao("pruning", str(RUN), "--resolved", '{"beam": 3}')
+    apao("beams", str(RUN), "--resolved", '{"decoding": {"beam": 3}, "beams": [2, 3]}')
+    rows = json.loads((RUN.folder / "beams.json").read_text())["beams"]
+    assert [row["beam"] for row in rows] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("d_model: 8", "d_model: 16", "evaluated as it was trained: with backbone.d_model 8, not 16 as in params.yaml"),
+        ("eos: true", "eos: false", ""),
+        ("  pairwise: {", "  other: {", "unknown objective 'pairwise'"),
+        ("beam: 5", "beam: 6", ""),
+    ],
+    ids=["other sizes", "the same", "no such objective", "other decoding"],
+)
+def test_a_run_is_evaluated_as_it_was_trained(project, old, new, said):
+    edit(project, "  ce: {type: ce}", "  ce: {type: ce, eos: true}")
+    apao("train", str(RUN))
+    assert "evaluated as it was trained" not in apao("evaluate", str(RUN))
+    before = (RUN.folder / "ranks.parquet").read_bytes()
+    edit(project, old, new)
+    printed = " ".join(apao("evaluate", str(RUN)).split())
+    assert said in printed and ("evaluated as it was trained" in printed) == bool(said)
+    metrics = json.loads((RUN.folder / "metrics.json").read_text())
+    assert metrics["beam"] == (6 if "beam" in new else 5)
+    if "beam" not in new:
+        assert (RUN.folder / "ranks.parquet").read_bytes() == before
+
+
+def test_other_codes_than_those_of_the_training_are_named(project):
+    apao("train", str(RUN))
+    assert "another" not in apao("evaluate", str(RUN))
+    random_codes(20, 3, 4, seed=1).write(project / "data/toy/codes.parquet")
+    printed = " ".join(apao("evaluate", str(RUN)).split())
+    assert f"{RUN} was trained on another data/toy/codes.parquet" in printed
+
+
+def test_intact_covers_it(project):
+    apao("train", str(RUN))
+    assert list(changed([RUN.folder])) == []
+    RUN.record.write_text(RUN.record.read_text().replace('"seed": 7', '"seed": 8'))
+    assert list(changed([RUN.folder])) == [
+        f"{RUN.record}: its content does not match the hash in train.provenance.json"
+    ]
+    with pytest.raises(UserError, match=r"run\.json: its content does not match the hash"):
+        RunRecord.read(RUN)
+
+
+def write(**values: object) -> None:
+    """The run.json of a run that nobody trained."""
+    RUN.folder.mkdir(parents=True)
+    RUN.record.write_text(json.dumps({"run": str(RUN), **run_params("tiger").for_training(), "inputs": {}, **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"run": "toy/tiger/ce/seed1"}, "expected the record of .*, found that of toy/tiger/ce/seed1"),
+        ({"dataset": "other"}, "found that of .* dataset other"),
+        ({"decoding": {"beam": 3}}, "unknown key 'decoding'"),
+        ({"objective": {"type": "cee"}}, "objective.type: unknown 'cee'; did you mean 'ce'"),
+        ({"backbone": None}, "backbone"),
+        ({"training": {"epochs": 0}}, "training.epochs: .* greater than 0, found 0"),
+        ({"training": {"threads": 10**12}}, "training.threads: "),
+        ({"inputs": ["a"]}, "inputs: expected keys and values"),
+        ({"start": {"run": "a"}}, "start.training: required, but not given"),
+    ],
+)
+def test_a_damaged_one_is_one_error(tmp_path, monkeypatch, values, message):
+    monkeypatch.chdir(tmp_path)
+    write(**values)
+    with pytest.raises(UserError, match=rf"^results/toy/.*/run\.json: .*{message}.*train the run again"):
+        RunRecord.read(RUN)
+
+
+def test_eos_is_decoded_only_where_it_was_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(objective={"type": "ce", "eos": False})
+    record = RunRecord.read(RUN)
+    assert not record.decoded(DecodingParams()).decodes_eos
+    with pytest.raises(UserError, match=rf"^{RUN}: decoding\.eos is true but".replace("+", r"\+")):
+        record.decoded(DecodingParams(eos=True))
+
+
+def test_a_difference_is_named_with_both_values():
+    params = run_params("tiger")
+    record = RunRecord(run=str(RUN), inputs={}, **params.for_training())
+    assert record.difference(params) is None
+    for section, key, value in (("training", "lr", 0.5), ("backbone", "d_model", 32)):
+        part = getattr(params, section)
+        other = params.model_copy(update={section: part.model_copy(update={key: value})})
+        assert record.difference(other) == f"{section}.{key} {json.dumps(getattr(part, key))}, not {value}"
+    assert record.difference(params.model_copy(update={"seed": 9})) == "seed 7, not 9"

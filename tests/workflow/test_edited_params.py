@@ -1,0 +1,64 @@
+"""params.yaml edited while a workflow runs: what was resolved at the start is what is used and recorded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_project import Project, make_project
+
+pytestmark = pytest.mark.slow
+
+RUN = "results/toy/tiger/ce/seed42"
+FILES = ("run.json", "model.safetensors", "ranks.parquet", "metrics.json")
+EDIT = "sed -i -e 's/lr: 0.01/lr: 0.5/' -e 's/beam: 10/beam: 5/' -e 's/core: 3/core: 5/' params.yaml"
+
+
+def job_edits(project: Project, rules: str, stage: str) -> None:
+    """Have the job of a stage edit params.yaml before it does its work."""
+    path = project.folder / "workflow/rules" / rules
+    text = path.read_text()
+    assert text.count(f'"apao {stage} ') == 1
+    path.write_text(text.replace(f'"apao {stage} ', f'"{EDIT}; apao {stage} '))
+
+
+def edited(project: Project) -> bool:
+    """Whether the edit is in params.yaml."""
+    tiny = project.params()["recipes"]["tiny"]
+    assert (tiny["training"]["lr"], tiny["decoding"]["beam"]) in ((0.01, 10), (0.5, 5))
+    return tiny["training"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("spawned", [False, True], ids=["one process", "a process per job"])
+def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Project, spawned: bool):
+    shutil.rmtree(project.folder / RUN)
+    (project.folder / "data/toy/codes.parquet").unlink()
+    job_edits(project, "codes.smk", "codes")
+    if spawned:
+        # As on a cluster, Snakemake starts itself again for such a job, and reads the rules anew.
+        rule = project.folder / "workflow/rules/train.smk"
+        rule.write_text(rule.read_text().replace("    shell:", '    shadow:\n        "minimal"\n    shell:'))
+    target = f"{RUN}/metrics.json"
+    printed = project.snakemake(target)
+    assert "rule code_items:" in printed and "rule train_run:" in printed
+    assert edited(project)
+    for name in FILES:
+        assert (project.folder / RUN / name).read_bytes() == (finished.folder / RUN / name).read_bytes(), name
+    assert json.loads((project.folder / RUN / "run.json").read_text())["training"]["lr"] == 0.01
+    assert json.loads((project.folder / RUN / "metrics.json").read_text())["beam"] == 10
+
+    # The next workflow takes the edit up, or, once it is undone, has nothing to do.
+    printed = project.snakemake("-n", target)
+    assert "rule train_run:" in printed and "rule evaluate_run:" in printed
+    shutil.copy(finished.folder / "params.yaml", project.folder)
+    assert "Nothing to be done" in project.snakemake("-n", target)
+
+
+def test_a_dataset_is_what_was_resolved_at_the_start(tmp_path: Path):
+    project = make_project(tmp_path)
+    job_edits(project, "data.smk", "download")
+    stats = "data/toy/stats.json"
+    project.snakemake(stats)
+    assert edited(project)
+    assert json.loads((tmp_path / stats).read_text())["core"] == 3
+    assert "rule preprocess_dataset:" in project.snakemake("-n", stats)
