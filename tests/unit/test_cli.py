@@ -10,7 +10,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from apao.cli import app, main
+from apao.__main__ import main
+from apao.cli import app
 from apao.errors import UserError
 from apao.params import load, schema_text
 from apao.runs import Run

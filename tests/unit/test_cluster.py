@@ -21,15 +21,15 @@ def _environment(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_login_node_says_what_its_cluster_has():
-    assert Workflow({"params": PARAMS}).gpus == has_gpu()
-    assert Workflow({"params": PARAMS, "gpus": 1}).gpus == 1
-    assert Workflow({"params": PARAMS, "gpus": 0}).gpus == 0
+    assert Workflow({"params": PARAMS}, spawned=False).gpus == has_gpu()
+    assert Workflow({"params": PARAMS, "gpus": 1}, spawned=False).gpus == 1
+    assert Workflow({"params": PARAMS, "gpus": 0}, spawned=False).gpus == 0
 
 
 @pytest.mark.parametrize("value", [2, -1, "yes", 0.5])
 def test_other_numbers_are_one_clear_line(value: object, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        Workflow({"params": PARAMS, "gpus": value})
+        Workflow({"params": PARAMS, "gpus": value}, spawned=False)
     assert capsys.readouterr().err == f"error: --config gpus={value}: a job computes on one device; give 0 (CPU) or 1\n"
 
 

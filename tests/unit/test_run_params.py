@@ -23,7 +23,7 @@ recipes:
   tiny:
     backbones: {tiger: {type: tiger, d_model: 8, d_ff: 16, d_kv: 4, heads: 2, encoder_layers: 1, decoder_layers: 1}}
     training: {epochs: 2, lr: 1.0e-3, batch_size: 8, precision: fp32}
-    decoding: {beam: 5}
+    decoding: {beam: 20}
 objectives:
   ce: {type: ce}
   pairwise: {type: apao-pairwise, beta: 0.1, negatives: 3, tuned: {toy: {beta: 0.3}}}
@@ -35,7 +35,7 @@ studies: {none: {}}
 def project(tmp_path, monkeypatch):
     """A small dataset and params.yaml; the working folder."""
     monkeypatch.chdir(tmp_path)
-    write_dataset(random_codes(20, 3, 4), [5, 9, 4, 12, 3, 7])
+    write_dataset(random_codes(60, 3, 4), [25] * 8)
     (tmp_path / "params.yaml").write_text(PARAMS)
     return tmp_path
 
@@ -87,10 +87,10 @@ def test_no_params_yaml_is_read_where_all_is_handed_over(project):
     record = json.dumps(RunRecord.read(RUN).for_training())
     (project / "params.yaml").unlink()
     apao("train", str(RUN), "--resolved", record)
-    apao("evaluate", str(RUN), "--resolved", '{"beam": 3}')
-    assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == 3
-    apao("pruning", str(RUN), "--resolved", '{"beam": 3}')
-    apao("beams", str(RUN), "--resolved", '{"decoding": {"beam": 3}, "beams": [2, 3]}')
+    apao("evaluate", str(RUN), "--resolved", '{"beam": 22}')
+    assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == 22
+    apao("pruning", str(RUN), "--resolved", '{"beam": 22}')
+    apao("beams", str(RUN), "--resolved", '{"decoding": {"beam": 22}, "beams": [2, 3]}')
     rows = json.loads((RUN.folder / "beams.json").read_text())["beams"]
     assert [row["beam"] for row in rows] == [2, 3]
 
@@ -101,7 +101,7 @@ def test_no_params_yaml_is_read_where_all_is_handed_over(project):
         ("d_model: 8", "d_model: 16", "evaluated as it was trained: with backbone.d_model 8, not 16 as in params.yaml"),
         ("eos: true", "eos: false", ""),
         ("  pairwise: {", "  other: {", "unknown objective 'pairwise'"),
-        ("beam: 5", "beam: 6", ""),
+        ("beam: 20", "beam: 21", ""),
     ],
     ids=["other sizes", "the same", "no such objective", "other decoding"],
 )
@@ -114,7 +114,7 @@ def test_a_run_is_evaluated_as_it_was_trained(project, old, new, said):
     printed = " ".join(apao("evaluate", str(RUN)).split())
     assert said in printed and ("evaluated as it was trained" in printed) == bool(said)
     metrics = json.loads((RUN.folder / "metrics.json").read_text())
-    assert metrics["beam"] == (6 if "beam" in new else 5)
+    assert metrics["beam"] == (21 if "beam" in new else 20)
     if "beam" not in new:
         assert (RUN.folder / "ranks.parquet").read_bytes() == before
 
@@ -149,7 +149,7 @@ def write(**values: object) -> None:
     [
         ({"run": "toy/tiger/ce/seed1"}, "expected the record of .*, found that of toy/tiger/ce/seed1"),
         ({"dataset": "other"}, "found that of .* dataset other"),
-        ({"decoding": {"beam": 3}}, "unknown key 'decoding'"),
+        ({"decoding": {"beam": 22}}, "unknown key 'decoding'"),
         ({"objective": {"type": "cee"}}, "objective.type: unknown 'cee'; did you mean 'ce'"),
         ({"backbone": None}, "backbone"),
         ({"training": {"epochs": 0}}, "training.epochs: .* greater than 0, found 0"),

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 RUN = "results/toy/tiger/ce/seed42"
 FILES = ("run.json", "model.safetensors", "ranks.parquet", "metrics.json")
-EDIT = "sed -i -e 's/lr: 0.01/lr: 0.5/' -e 's/beam: 10/beam: 5/' -e 's/core: 3/core: 5/' params.yaml"
+EDIT = "sed -i -e 's/lr: 0.01/lr: 0.5/' -e 's/beam: all/beam: 20/' -e 's/core: 3/core: 5/' params.yaml"
 
 
 def job_edits(project: Project, rules: str, stage: str) -> None:
@@ -25,7 +25,7 @@ def job_edits(project: Project, rules: str, stage: str) -> None:
 def edited(project: Project) -> bool:
     """Whether the edit is in params.yaml."""
     tiny = project.params()["recipes"]["tiny"]
-    assert (tiny["training"]["lr"], tiny["decoding"]["beam"]) in ((0.01, 10), (0.5, 5))
+    assert (tiny["training"]["lr"], tiny["decoding"]["beam"]) in ((0.01, "all"), (0.5, 20))
     return tiny["training"]["lr"] == 0.5
 
 
@@ -45,7 +45,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
     for name in FILES:
         assert (project.folder / RUN / name).read_bytes() == (finished.folder / RUN / name).read_bytes(), name
     assert json.loads((project.folder / RUN / "run.json").read_text())["training"]["lr"] == 0.01
-    assert json.loads((project.folder / RUN / "metrics.json").read_text())["beam"] == 10
+    assert json.loads((project.folder / RUN / "metrics.json").read_text())["beam"] == "all"
 
     # The next workflow takes the edit up, or, once it is undone, has nothing to do.
     printed = project.snakemake("-n", target)
