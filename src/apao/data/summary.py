@@ -112,7 +112,7 @@ def _warnings(source: Source, raw: RawTables, prepared: Prepared, stats: dict[st
     elif same > MANY_REPEATERS * stats["users"]:
         yield (
             f"for {same:,} of {stats['users']:,} users the test item is the validation item, so that repeating the "
-            "last item is a hit; a log that records an event several times should be cleaned first"
+            "last item is a hit; where this is one event recorded twice, remove the second row"
         )
     yield from _tie_warnings(source, prepared, stats, entry)
     if (without_row := stats["items_without_row"] or 0) > MANY * items:
