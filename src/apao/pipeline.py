@@ -122,11 +122,14 @@ class _Stages(dict[str, dict[str, Any]]):
         metrics: Sequence[Path] = (),
         runs: Sequence[Run] = (),
         code: str | None = None,
+        linked: Sequence[Path] = (),
     ) -> None:
         """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
 
         ``command`` is a subcommand of ours, ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its
         cache; what is ``small``, and the metrics, may go into git. ``code`` is the version of the code that makes them.
+        What is ``linked`` describes links that DVC does not keep, so that it may not be taken from an earlier
+        execution without making them.
         """
         stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
         stage |= {"cmd": f"apao --params {COPY} {command}", "deps": [str(path) for path in deps]}
@@ -135,6 +138,7 @@ class _Stages(dict[str, dict[str, Any]]):
         if keys or code:
             stage["params"] = [*([{str(COPY): list(keys)}] if keys else []), *([{str(CODE): [name]}] if code else [])]
         stage["outs"] = [*(str(path) for path in outs), *({str(path): {"cache": False}} for path in small)]
+        stage["outs"] += [{str(path): {"persist": True}} for path in linked]
         if metrics:
             stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
         assert name not in self, name
@@ -145,8 +149,16 @@ class _Stages(dict[str, dict[str, Any]]):
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
-        raw, deps = [paths.raw, paths.raw_hash], [CHECKED, *source.own_files()]
-        self.add(_named("download_dataset", name), f"download {name}", deps, entry, raw)
+        deps = [CHECKED, *source.own_files()]
+        self.add(
+            _named("download_dataset", name),
+            f"download {name}",
+            deps,
+            entry,
+            # DVC would put copies in the place of links and keep the user's own files in its cache.
+            [] if source.links else [paths.raw, paths.raw_hash],
+            linked=[paths.raw_hash] if source.links else [],
+        )
         code = stage_version("preprocess", source)
         self.add(_named("preprocess_dataset", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
         if not coded:

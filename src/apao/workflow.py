@@ -17,11 +17,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from apao import claims
+from apao.artifacts import sha256_of
 from apao.code_versions import report_version, run_version, stage_version
 from apao.data.download import what_is_fetched
 from apao.devices import has_gpu
@@ -64,6 +65,23 @@ def _reported(method: Callable[P, R]) -> Callable[P, R]:
 def _text(value: Any) -> str:
     """Parameters in one canonical text, which Snakemake compares with the last run's and hands over."""
     return json.dumps(value, sort_keys=True)
+
+
+def _hash_of(path: Path) -> str | None:
+    """The SHA-256 of a file of the user's; None where there is none."""
+    try:
+        status = path.stat()
+        # Snakemake asks several times, and a file may have gigabytes.
+        return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@cache
+def _sha256(path: Path, *_status: int) -> str:
+    return sha256_of(path)
 
 
 def _gpus(value: Any) -> int:
@@ -157,6 +175,11 @@ class Workflow:
     def own_files(self, wildcards: Any) -> list[str]:
         """The user's own files that a dataset is made from."""
         return [str(path) for path in self.params.dataset(wildcards.dataset).own_files()]
+
+    @_reported
+    def own_content(self, wildcards: Any) -> str:
+        """Hashes of those files: on its own, Snakemake does not look into one whose time is older than its output's."""
+        return _text({path: _hash_of(Path(path)) for path in self.own_files(wildcards)})
 
     @_reported
     def embedder(self, wildcards: Any) -> str:

@@ -102,6 +102,47 @@ def without_item(project: Path) -> None:
         app(["download", "shop"], standalone_mode=False)
 
 
+def with_table(change: Callable[[list[str]], list[str]], **keys: object) -> Damage:
+    """A raw table of other lines, and other keys of its entry, downloaded as it is."""
+
+    def damage(project: Path) -> None:
+        with_params("datasets", "shop", **keys)(project)
+        lines = (project / "shop.csv").read_text().splitlines()
+        (project / "shop.csv").write_text("\n".join(change(lines)) + "\n")
+        with chdir(project):
+            app(["download", "shop"], standalone_mode=False)
+
+    return damage
+
+
+def with_item_table(*rows: str) -> Damage:
+    """Texts in a table of their own."""
+
+    def damage(project: Path) -> None:
+        (project / "items.csv").write_text("\n".join(["item,title", *rows]) + "\n")
+        with_table(lambda lines: lines, items_path="items.csv")(project)
+
+    return damage
+
+
+def with_time(line: int, time: str) -> Callable[[list[str]], list[str]]:
+    """Another time in one line."""
+
+    def change(lines: list[str]) -> list[str]:
+        user, item, _, title = lines[line - 1].split(",")
+        return [*lines[: line - 1], f"{user},{item},{time},{title}", *lines[line:]]
+
+    return change
+
+
+def with_float_items(lines: list[str]) -> list[str]:
+    """Item ids as whole numbers, the last one with a point."""
+    numbers = [line.replace(",i", ",", 1) for line in lines]
+    numbers[0] = lines[0]
+    user, item, rest = numbers[-1].split(",", 2)
+    return [*numbers[:-1], f"{user},{item}.0,{rest}"]
+
+
 def with_short_history(project: Path) -> None:
     table = pd.read_parquet(project / INTERACTIONS)
     rows = table.index[table["user"] == 3]
@@ -180,6 +221,34 @@ CASES = [
     Case("unknown key", with_params("objectives", "ce", eoss=True), TRAIN, ("objectives.ce.eoss", "'eos'"), here=True),
     Case("cut download", truncated(TABLE), "preprocess shop", (str(TABLE), "bytes", "apao download shop")),
     Case("row without an item", without_item, "preprocess shop", ("shop.csv:7", "item id is empty"), here=True),
+    Case(
+        "a number beside dates",
+        with_table(with_time(5, "2019-01-31")),
+        "preprocess shop",
+        ("shop.csv:5", "'2019-01-31'", "line 2 has '0'", "write all times of the column alike"),
+        here=True,
+    ),
+    Case(
+        "ids through floats",
+        with_table(with_float_items),
+        "preprocess shop",
+        ("shop.csv:", ".0' is '", "write them without .0"),
+        here=True,
+    ),
+    Case(
+        "an item table of other items",
+        with_item_table("a,Thing", "b,Thing"),
+        "preprocess shop",
+        ("shop: none of the", "'a' and 'b'", "write the ids alike"),
+        here=True,
+    ),
+    Case(
+        "another separator",
+        with_table(lambda lines: [line.replace(",", ";") for line in lines]),
+        "preprocess shop",
+        ("shop.csv:1", "'user;item;timestamp;title'", "set separator: ';'"),
+        here=True,
+    ),
     Case(
         "nothing left by the filter",
         with_params("datasets", "shop", core=30),

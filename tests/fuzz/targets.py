@@ -29,7 +29,8 @@ from apao.data.base import SOURCES, RawTables, Source
 from apao.data.download import check_raw, download
 from apao.data.histories import Histories
 from apao.data.preprocess import prepare
-from apao.errors import UserError
+from apao.data.summary import check_items, statistics, summary
+from apao.errors import UserError, one_line
 from apao.evaluation.metrics import user_metrics
 from apao.params import load
 from apao.report.results import Results
@@ -63,6 +64,8 @@ def read_source(given: Source) -> Callable[[], None]:
 def assert_tables(given: Source, raw: RawTables) -> None:
     """What ``RawTables`` promises, and that the next stage can go on from there."""
     assert list(raw.interactions) == ["user", "item", "timestamp"]
+    assert str(raw.interactions["timestamp"].dtype) == "int64"
+    assert all(line.isprintable() for line in map(one_line, (*raw.notes, *raw.warnings)))
     for name in ("user", "item"):
         assert all(isinstance(value, str) and value.strip() for value in raw.interactions[name])
     assert all(isinstance(time, int) for time in raw.interactions["timestamp"].tolist())
@@ -70,11 +73,15 @@ def assert_tables(given: Source, raw: RawTables) -> None:
         assert list(raw.items) == ["item", *given.text] and raw.items["item"].is_unique
         assert all(isinstance(value, str) for name in raw.items for value in raw.items[name])
     try:
-        prepared = prepare("shop", raw, core=3)
-    except UserError:  # nothing is left by the filter
+        prepared = prepare("shop", raw, core=3, ties="random")
+        check_items("shop", raw, prepared)
+    except UserError:  # nothing is left by the filter, or no item has a row
         return
     prepared.interactions.to_parquet(io.BytesIO())
     prepared.items.to_parquet(io.BytesIO())
+    stats = statistics("shop", given, raw, prepared)
+    json.dumps(stats, allow_nan=False)
+    assert all(len(line) > 0 for line in summary(stats))
 
 
 GRID = [(f"u{user}", f"i{item}", 1_400_000_000 + 86_400 * item) for user in range(3) for item in range(3)]
@@ -96,6 +103,15 @@ AMAZON_ITEMS = "".join(
           "description": 'say "hi"', "categories": [["Office", "Pens"], ["Office"]]}) + "\n"
     for item in range(3)
 )  # fmt: skip
+LATER_REVIEWS = "".join(
+    json.dumps({"user_id": user, "parent_asin": item, "asin": "x", "timestamp": 1000 * time}) + "\n"
+    for user, item, time in GRID
+)
+LATER_ITEMS = "".join(
+    json.dumps({"parent_asin": f"i{item}", "title": "Thing", "store": "B", "description": ["a", "b"],
+                "categories": ["Office", "Pens"], "price": None}) + "\n"
+    for item in range(3)
+)  # fmt: skip
 YELP_REVIEWS = "".join(
     json.dumps({"user_id": user, "business_id": item, "date": "2019-03-04 05:06:07"}) + "\n" for user, item, _ in GRID
 )
@@ -115,6 +131,10 @@ def lenient(kind: str, **keys: Any) -> Source:
 AMAZON_FILES = {
     "data/shop/raw/reviews_Pens_5.json.gz": gzip.compress(AMAZON_REVIEWS.encode(), mtime=0),
     "data/shop/raw/meta_Pens.json.gz": gzip.compress(AMAZON_ITEMS.encode(), mtime=0),
+}
+LATER_FILES = {
+    "data/shop/raw/reviews_Pens_5.json.gz": gzip.compress(LATER_REVIEWS.encode(), mtime=0),
+    "data/shop/raw/meta_Pens.json.gz": gzip.compress(LATER_ITEMS.encode(), mtime=0),
 }
 YELP_FILES = {
     "data/shop/raw/yelp_academic_dataset_review.json": YELP_REVIEWS.encode(),
@@ -143,6 +163,18 @@ AMAZON = lenient("amazon", category="Pens")
 YELP = lenient("yelp", folder=".")
 OWN = source("csv", path="shop.csv", text=["title"])
 OWN_ITEMS = source("csv", path="shop.csv", text=["title"], items_path="items.csv")
+UNQUOTED = source("csv", path="shop.tsv", text=["title"])
+UNQUOTED_TABLE = TABLE.replace(b",", b"\t").replace(b"\t ", b", ")
+DATE_TIMES = ("2019-01-31T12:00:00.123456789+01:00", "2019-01-31 12:00:00.5Z", "2019-01-31T12:00 UTC")
+NUMBER_TIMES = ("1546300800.123456789", "1.5463008005E+09", "-.5")
+
+
+def dated(times: tuple[str, ...]) -> bytes:
+    """A table whose times are spelled in many ways of one kind."""
+    lines = (f"{user},{item},{times[n % len(times)]},T" for n, (user, item, _) in enumerate(GRID))
+    return "\n".join(["user,item,timestamp,title", *lines, ""]).encode()
+
+
 OWN_FILES = {"data/shop/raw/interactions.table": TABLE, "data/shop/raw/items.table": ITEM_TABLE.encode()}
 
 # --- codes -----------------------------------------------------------------------------------------------------------
@@ -496,10 +528,14 @@ def read_checkpoint() -> None:
 TARGETS: dict[str, Target] = {
     "csv": of_source(OWN, OWN_FILES, 0),
     "csv-items": of_source(OWN_ITEMS, OWN_FILES, 1),
+    "csv-unquoted": Target("data/shop/raw/interactions.table", (UNQUOTED_TABLE,), read_source(UNQUOTED)),
+    "csv-times": Target("data/shop/raw/interactions.table", (dated(DATE_TIMES), dated(NUMBER_TIMES)), read_source(OWN)),
     "ml100k": of_source(source("ml-100k"), FILMS_FILES, 0),
     "ml100k-items": of_source(source("ml-100k"), FILMS_FILES, 1),
     "amazon": of_source(AMAZON, AMAZON_FILES, 0, compressed),
     "amazon-items": of_source(AMAZON, AMAZON_FILES, 1, compressed),
+    "amazon-2023": of_source(AMAZON, LATER_FILES, 0, compressed),
+    "amazon-2023-items": of_source(AMAZON, LATER_FILES, 1, compressed),
     "yelp": of_source(YELP, YELP_FILES, 0),
     "yelp-items": of_source(YELP, YELP_FILES, 1),
     "release": of_source(source("release", name="Office"), RELEASE_FILES, 0),

@@ -67,6 +67,11 @@ def metadata(start, middle, times, end=b""):
     return compressed(start + middle * times + end)
 
 
+def fractions():
+    """Times that get finer and finer, so that all before are brought to another unit again and again."""
+    return TABLE + b"".join(b"u,i,.%s1,T\n" % (b"0" * (i // 4_000)) for i in range(100_000))
+
+
 def params(old, new):
     return changed(PARAMS, old, new)
 
@@ -98,6 +103,11 @@ BOMBS = {
     "csv: open quote": ("csv", lambda: TABLE + b'"' + b"u,\n" * (10 * MEGABYTE)),
     "csv: many columns": ("csv", lambda: b",".join(b"timestamp%d" % i for i in range(50_000))),
     "csv: long names": ("csv", lambda: b",".join(b"timestamp" * 10_000 for _ in range(20))),
+    "csv: digits of fractions": (
+        "csv-times",
+        lambda: TABLE + b"".join(b"u,i,0.%s1,T\n" % (b"0" * (i % 30)) for i in range(100_000)),
+    ),
+    "csv: exponents": ("csv-times", lambda: TABLE + b"u,i,1E+99,T\n" * 1000),
     "csv: digits": ("csv", lambda: TABLE.replace(b"1400000000", b"1" * 100_000)),
     "JSON: nested": ("codes-json", lambda: NEST),
     "JSON: digits": ("codes-json", lambda: CODES_JSON.replace('"<a_0>"', "9" * 1_000_000).encode()),

@@ -122,7 +122,7 @@ def test_a_run_is_evaluated_as_it_was_trained(project, old, new, said):
 def test_other_codes_than_those_of_the_training_are_named(project):
     apao("train", str(RUN))
     assert "another" not in apao("evaluate", str(RUN))
-    random_codes(20, 3, 4, seed=1).write(project / "data/toy/codes.parquet")
+    random_codes(60, 3, 4, seed=1).write(project / "data/toy/codes.parquet")
     printed = " ".join(apao("evaluate", str(RUN)).split())
     assert f"{RUN} was trained on another data/toy/codes.parquet" in printed
 

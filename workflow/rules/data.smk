@@ -32,6 +32,9 @@ use rule download_dataset as link_dataset with:
     wildcard_constraints:
         dataset=STUDY.names(links=True),
     cache: False
+    params:
+        fetched=STUDY.fetched,
+        content=STUDY.own_content,
 
 
 rule preprocess_dataset:
@@ -49,4 +52,5 @@ rule preprocess_dataset:
         source=STUDY.source,
         code=STUDY.code("preprocess"),
     shell:
-        "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1"
+        # Its summary is for the terminal, too.
+        "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1 && cat {log:q} >&2"

@@ -1,34 +1,42 @@
-"""The public Amazon 2014 reviews: one category's reviews and item metadata, gzip with one record a line."""
+"""The public Amazon reviews: one category's reviews and item metadata, gzip with one record per line."""
 
 from __future__ import annotations
 
-import ast
-import html
-import re
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field
 
+from apao.data.amazon_formats import (
+    Column,
+    check_same,
+    item_text,
+    metadata_format,
+    metadata_record,
+    review,
+    reviews_format,
+)
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain
-from apao.data.records import Malformed, identifier, json_object, read_records, text_of
+from apao.data.records import identifier, json_object, read_records
+from apao.data.texts import Texts
+from apao.data.times import Clock
 
 ADDRESS = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
-
-Column = Literal["title", "description", "brand", "categories"]
-_LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
-_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
+REVIEWS = ("reviews_{}_5.json.gz", "reviews_{}.json.gz", "{}_5.json.gz", "{}.json.gz", "{}.jsonl.gz", "{}.jsonl")
+"""Names of the file of reviews, the preferred one first: those of 2014, 2018 and 2023."""
+METADATA = ("meta_{}.json.gz", "meta_{}.jsonl.gz", "meta_{}.jsonl")
 
 
 @SOURCES.register
 class Amazon(Source):
-    """Reviews as interactions; the clock has a resolution of one day.
+    """Reviews as interactions; until 2018 the clock has a resolution of one day.
 
-    ``reviews_<category>_5.json.gz`` (users and items with five reviews) is preferred to the larger
-    ``reviews_<category>.json.gz``, which a mirror may hold instead. The publisher gives no hashes.
+    The files of 2014 are fetched, ``reviews_<category>_5.json.gz`` (users and items with five reviews) and the
+    metadata. A mirror may hold the larger ``reviews_<category>.json.gz`` instead, or the files of 2018 or 2023
+    under their own names or those of 2014: the content says what they are. The publisher gives no hashes.
     """
 
     source: Literal["amazon"]
@@ -40,20 +48,10 @@ class Amazon(Source):
 
     fetched_by: ClassVar[tuple[str, ...]] = ("category",)
 
-    @property
-    def _reviews(self) -> tuple[str, str]:
-        """Names of the file of reviews, the preferred one first."""
-        return f"reviews_{self.category}_5.json.gz", f"reviews_{self.category}.json.gz"
-
-    @property
-    def _metadata(self) -> str:
-        return f"meta_{self.category}.json.gz"
-
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """One file of reviews and the metadata; a file that is there was written whole and is kept."""
         places = [folder] if mirror is None else [folder, mirror]
-        found = [name for place in places for name in self._reviews if (place / name).exists()]
-        names = [found[0] if found else self._reviews[0], self._metadata]
+        names = [self._found(names, places) for names in (REVIEWS, METADATA)]
         for name in names:
             ways_out = (
                 f"Ways out: put {name} of the Amazon 2014 data into a folder and name it as the mirror "
@@ -63,57 +61,49 @@ class Amazon(Source):
             obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, ways_out)
         return names
 
+    def _found(self, names: tuple[str, ...], places: list[Path]) -> str:
+        """The first name under which a file is in one of the places, else the name to ask the publisher for."""
+        spelled = [name.format(self.category) for name in names]
+        return next((name for place in places for name in spelled if (place / name).exists()), spelled[0])
+
     def read(self, folder: Path) -> RawTables:
         """Reviews in file order, and the cleaned texts of the items they mention."""
-        reviews = next((folder / name for name in self._reviews if (folder / name).exists()), folder / self._reviews[0])
-        rows, malformed = read_records(reviews, _review, self.max_malformed)
-        interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
-        wanted = set(interactions["item"])
+        path, listed = (folder / self._found(names, [folder]) for names in (REVIEWS, METADATA))
+        forms, clock = (reviews_format(path), metadata_format(listed)), Clock(path)
+        # Millions of reviews repeat far fewer ids: keep each string once.
+        known: dict[str, str] = {}
+        wanted: set[str] = set()
 
-        def wanted_item(line: str) -> tuple[str, ...] | None:
-            record = _literal(line)
-            item = identifier(record, "asin")
-            return (item, *(_text(record, column) for column in self.text)) if item in wanted else None
+        def one_review(text: str, line: int) -> tuple[str, str]:
+            record = json_object(text)
+            user, item, time = review(record, forms[0].of(record, line))
+            clock.append(time, str(time.value), line)
+            wanted.add(item)
+            return known.setdefault(user, user), known.setdefault(item, item)
+
+        rows, malformed = read_records(path, one_review, self.max_malformed)
+        interactions = pd.DataFrame(rows, columns=["user", "item"])
+        interactions["timestamp"], decimals = clock.integers()
+        texts = Texts(self.text, wanted)
+
+        def one_item(text: str, line: int) -> None:
+            record = metadata_record(text)
+            item = identifier(record, forms[1].of(record, line))
+            texts.add(item, [item_text(record, column) if item in wanted else "" for column in self.text])
 
         with warnings.catch_warnings():
             # Texts with a stray backslash are data, not code to be warned about.
             warnings.simplefilter("ignore")
-            texts, malformed_items = read_records(folder / self._metadata, wanted_item, self.max_malformed)
-        items = pd.DataFrame(texts, columns=["item", *self.text]).drop_duplicates("item")
-        return RawTables(interactions, items, malformed | malformed_items)
-
-
-def _review(line: str) -> tuple[str, str, int]:
-    record = json_object(line)
-    time = record.get("unixReviewTime")
-    if not isinstance(time, int) or isinstance(time, bool) or abs(time) >= 1 << 62:
-        raise Malformed("without unixReviewTime in whole seconds")
-    return identifier(record, "reviewerID"), identifier(record, "asin"), time
-
-
-def _literal(line: str) -> dict[str, Any]:
-    """A line of metadata: a Python literal of a dictionary, not JSON. Nothing in it is executed."""
-    try:
-        value = ast.literal_eval(line)
-    except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
-        # MemoryError is how the parser reports too deep a nesting, OverflowError a sum like 10...0+1j.
-        raise Malformed("not a Python literal") from error
-    if not isinstance(value, dict):
-        raise Malformed("not a dictionary")
-    return value
-
-
-def _text(record: dict[str, Any], column: Column) -> str:
-    value = record.get(column)
-    if column == "categories":
-        paths = [path for path in value if isinstance(path, list)] if isinstance(value, list) else []
-        names = dict.fromkeys(name for path in paths for name in path if isinstance(name, str))
-        value = ", ".join(names)
-    return clean_text(text_of(value))
-
-
-def clean_text(text: str) -> str:
-    """Text without HTML entities, tags and line breaks, single-spaced."""
-    # No character has so many digits; unescape would refuse to make a number of a few thousand.
-    text = _LONG_ENTITY.sub(" ", text)
-    return " ".join(_TAG.sub(" ", html.unescape(text)).split())
+            _, malformed_items = read_records(listed, one_item, self.max_malformed)
+        check_same(*forms)
+        return RawTables(
+            interactions,
+            texts.table(),
+            malformed | malformed_items,
+            times=clock.description,
+            decimals=decimals,
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
+            notes=(*(form.note for form in forms if form.item_key), *texts.notes),
+            warnings=tuple(clock.warnings),
+        )

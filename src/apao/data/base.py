@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -25,14 +25,27 @@ class RawTables:
     Attributes:
         interactions: columns user, item (raw ids as strings) and timestamp (integer; where a source
             has an order but no clock, the position), rows in file order.
-        items: columns item (raw id) and one string column for each name in the source's ``text``;
-            may lack items, has no duplicate ids. None where the source has no item texts.
+        items: columns item (raw id) and one string column for each name in the source's ``text``, of items
+            in the interactions; may lack items, has no duplicate ids. None where the source has no item texts.
         malformed: number of records that were skipped, by reason.
+        times: what the file's times are.
+        decimals: timestamp = time * 10**decimals (for dates, of the seconds since 1970); None where
+            timestamps are the ranks of the times.
+        unused_rows: rows of the item table whose items are in no interaction.
+        unused_examples: up to two ids of theirs.
+        notes: what reading did that the user may want to know.
+        warnings: what is likely wrong with the files, and what to do.
     """
 
     interactions: pd.DataFrame
     items: pd.DataFrame | None
     malformed: dict[str, int] = field(default_factory=dict)
+    times: str = "seconds since 1970"
+    decimals: int | None = 0
+    unused_rows: int = 0
+    unused_examples: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Source(Model, ABC):
@@ -47,6 +60,15 @@ class Source(Model, ABC):
     """k of the k-core filter; leave-one-out needs three interactions a user."""
     text: tuple[str, ...]
     """Columns of the item table that are embedded, in this order."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows with the user, item and timestamp of an earlier row: ``keep`` them, as the paper keeps repeated visits,
+    or ``drop`` them before the k-core filter, where an event was recorded twice or a log appended twice."""
+    ties: Literal["file", "random"] = "file"
+    """Order of a user's interactions with equal timestamps: that of the ``file``, or ``random``, drawn from the ids
+    and ``ties_seed``, whatever the order of the file. Where a file is sorted by item and its clock is coarse,
+    ``file`` gives histories that ascend by item, which a model learns instead of behaviour."""
+    ties_seed: Annotated[int, Field(ge=0, lt=10**9)] = 0
+    """Another random order for each value; without effect where ``ties`` is ``file``."""
 
     publishes_codes: ClassVar[bool] = False
     """Whether the source ships item codes of its own (``published_codes``)."""

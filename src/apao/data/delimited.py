@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from apao.artifacts import missing
 from apao.errors import UserError, nearest
 
-_WHOLE = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?")
+MAX_CELL = 1 << 24
+"""Characters of one cell; the csv module's own limit is 131,072."""
 
 
 def read_rows(
-    path: Path, separator: str, columns: Sequence[str], quoted: bool = True
+    path: Path, separator: str, columns: Sequence[str], quoted: bool = True, warnings: list[str] | None = None
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and the values of ``columns`` for every row; blank lines are passed over.
 
-    A typed header (``user_id:token``) is known by the name before the colon.
+    A typed header (``user_id:token``) is known by the name before the colon. With ``quoted`` a value in quotation
+    marks may hold separators and line breaks; without, a quotation mark is a character like any other. After
+    the last row, what makes the other setting likely is appended to ``warnings``.
 
     Raises:
         UserError: naming file and line, when the file is missing or not UTF-8, a column is missing
             from the header, or a row has another number of values than the header.
     """
     line = 0
+    csv.field_size_limit(MAX_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(
@@ -33,19 +35,22 @@ def read_rows(
             )
             header = next(reader, [])
             names = [name.partition(":")[0].strip() for name in header]
-            for column in columns:
-                if names.count(column) != 1:
-                    found = "has two columns" if column in names else "has no column"
-                    raise UserError(f"{path}:1: the header {found} {column!r}; {nearest(column, names)}")
-            wanted = [names.index(column) for column in columns]
+            wanted = _places(path, names, columns)
             line = reader.line_num
+            doubtful, first_doubtful = 0, 0
             for row in reader:
                 # A quoted value may hold line breaks; the row begins after the last line of the one before.
                 first, line = line + 1, reader.line_num
                 if len(row) == len(names):
-                    yield first, [row[index] for index in wanted]
+                    values = [row[index] for index in wanted]
+                    if _holds_rows(row, separator) if quoted and line > first else not quoted and _in_quotes(values):
+                        doubtful, first_doubtful = doubtful + 1, first_doubtful or first
+                    yield first, values
                 elif row:
-                    raise UserError(f"{path}:{first}: {len(row)} values, but the header has {len(names)} columns")
+                    hint = _hint(quoted) if any('"' in value for value in row) else ""
+                    raise UserError(f"{path}:{first}: {len(row)} values, but the header has {len(names)} columns{hint}")
+            if doubtful and warnings is not None:
+                warnings.append(f"{path}:{first_doubtful}: {_doubt(quoted, doubtful)}")
     except FileNotFoundError as error:
         raise missing(path) from error
     except IsADirectoryError as error:
@@ -53,34 +58,50 @@ def read_rows(
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason}) after line {line}; save it as UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"{path}:{line + 1}: {error}") from error
+        raise UserError(f"{path}:{line + 1}: {error}{_hint(quoted) if quoted else ''}") from error
 
 
-def parse_timestamp(text: str, where: str) -> int:
-    """A whole number of any unit as it is, or an ISO 8601 date or time (UTC unless it says otherwise) in seconds.
-
-    Raises:
-        UserError: naming ``where``, when it is neither.
-    """
-    match = _WHOLE.fullmatch(text.strip())
-    if match is not None:
-        return int(match[1])
-    try:
-        time = datetime.fromisoformat(text.strip())
-        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError) as error:
-        raise UserError(
-            f"{where}: expected a timestamp, that is a whole number or a date like 2019-01-31 or 2019-01-31 12:00:00, "
-            f"found {text!r}"
-        ) from error
+def _places(path: Path, names: list[str], columns: Sequence[str]) -> list[int]:
+    """Where the columns stand in the header."""
+    for column in columns:
+        if names.count(column) != 1:
+            found = "has two columns" if column in names else "has no column"
+            hint = nearest(column, names)
+            if f'"{column}"' in names:
+                hint = "its names are in quotation marks: set quoted: true in the dataset's entry"
+            elif len(names) == 1 and (others := [mark for mark in ";\t|," if mark in names[0]]):
+                hint = f"it is one name, {names[0]!r}: set separator: {others[0]!r} in the dataset's entry"
+            raise UserError(f"{path}:1: the header {found} {column!r}; {hint}")
+    return [names.index(column) for column in columns]
 
 
-def parse_id(text: str, what: str, where: str) -> str:
-    """An id as it is written.
+def _in_quotes(values: list[str]) -> bool:
+    return any(len(value) > 1 and value[0] == value[-1] == '"' for value in values)
 
-    Raises:
-        UserError: naming ``where``, when it is empty.
-    """
-    if not text.strip():
-        raise UserError(f"{where}: the {what} id is empty")
-    return text
+
+def _holds_rows(row: list[str], separator: str) -> bool:
+    """Whether a value goes on over lines that look like rows, as after a quotation mark that nobody closed."""
+    for value in row:
+        _, *more = value.splitlines()
+        if more and all(line.count(separator) == len(row) - 1 for line in more):
+            return True
+    return False
+
+
+def _hint(quoted: bool) -> str:
+    """What to do about a row that cannot be read."""
+    if quoted:
+        return "; if quotation marks are plain text in this table, set quoted: false in the dataset's entry"
+    return "; if values are in quotation marks, set quoted: true in the dataset's entry"
+
+
+def _doubt(quoted: bool, rows: int) -> str:
+    if quoted:
+        return (
+            f"a value in quotation marks goes on over lines that look like rows of the table, which are then lost "
+            f"({rows} such); if quotation marks are plain text in this table, set quoted: false in the dataset's entry"
+        )
+    return (
+        f"a value is in quotation marks, which are taken as a part of it ({rows} such rows); "
+        "if they only enclose it, set quoted: true in the dataset's entry"
+    )

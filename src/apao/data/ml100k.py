@@ -13,8 +13,11 @@ import pandas as pd
 
 from apao.artifacts import atomic_path
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.delimited import parse_id, parse_timestamp, read_rows
+from apao.data.delimited import read_rows
 from apao.data.fetch import Expected, copy
+from apao.data.ids import Ids
+from apao.data.texts import Texts
+from apao.data.times import Clock
 from apao.errors import UserError
 from apao.progress import console
 
@@ -59,17 +62,24 @@ class MovieLens100K(Source):
     def read(self, folder: Path) -> RawTables:
         """Ratings in file order, which is not the order of time."""
         path = folder / "ml-100k.inter"
-        interactions = []
+        users, items, clock = Ids("user", path), Ids("item", path), Clock(path)
+        rows = []
         for line, (user, item, time) in read_rows(path, "\t", ("user_id", "item_id", "timestamp"), quoted=False):
-            where = f"{path}:{line}"
-            interactions.append(
-                (parse_id(user, "user", where), parse_id(item, "item", where), parse_timestamp(time, where))
-            )
+            rows.append((users.read(user, line), items.read(item, line)))
+            clock.add(time, line)
+        interactions = pd.DataFrame(rows, columns=["user", "item"])
+        interactions["timestamp"], decimals = clock.integers()
+        texts = Texts(self.text, items)
         columns = ("item_id", *(COLUMNS[name] for name in self.text))
-        rows = [row for _, row in read_rows(folder / "ml-100k.item", "\t", columns, quoted=False)]
+        for _, (item, *text) in read_rows(folder / "ml-100k.item", "\t", columns, quoted=False):
+            texts.add(item, text)
         return RawTables(
-            pd.DataFrame(interactions, columns=["user", "item", "timestamp"]),
-            pd.DataFrame(rows, columns=["item", *self.text]).drop_duplicates("item"),
+            interactions,
+            texts.table(),
+            times=clock.description,
+            decimals=decimals,
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
         )
 
 

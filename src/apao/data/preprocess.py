@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +10,14 @@ import pandas as pd
 from apao.artifacts import Stage
 from apao.data.base import RawTables, Source
 from apao.data.download import changed_hashes, check_raw
+from apao.data.histories import IntArray
 from apao.data.kcore import k_core
+from apao.data.summary import check_items, statistics, summary
+from apao.data.ties import drawn
 from apao.errors import UserError
 from apao.progress import console
 from apao.runs import DatasetPaths
 
-TIE_RULE = "interactions of a user with equal timestamps keep the order of the raw file"
 SPLITS = ("train", "valid", "test")
 
 
@@ -28,49 +29,63 @@ class Prepared:
         interactions: user and item (int32, from 0), timestamp (int64), split (train, valid, test);
             sorted by user, then time.
         items: item (int32), raw_id, text; row i is item i.
-        tied: share of the interactions whose user has another one with the same timestamp.
+        duplicates: rows with the user, item and timestamp of an earlier row, before the filter.
+        rows: (N,) where in the raw table each interaction is.
     """
 
     interactions: pd.DataFrame
     items: pd.DataFrame
-    tied: float
+    duplicates: int
+    rows: IntArray
 
 
 def preprocess(dataset: str, source: Source) -> None:
     """Write ``interactions.parquet``, ``items.parquet`` and ``stats.json`` of a downloaded dataset.
 
     Raises:
-        UserError: when a raw file was damaged, holds too many malformed records, or nothing is left.
+        UserError: when a raw file was damaged, holds too many malformed records or ids of other items than the
+            item table, or nothing is left.
     """
     paths = DatasetPaths(dataset)
     params = source.model_dump(mode="json", exclude={"recipe", "codes"})
+    if not paths.manifest.exists():
+        raise UserError(f"{paths.manifest}: not found; run: apao download {dataset}")
     with Stage("preprocess", paths.folder, [paths.manifest], params) as stage:
         for line in changed_hashes([paths]):
             raise UserError(f"{line}; run: apao download {dataset}")
         check_raw(dataset, source)
         raw = source.read(paths.raw)
-        if raw.malformed:
-            listed = ", ".join(f"{count} {reason}" for reason, count in raw.malformed.items())
-            console.print(f"{dataset}: malformed lines left out: {listed}")
-        prepared = prepare(dataset, raw, source.core)
+        prepared = prepare(dataset, raw, source.core, source.duplicates, source.ties, source.ties_seed)
+        check_items(dataset, raw, prepared)
         with stage.output(paths.interactions.name) as path:
             prepared.interactions.to_parquet(path, index=False)
         with stage.output(paths.items.name) as path:
             prepared.items.to_parquet(path, index=False)
-        stage.output_json(paths.stats.name, statistics(dataset, raw, prepared, source.core))
+        stats = statistics(dataset, source, raw, prepared)
+        stage.output_json(paths.stats.name, stats)
+    for line in summary(stats):
+        console.print(line)
+    for line in stats["warnings"]:
+        console.print(f"warning: {line}", style="yellow")
 
 
-def prepare(dataset: str, raw: RawTables, core: int) -> Prepared:
+def prepare(
+    dataset: str, raw: RawTables, core: int, duplicates: str = "keep", ties: str = "file", ties_seed: int = 0
+) -> Prepared:
     """Filter, number, order and split.
 
     Users and items are numbered by first appearance in the filtered file, so that a file which is
     numbered that way keeps its ids. A user's interactions are ordered by time; where timestamps tie,
-    the order of the file stands. The last one is the test item, the one before the validation item.
+    by ``ties``: the order of the file stands, or one drawn from the ids and ``ties_seed``, which rows in another
+    order do not change. The last one is the test item, the one before the validation item.
 
     Raises:
         UserError: when the filter leaves no interaction.
     """
-    table = raw.interactions
+    table = raw.interactions.reset_index(drop=True)
+    repeated = table.duplicated()
+    if duplicates == "drop":
+        table = table[~repeated]
     user_codes, _ = pd.factorize(table["user"])
     item_codes, _ = pd.factorize(table["item"])
     table = table[k_core(user_codes.astype(np.int64), item_codes.astype(np.int64), core)]
@@ -82,7 +97,9 @@ def prepare(dataset: str, raw: RawTables, core: int) -> Prepared:
     user, _ = pd.factorize(table["user"])
     item, raw_ids = pd.factorize(table["item"])
     time = table["timestamp"].to_numpy(dtype=np.int64)
-    order = np.lexsort((time, user))  # stable: ties keep the order of the file
+    # Stable: without a tie rule of their own, ties keep the order of the file.
+    own_rule = [drawn(table["user"], table["item"], ties_seed)] if ties == "random" else []
+    order = np.lexsort((*own_rule, time, user))
     lengths = np.bincount(user)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(user))  # 1 for a user's last interaction
     interactions = pd.DataFrame(
@@ -100,7 +117,7 @@ def prepare(dataset: str, raw: RawTables, core: int) -> Prepared:
             "text": _texts(raw.items, pd.Index(raw_ids)),
         }
     )
-    return Prepared(interactions, items, float(interactions.duplicated(["user", "timestamp"], keep=False).mean()))
+    return Prepared(interactions, items, int(repeated.sum()), table.index.to_numpy(dtype=np.int64)[order])
 
 
 def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> list[str]:
@@ -114,24 +131,3 @@ def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> list[str]:
 def _joined(parts: tuple[str, ...]) -> str:
     lines = (" ".join(part.split()).rstrip(".") for part in parts)
     return ". ".join(line for line in lines if line)
-
-
-def statistics(dataset: str, raw: RawTables, prepared: Prepared, core: int) -> dict[str, Any]:
-    """What is worth knowing of a prepared dataset; the first five entries are the paper's Table 2."""
-    lengths = np.bincount(prepared.interactions["user"])
-    users, items, interactions = len(lengths), len(prepared.items), len(prepared.interactions)
-    quantiles = {"min": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "max": 1.0}
-    return {
-        "dataset": dataset,
-        "users": users,
-        "items": items,
-        "interactions": interactions,
-        "density_percent": round(100 * interactions / (users * items), 2),
-        "core": core,
-        "raw_interactions": len(raw.interactions),
-        "malformed": raw.malformed,
-        "tie_rule": TIE_RULE,
-        "tied_share": round(prepared.tied, 6),
-        "history_length": {name: float(np.quantile(lengths, q)) for name, q in quantiles.items()},
-        "items_without_text": int((prepared.items["text"] == "").sum()),
-    }

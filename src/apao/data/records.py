@@ -1,4 +1,4 @@
-"""Files of one record a line, read to the end although some lines are malformed.
+"""Files of one record per line, read to the end although some lines are malformed.
 
 Public dumps hold broken lines. They are counted by reason and skipped; above a stated share the file
 is not what it should be, and that is an error.
@@ -36,9 +36,11 @@ class Malformed(Exception):
 
 
 def read_records(
-    path: Path, parse: Callable[[str], Record | None], max_malformed: float
+    path: Path, parse: Callable[[str, int], Record | None], max_malformed: float
 ) -> tuple[list[Record], dict[str, int]]:
     """Parse every line of ``path`` (gzip where its name ends in .gz), leaving out what parses to None.
+
+    ``parse`` gets the line and its number.
 
     Returns:
         The records in file order, and the number of malformed lines by ``file: reason``.
@@ -59,7 +61,7 @@ def read_records(
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise Malformed("not UTF-8") from error
-            record = parse(text)
+            record = parse(text, number)
         except Malformed as error:
             first = first or f"line {number}: {error}"
             reasons[str(error)] += 1

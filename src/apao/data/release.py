@@ -12,6 +12,7 @@ from apao.artifacts import read_json
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain
 from apao.data.records import text_of
+from apao.data.texts import Texts
 from apao.errors import UserError
 from apao.mistakes import first_mistake, spelled
 from apao.progress import console
@@ -53,6 +54,8 @@ FILES = {
         1042345, "f7c751f8a21087c3e6d7d6f5706e891af2811b3431f905bc64a5e4d8d2606c30"
     ),
 }
+
+POSITIONS = "positions in the released histories"
 
 Column = Literal["title", "description", "brand", "categories"]
 
@@ -133,12 +136,19 @@ class Release(Source):
         """Histories as they are; item texts as released (entities and all), None where not downloaded."""
         histories = _read(folder / self._interactions, _HISTORIES)
         rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
-        items = None
-        if (folder / self._items).exists():
-            texts = _read(folder / self._items, _TEXTS)
-            table = [(item, *(text_of(fields.get(column)) for column in self.text)) for item, fields in texts.items()]
-            items = pd.DataFrame(table, columns=["item", *self.text])
-        return RawTables(pd.DataFrame(rows, columns=["user", "item", "timestamp"]), items)
+        interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+        if not (folder / self._items).exists():
+            return RawTables(interactions, None, times=POSITIONS)
+        texts = Texts(self.text, frozenset(interactions["item"]))
+        for item, fields in _read(folder / self._items, _TEXTS).items():
+            texts.add(item, [text_of(fields.get(column)) for column in self.text])
+        return RawTables(
+            interactions,
+            texts.table(),
+            times=POSITIONS,
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
+        )
 
     def published_codes(self, folder: Path) -> Path:
         """The released RQ-K-means codes."""

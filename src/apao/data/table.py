@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,8 +11,11 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.delimited import parse_id, parse_timestamp, read_rows
+from apao.data.delimited import read_rows
 from apao.data.fetch import link
+from apao.data.ids import Ids
+from apao.data.texts import Texts
+from apao.data.times import Clock
 from apao.errors import UserError
 
 INTERACTIONS, ITEMS = "interactions.table", "items.table"
@@ -32,13 +36,18 @@ class Table(Source):
     item: Name = "item"
     """Name of the column of item ids, in both tables."""
     timestamp: Name = "timestamp"
-    """Name of the column of times: whole numbers of any unit, or ISO 8601 dates."""
+    """Name of the column of times: numbers in one unit, with a fraction or not, or ISO 8601 dates. Their order
+    is kept exactly; numbers that count in two units, and dates with and without a time zone, are refused."""
     text: tuple[Name, ...] = ()
-    """Columns with the items' texts, in ``items_path`` if given, else beside the interactions (an item's first row)."""
+    """Columns with the items' texts, in ``items_path`` if given, else beside the interactions, where an item has
+    the first text of its rows that is not empty."""
     items_path: Path | None = None
-    """A second table with one row an item."""
+    """A second table with one row per item."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Between columns; by default a comma for .csv and a tab for .tsv files."""
+    quoted: bool | None = None
+    """Whether a value in quotation marks may hold separators and line breaks. If not, a quotation mark is a
+    character like any other. By default true, but false where the separator is a tab, as most programs write TSV."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("path", "items_path")
     links: ClassVar[bool] = True
@@ -77,32 +86,55 @@ class Table(Source):
 
     def read(self, folder: Path) -> RawTables:
         """Read strictly: in a table of one's own the first mistake is worth knowing."""
-        rows: list[tuple[str, str, int]] = []
-        texts: dict[str, list[str]] = {}
-        beside = self.text if self.items_path is None else ()
-        columns = (self.user, self.item, self.timestamp, *beside)
         # Through the links to the user's own paths, which the errors name.
         path = (folder / INTERACTIONS).resolve()
-        for line, (user, item, time, *text) in read_rows(path, self._separator(self.path), columns):
-            where = f"{path}:{line}"
-            rows.append((parse_id(user, "user", where), parse_id(item, "item", where), parse_timestamp(time, where)))
-            texts.setdefault(item, text)
-        if self.items_path is not None:
-            texts = self._item_texts((folder / ITEMS).resolve(), self._separator(self.items_path))
-        interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
-        if not self.text:
-            return RawTables(interactions, None)
-        items = pd.DataFrame([(item, *text) for item, text in texts.items()], columns=["item", *self.text])
-        return RawTables(interactions, items)
+        beside = self.text if self.items_path is None else ()
+        users, items, clock, texts = Ids("user", path), Ids("item", path), Clock(path), Texts(beside)
+        warnings: list[str] = []
+        rows: list[tuple[str, str]] = []
+        columns = (self.user, self.item, self.timestamp, *beside)
+        for line, (user, item, time, *text) in self._rows(self.path, path, columns, warnings):
+            rows.append((users.read(user, line), items.read(item, line)))
+            clock.add(time, line)
+            texts.add(rows[-1][1], text)
+        tables = [users, items]
+        users.check_spelling()
+        if self.items_path is None:
+            items.check_spelling()
+        else:
+            texts, listed = self._item_texts((folder / ITEMS).resolve(), items, warnings)
+            items.check_spelling(listed)
+            tables.append(listed)
+        interactions = pd.DataFrame(rows, columns=["user", "item"])
+        interactions["timestamp"], decimals = clock.integers()
+        return RawTables(
+            interactions,
+            texts.table() if self.text else None,
+            times=clock.description,
+            decimals=decimals,
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
+            notes=(*(note for ids in tables for note in ids.notes), *texts.notes),
+            warnings=(*warnings, *clock.warnings, *(warning for ids in tables for warning in ids.warnings)),
+        )
 
-    def _item_texts(self, path: Path, separator: str) -> dict[str, list[str]]:
-        texts: dict[str, list[str]] = {}
-        for line, (item, *text) in read_rows(path, separator, (self.item, *self.text)):
-            where = f"{path}:{line}"
-            if parse_id(item, "item", where) in texts:
-                raise UserError(f"{where}: item {item!r} has a row already; expected one row an item")
-            texts[item] = text
-        return texts
+    def _item_texts(self, path: Path, wanted: Ids, warnings: list[str]) -> tuple[Texts, Ids]:
+        """The texts of the items in ``wanted``, and the ids of all rows."""
+        assert self.items_path is not None
+        ids, texts = Ids("item", path), Texts(self.text, wanted)
+        for line, (item, *text) in self._rows(self.items_path, path, (self.item, *self.text), warnings):
+            known = ids.read(item, line)
+            if ids.line_of(known) != line:
+                raise UserError(
+                    f"{path}:{line}: item {known!r} has a row already, line {ids.line_of(known)}; "
+                    "expected one row per item"
+                )
+            texts.add(known, text)
+        return texts, ids
 
-    def _separator(self, path: Path) -> str:
-        return self.separator or SEPARATORS[path.suffix]
+    def _rows(
+        self, given: Path, path: Path, columns: tuple[str, ...], warnings: list[str]
+    ) -> Iterator[tuple[int, list[str]]]:
+        separator = self.separator or SEPARATORS[given.suffix]
+        quoted = separator != "\t" if self.quoted is None else self.quoted
+        return read_rows(path, separator, columns, quoted, warnings)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field
+from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import link
 from apao.data.records import Malformed, identifier, json_object, read_records, text_of
+from apao.data.texts import Texts
+from apao.data.times import LOCAL, Clock, Time, parse_time
 from apao.errors import UserError
 
 REVIEWS = "yelp_academic_dataset_review.json"
@@ -49,34 +52,64 @@ class Yelp(Source):
             link(origin / name, folder / name)
         return [REVIEWS, BUSINESSES]
 
+    @override
+    def own_files(self) -> tuple[Path, ...]:
+        """The files of the folder, where it has them: a mirror may have them instead."""
+        paths = (self.folder.expanduser() / name for name in (REVIEWS, BUSINESSES))
+        return tuple(path for path in paths if path.is_file())
+
     def read(self, folder: Path) -> RawTables:
         """Reviews since the given day in file order, and name and categories of the businesses in them."""
         # A few million reviews repeat far fewer ids: keep each string once.
         known: dict[str, str] = {}
+        wanted: set[str] = set()
+        clock = Clock(folder / REVIEWS)
+        since = parse_time(self.since.isoformat()).value
+        earlier = 0
 
-        def review(line: str) -> tuple[str, str, int] | None:
-            record = json_object(line)
+        def review(text: str, line: int) -> tuple[str, str] | None:
+            nonlocal earlier
+            record = json_object(text)
             user, item = identifier(record, "user_id"), identifier(record, "business_id")
             time = _time(record)
-            if time.date() < self.since:
+            if time.value < since * 10**time.decimals:
+                earlier += 1
                 return None
-            return known.setdefault(user, user), known.setdefault(item, item), int(time.timestamp())
-
-        def business(line: str) -> tuple[str, ...] | None:
-            record = json_object(line)
-            item = identifier(record, "business_id")
-            texts = [record.get("name" if column == "title" else column) for column in self.text]
-            return (item, *map(text_of, texts)) if item in known else None
+            clock.append(time, record["date"], line)
+            wanted.add(item)
+            return known.setdefault(user, user), known.setdefault(item, item)
 
         rows, malformed = read_records(folder / REVIEWS, review, self.max_malformed)
-        texts, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)
-        items = pd.DataFrame(texts, columns=["item", *self.text]).drop_duplicates("item")
-        return RawTables(pd.DataFrame(rows, columns=["user", "item", "timestamp"]), items, malformed | malformed_items)
+        interactions = pd.DataFrame(rows, columns=["user", "item"])
+        interactions["timestamp"], decimals = clock.integers()
+        texts = Texts(self.text, wanted)
+
+        def business(text: str, _: int) -> None:
+            record = json_object(text)
+            item = identifier(record, "business_id")
+            texts.add(item, [text_of(record.get("name" if column == "title" else column)) for column in self.text])
+
+        _, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)
+        before = [f"{earlier:,} reviews before {self.since} left out (key since)"] if earlier else []
+        return RawTables(
+            interactions,
+            texts.table(),
+            malformed | malformed_items,
+            times=clock.description,
+            decimals=decimals,
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
+            notes=(*before, *texts.notes),
+            warnings=tuple(clock.warnings),
+        )
 
 
-def _time(record: dict[str, Any]) -> datetime:
+def _time(record: dict[str, Any]) -> Time:
     value = record.get("date")
     try:
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise Malformed("without a date like 2019-01-31 12:00:00") from error
+        time = parse_time(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        time = None
+    if time is None or time.kind != LOCAL:
+        raise Malformed("without a date like 2019-01-31 12:00:00")
+    return time

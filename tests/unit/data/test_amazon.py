@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from apao.data.amazon import Amazon, clean_text
+from apao.data.amazon import Amazon
+from apao.data.amazon_formats import clean_text
 from apao.data.download import download
 from apao.data.preprocess import preprocess
 from apao.data.records import MAX_EXPANSION, MAX_LINE_BYTES, SMALL_BYTES
@@ -77,7 +78,7 @@ def test_reviews_and_texts(folder):
             "brand": "Joe's",
             "categories": "Home, Kitchen & Dining, Gifts",
         },
-        "B2": empty,
+        "B2": {**empty, "title": "a second time"},
         "B4": empty,
         "B5": {**empty, "title": "half a ?"},
     }
@@ -129,7 +130,7 @@ def test_metadata_is_never_executed(folder, tmp_path):
         f"{{'asin': 'B1', 'title': [open({str(witness)!r}, 'w') for _ in (1,)]}}",
     ]
     raw = source(max_malformed=1).read(folder([review()], [*attacks, meta(title="good")]))
-    assert raw.malformed == {f"{METADATA}: not a Python literal": 3}
+    assert raw.malformed == {f"{METADATA}: neither JSON nor a Python literal": 3}
     assert items(raw)["B1"]["title"] == "good"
     assert not witness.exists()
 
@@ -137,15 +138,15 @@ def test_metadata_is_never_executed(folder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"asin": null}', "not a Python literal"),
-        ("{'asin': 'B1'", "not a Python literal"),
-        ("{[]: 1}", "not a Python literal"),
-        ("-" * 1_000_000 + "1", "not a Python literal"),
-        ("1" + "+1" * 300_000, "not a Python literal"),
-        ("[" * 1_000_000, "not a Python literal"),
-        ("9" * 10_000, "not a Python literal"),
-        ("9" * 400 + "+1j", "not a Python literal"),
-        ("\0", "not a Python literal"),
+        ('{"asin": null}', "without asin"),
+        ("{'asin': 'B1'", "neither JSON nor a Python literal"),
+        ("{[]: 1}", "neither JSON nor a Python literal"),
+        ("-" * 1_000_000 + "1", "neither JSON nor a Python literal"),
+        ("1" + "+1" * 300_000, "neither JSON nor a Python literal"),
+        ("[" * 1_000_000, "neither JSON nor a Python literal"),
+        ("9" * 10_000, "neither JSON nor a Python literal"),
+        ("9" * 400 + "+1j", "neither JSON nor a Python literal"),
+        ("\0", "neither JSON nor a Python literal"),
         ("['asin', 'B1']", "not a dictionary"),
         ("{'title': 'x'}", "without asin"),
         (r"{'asin': '\ud800'}", "asin is not valid Unicode"),
@@ -194,7 +195,7 @@ def test_from_the_mirror_to_the_split(project, folder, capsys):
     assert catalogue["raw_id"].tolist() == ["B2", "B0", "B1", "B3", "B4"]
     assert catalogue["text"].tolist() == ["T2", "T0", "T1", "T3", "T4"]
     assert table["item"].tolist() == [1, 2, 0, 3, 4] * 5
-    assert "malformed lines left out: 1 reviews_Toys_5.json.gz: not JSON" in " ".join(capsys.readouterr().err.split())
+    assert "malformed 1 reviews_Toys_5.json.gz: not JSON" in " ".join(capsys.readouterr().err.split())
     assert f'"{REVIEWS}: not JSON": 1' in paths.stats.read_text()
     assert '"category": "Toys"' in manifest.read_text()
 

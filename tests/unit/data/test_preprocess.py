@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given
@@ -14,6 +13,7 @@ from apao.data.download import download
 from apao.data.histories import Histories
 from apao.data.preprocess import prepare, preprocess
 from apao.data.table import Table
+from apao.data.ties import tied
 from apao.errors import UserError
 from apao.runs import DatasetPaths
 
@@ -55,8 +55,9 @@ def test_prepare(rows):
     assert [str(t) for t in prepared.interactions.dtypes] == ["int32", "int32", "int64", "category"]
     assert prepared.items["raw_id"].tolist() == item_ids
     assert prepared.items["item"].tolist() == list(range(len(item_ids)))
-    pairs = [(user, time) for user, _, time, _ in expected]
-    assert prepared.tied == pytest.approx(np.mean([pairs.count(pair) > 1 for pair in pairs]))
+    assert prepared.duplicates == len(rows) - len(set(rows))
+    raw_rows = [rows[i] for i in prepared.rows]
+    assert [(item, time) for _, item, time in raw_rows] == [(item_ids[i], time) for _, i, time, _ in expected]
 
 
 @given(st.permutations([(u, i, 10 * u + i) for u in range(3) for i in range(4)]))
@@ -73,7 +74,7 @@ def test_ties_keep_the_order_of_the_file():
     prepared = prepare("d", raw_of(rows), 2)
     assert prepared.items["raw_id"].tolist() == list("zyxw")
     assert prepared.interactions["item"].tolist() == [0, 1, 2, 3] * 2
-    assert prepared.tied == 1.0
+    assert tied(prepared.interactions).all()
 
 
 @given(rows_of_raw)
@@ -123,10 +124,20 @@ def test_the_stage_writes_what_later_stages_read(shop):
         "core": 3,
         "raw_interactions": 13,
         "malformed": {},
+        "duplicates": 0,
+        "duplicates_rule": "keep",
+        "times": "numbers",
+        "timestamp_decimals": 0,
         "tie_rule": "interactions of a user with equal timestamps keep the order of the raw file",
         "tied_share": 0.0,
+        "users_with_test_equal_to_validation_item": 0,
         "history_length": {"min": 4.0, "quarter": 4.0, "median": 4.0, "three_quarters": 4.0, "max": 4.0},
+        "items_without_row": 0,
+        "item_rows_unused": 0,
         "items_without_text": 0,
+        "items_with_most_common_text": 1,
+        "notes": [],
+        "warnings": [],
     }
     table = pd.read_parquet(verified(paths.interactions))
     assert table["item"].tolist() == [3, 2, 1, 0] * 3

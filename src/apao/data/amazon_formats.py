@@ -1,0 +1,147 @@
+"""The three public formats of Amazon's reviews and item metadata, recognised by the keys of each record.
+
+2014: reviews with ``reviewerID``, ``asin``, ``unixReviewTime``; metadata as Python literals, ``description`` a string
+and ``categories`` lists of lists. 2018: the same keys in reviews; metadata as JSON, ``description`` and ``category``
+lists. 2023: ``user_id``, ``parent_asin`` and ``timestamp`` in milliseconds; metadata with ``parent_asin``, ``store``
+and flat ``categories``. Items of 2014 and 2018 are known by ``asin``, those of 2023 by ``parent_asin``.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from apao.data.records import Malformed, identifier, json_object, text_of
+from apao.data.times import NUMBER, Time
+from apao.errors import UserError
+
+Column = Literal["title", "description", "brand", "categories"]
+KEYS = {"title": ("title",), "description": ("description",), "brand": ("brand", "store")}
+"""Where the formats keep a column; categories are ``_categories``."""
+EARLIER, LATER = "asin", "parent_asin"
+"""What items are known by: until 2018, and in 2023."""
+_LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
+
+
+class Recognised:
+    """The format of one file, which its first record decides and no other may contradict."""
+
+    def __init__(self, path: Path, kind: str, keys: Mapping[str, str], years: Mapping[str, str]) -> None:
+        """``keys``: what only records of one id system have, to that id; ``years``: keys of one year alone."""
+        self.path, self.kind = path, kind
+        self.item_key, self.year = "", ""
+        self._keys, self._years = keys, years
+        self._line = 0
+
+    def of(self, record: dict[str, Any], line: int) -> str:
+        """What the record's item is known by.
+
+        Raises:
+            UserError: when an earlier line was of another format.
+        """
+        found = next((item_key for key, item_key in self._keys.items() if key in record), "")
+        if found and not self.item_key:
+            self.item_key, self._line = found, line
+        elif found and found != self.item_key:
+            earlier = self.name
+            self.item_key = found
+            raise UserError(
+                f"{self.path}:{line}: {self.kind} of Amazon {self.name}, but line {self._line} is of Amazon {earlier}; "
+                "bring a file of one year"
+            )
+        if not self.year:
+            self.year = next((year for key, year in self._years.items() if key in record), "")
+        return self.item_key or EARLIER
+
+    @property
+    def name(self) -> str:
+        """The year of the format."""
+        return "2023" if self.item_key == LATER else self.year or "2014 or 2018"
+
+    @property
+    def note(self) -> str:
+        """What the file was read as."""
+        return f"{self.path.name} is read as {self.kind} of Amazon {self.name}, items by {self.item_key}"
+
+
+def reviews_format(path: Path) -> Recognised:
+    """For a file of reviews."""
+    keys, years = {"user_id": LATER, "reviewerID": EARLIER}, {"verified": "2018", "helpful": "2014"}
+    return Recognised(path, "reviews", keys, years)
+
+
+def metadata_format(path: Path) -> Recognised:
+    """For a file of metadata."""
+    return Recognised(path, "metadata", {LATER: LATER, EARLIER: EARLIER}, {"category": "2018", "categories": "2014"})
+
+
+def check_same(reviews: Recognised, metadata: Recognised) -> None:
+    """Refuse reviews of one year beside metadata of another, which describes other items.
+
+    Raises:
+        UserError: naming both files.
+    """
+    keys = {reviews.item_key, metadata.item_key} - {""}
+    years = {reviews.year, metadata.year} - {""}
+    if len(keys) > 1 or (keys == {EARLIER} and len(years) > 1):
+        raise UserError(
+            f"{reviews.path} holds reviews of Amazon {reviews.name} (items by {reviews.item_key}), but "
+            f"{metadata.path} metadata of Amazon {metadata.name} (items by {metadata.item_key}); "
+            "bring both files of one year"
+        )
+
+
+def review(record: dict[str, Any], item_key: str) -> tuple[str, str, Time]:
+    """User, item and time of a review."""
+    later = item_key == LATER
+    key, unit = ("timestamp", "milliseconds") if later else ("unixReviewTime", "seconds")
+    time = record.get(key)
+    if not isinstance(time, int) or isinstance(time, bool) or abs(time) >= 1 << 62:
+        raise Malformed(f"without {key} in whole {unit}")
+    user = identifier(record, "user_id" if later else "reviewerID")
+    return user, identifier(record, item_key), Time(NUMBER, time, 0)
+
+
+def metadata_record(line: str) -> dict[str, Any]:
+    """A line of metadata: JSON, or the Python literal of a dictionary. Nothing in it is executed."""
+    try:
+        return json_object(line)
+    except Malformed:
+        pass
+    try:
+        value = ast.literal_eval(line)
+    except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
+        # MemoryError is how the parser reports too deep a nesting, OverflowError a sum like 10...0+1j.
+        raise Malformed("neither JSON nor a Python literal") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a dictionary")
+    return value
+
+
+def item_text(record: dict[str, Any], column: Column) -> str:
+    """A column of an item's metadata, cleaned; empty where the record has none."""
+    if column == "categories":
+        return clean_text(", ".join(_categories(record)))
+    value = next((record[key] for key in KEYS[column] if record.get(key)), None)
+    parts = value if isinstance(value, list) else [value]
+    return clean_text(" ".join(text_of(part) for part in parts))
+
+
+def _categories(record: dict[str, Any]) -> list[str]:
+    """Names without repeats: of 2014 from several paths, of 2018 and 2023 from one."""
+    value = record.get("categories") or record.get("category")
+    entries = value if isinstance(value, list) else []
+    paths = [entry if isinstance(entry, list) else [entry] for entry in entries]
+    return list(dict.fromkeys(name for path in paths for name in path if isinstance(name, str)))
+
+
+def clean_text(text: str) -> str:
+    """Text without HTML entities, tags and line breaks, single-spaced."""
+    # No character has so many digits; unescape would refuse to make a number of a few thousand.
+    text = _LONG_ENTITY.sub(" ", text)
+    return " ".join(_TAG.sub(" ", html.unescape(text)).split())

@@ -1,0 +1,84 @@
+"""A table of the user's own: its content decides what runs, it stays where it is, and nothing keeps copies of it."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_dvc import committed, ran
+from test_workflow import jobs
+from tiny_project import Project, make_project, write_interactions
+
+pytestmark = pytest.mark.slow
+
+STATS = "data/toy/stats.json"
+LINK = "data/toy/raw/interactions.table"
+
+
+def replace_by_older(table: Path, seed: int) -> None:
+    """Put another table in its place, written long before anything was made of the first."""
+    other = table.with_suffix(".old")
+    write_interactions(other, seed=seed)
+    os.utime(other, (1_000_000_000, 1_000_000_000))
+    other.replace(table)
+
+
+def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path: Path):
+    project = make_project(tmp_path)
+    project.snakemake(STATS)
+    assert "Nothing to be done" in project.snakemake(STATS)
+    first = (project.folder / "data/toy/interactions.parquet").read_bytes()
+
+    replace_by_older(project.folder / "toy.csv", seed=1)
+    printed = project.snakemake(STATS)
+    assert jobs(printed).keys() >= {"link_dataset", "preprocess_dataset"}
+    # The summary is on the terminal, not in the log alone.
+    assert "rows       270 read, 270 kept" in printed
+    second = (project.folder / "data/toy/interactions.parquet").read_bytes()
+    assert second != first
+
+    (project.folder / "toy.csv").touch()
+    assert "Nothing to be done" in project.snakemake(STATS)
+
+    replace_by_older(project.folder / "toy.csv", seed=0)
+    project.snakemake(STATS)
+    assert (project.folder / "data/toy/interactions.parquet").read_bytes() == first
+
+
+def test_a_missing_table_is_one_clear_line(tmp_path: Path):
+    project = make_project(tmp_path)
+    (project.folder / "toy.csv").unlink()
+    printed = project.snakemake(STATS, code=1)
+    assert "toy.csv" in printed
+    assert "Traceback" not in printed
+
+
+def cached(project: Project) -> set[str]:
+    """MD5 of everything in DVC's cache."""
+    files = (project.folder / ".dvc/cache/files").rglob("*")
+    return {hashlib.md5(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+
+
+@pytest.mark.parametrize("made_by", ["dvc", "snakemake"])
+def test_dvc_keeps_the_link_and_no_copy(tmp_path: Path, made_by: str):
+    project = committed(make_project(tmp_path))
+    if made_by == "dvc":
+        project.run("dvc", "repro", "preprocess_dataset-toy")
+    else:
+        project.snakemake(STATS)
+        project.run("apao", "dvc", "--check")
+    stages = ["check_pipeline", "download_dataset-toy", "preprocess_dataset-toy"]
+    table, link = project.folder / "toy.csv", project.folder / LINK
+    for seed in (None, 1, 0):
+        if seed is not None:
+            replace_by_older(table, seed)
+            # Back to a content that was here before: DVC must not take the hash from its cache without the link.
+            assert "download_dataset-toy" in ran(project.run("dvc", "repro", "preprocess_dataset-toy"))
+        project.run("dvc", "commit", "--force", "-q", *stages)
+        assert link.is_symlink()
+        assert link.resolve() == table.resolve()
+        assert hashlib.md5(table.read_bytes()).hexdigest() not in cached(project)
+        subprocess.run(["sha256sum", "--check", "--quiet", "raw.sha256"], cwd=link.parent.parent, check=True)
+        project.run("apao", "intact")
+    assert cached(project)  # of what was made
