@@ -107,6 +107,7 @@ def tiny_params() -> dict:
             "decoding": {"beam": "all"},
         }
     }
+    params.pop("tuned")
     for objective in params["objectives"].values():
         objective.pop("tuned", None)
     params["objectives"]["apao-pairwise"]["negatives"] = 4

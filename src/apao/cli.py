@@ -238,6 +238,26 @@ def report(
 
 
 @app.command()
+def tune(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps, such as table5.")],
+    objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="By default all.")] = None,
+) -> None:
+    """Choose hyper-parameters by finished sweeps, and write them into the file that params.yaml names as tuned."""
+    from apao.report.tuning import tunings
+    from apao.tuned import with_tuning, write_tuned
+
+    path, params = settings.tuned_file(), settings.params()
+    found = dict(params.tuned)
+    for objective, tuning in tunings(study, params, objectives or ()):
+        found[objective] = with_tuning(found.get(objective, ()), tuning)
+        for place, values in tuning.values.items():
+            chosen = ", ".join(f"{key} {value}" for key, value in values.items())
+            console.print(f"{objective} on {place}: {chosen}")
+    write_tuned(path, found)
+    console.print(str(path))
+
+
+@app.command()
 def dvc(
     check: Annotated[bool, typer.Option("--check", help="Only see whether dvc.yaml is what params.yaml says.")] = False,
 ) -> None:

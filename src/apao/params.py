@@ -13,20 +13,31 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
+import yaml
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema
 
 from apao.artifacts import atomic_path
 from apao.codes.params import AnyEmbedder, CodesParams, EmbedderParams, VectorFile
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
-from apao.mistakes import first_mistake, line_of, read_yaml, spelled
+from apao.mistakes import Key, first_mistake, line_of, read_yaml, spelled
+from apao.progress import console
 from apao.references import FIXED, changed, check_fit, check_references, resolve_sweeps
 from apao.registry import Model, one_of
 from apao.run_params import AnyBackbone, AnyObjective, RunParams, Start
 from apao.runs import NAME, OBJECTIVE_NAME, Run, Value, format_value
 from apao.studies import Studies, Sweep
 from apao.training.params import DecodingParams, TrainingParams
+from apao.tuned import Tunings, read_tuned, values_at
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = Source
@@ -60,6 +71,9 @@ class Params(Model):
     codes: dict[str, CodesParams]
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
+    tuned: Annotated[Tunings, WithJsonSchema({"type": "string"})] = Field(default_factory=dict)
+    """A file, beside this one, of values chosen for single datasets and backbones (``apao tune`` writes it).
+    An objective's own ``tuned`` wins over it."""
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
     """Named, for studies to list."""
     studies: dict[Name, Studies]
@@ -72,7 +86,8 @@ class Params(Model):
         return resolve_sweeps(studies, info.data["sweeps"]) if "sweeps" in info.data else {}
 
     _text: str = PrivateAttr("")
-    """The file as it was read."""
+    """The file as it was read, with the tunings of the file that it names."""
+    _files: tuple[Path, ...] = PrivateAttr(())
     _resolved: dict[str, RunParams] = PrivateAttr(default_factory=dict)
     """By the run's spelling, in which ``ce=0`` and ``ce=false`` differ; as runs they are equal."""
     _normalised: dict[str, Run] = PrivateAttr(default_factory=dict)
@@ -84,12 +99,17 @@ class Params(Model):
         return self
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What was read: params.yaml and, where it names one, the file of tunings."""
+        return self._files
+
+    @property
     def sha256(self) -> str:
-        """Hash of the file as it was read."""
+        """Hash of what was read."""
         return hashlib.sha256(self._text.encode()).hexdigest()
 
     def write_copy(self, path: Path) -> None:
-        """Write the file as it was read, for jobs that start when it may have been edited."""
+        """Write what was read as one file, for jobs that start when it may have been edited."""
         with atomic_path(path) as temporary:
             temporary.write_bytes(self._text.encode())
 
@@ -164,6 +184,7 @@ class Params(Model):
             raise UserError(f"{run}: unknown objective {run.objective!r}; {nearest(run.objective, self.objectives)}")
         objective = self.objectives[run.objective]
         tuned = {
+            **values_at(self.tuned.get(run.objective, ()), run.dataset, run.backbone),
             **objective.tuned.get(run.dataset, {}),
             **objective.tuned.get(f"{run.dataset}/{run.backbone}", {}),
         }
@@ -250,6 +271,23 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
     data, root, text = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Params.model_fields)}")
+    file_of, root_of = path, root
+    if isinstance(name := data.get("tuned"), str):
+        file_of = path.parent / name
+        if not file_of.exists():
+            # params.yaml is often copied alone.
+            console.print(f"{path}: {file_of} is not there; every objective has its own values on all datasets")
+        tunings, root_of = read_tuned(file_of) if file_of.exists() else ({}, None)
+        data["tuned"] = {key: [one.model_dump() for one in given] for key, given in tunings.items()}
+        # A copy of the file stands for both.
+        text = yaml.safe_dump(data, sort_keys=False)
+
+    def at(message: str, key: Key) -> str:
+        """Message with file, line and key; those of the tunings are in a file of their own."""
+        if key[:1] == ("tuned",) and file_of != path:
+            return f"{file_of}:{line_of(key[1:], root_of)}: {spelled(message, key[1:])}"
+        return f"{path}:{line_of(key, root)}: {spelled(message, key)}"
+
     if scale is not None:
         data["scale"] = scale
     try:
@@ -260,10 +298,10 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
         message, key = first_mistake(error, data)
         more = error.error_count() - 1
         tail = f" (and {more} more)" if more else ""
-        raise UserError(f"{path}:{line_of(key, root)}: {spelled(message, key)}{tail}") from error
+        raise UserError(f"{at(message, key)}{tail}") from error
     except AtKey as error:
-        raise UserError(f"{path}:{line_of(error.key, root)}: {spelled(str(error), error.key)}") from error
-    params._text = text
+        raise UserError(at(str(error), error.key)) from error
+    params._text, params._files = text, tuple(dict.fromkeys(one for one in (path, file_of) if one.exists()))
     return params
 
 

@@ -97,7 +97,7 @@ class _Stages(dict[str, dict[str, Any]]):
         """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
         self["check_pipeline"] = {
             "cmd": "apao dvc --check",
-            "deps": [str(path) for path in (PARAMS_FILE, *_own_code())],
+            "deps": [str(path) for path in (*params.files, *_own_code())],
             "outs": [str(path) for path in (CHECKED, COPY, CODE)],
         }
         datasets = dict.fromkeys(run.dataset for run in self.runs)
@@ -200,6 +200,8 @@ class _Stages(dict[str, dict[str, Any]]):
             _key(*recipe, "backbones", run.backbone),
             _key(*recipe, "training"),
         ]
+        if run.objective in self.params.tuned:
+            keys.append(_key("tuned", run.objective))
         for i, (deps, some) in enumerate(self._by_inputs(group)):
             self.add(
                 _named("train_run", *parts, *([str(i)] if i else [])),

@@ -14,6 +14,7 @@ from apao.registry import Model
 from apao.runs import Run, format_value
 
 if TYPE_CHECKING:
+    from apao.objectives.base import Objective
     from apao.params import Params
     from apao.run_params import RunParams
     from apao.studies import Sweep
@@ -65,6 +66,8 @@ def check_references(params: Params) -> None:
         _check_dataset(params, name)
     for name in params.objectives:
         _check_objective(params, name)
+    for name in params.tuned:
+        _check_tunings(params, name)
     for name in params.sweeps:
         _check_sweep(params, name)
 
@@ -91,19 +94,32 @@ def _check_objective(params: Params, name: str) -> None:
         start = Run.of("any", "any", objective.start, 0).objective
         _known(start, params.objectives, "objectives", "objectives", name, "start")
     for place, values in objective.tuned.items():
-        where = ("objectives", name, "tuned", place)
-        dataset, slash, backbone = place.partition("/")
-        _known(dataset, params.datasets, "datasets", *where)
-        if slash:
-            recipe = params.datasets[dataset].recipe
-            _known(backbone, params.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
-        for fixed in sorted(FIXED & set(values)):
-            raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
-        try:
-            changed(objective, values)
-        except ValidationError as error:
-            message, key = first_mistake(error)
-            raise AtKey(message, *where, *key) from error
+        _check_tuned(params, objective, place, values, ("objectives", name, "tuned", place))
+
+
+def _check_tunings(params: Params, name: str) -> None:
+    _known(name, params.objectives, "objectives", "tuned", name)
+    for i, tuning in enumerate(params.tuned[name]):
+        for place, values in tuning.values.items():
+            _check_tuned(params, params.objectives[name], place, values, ("tuned", name, i, "values", place))
+
+
+def _check_tuned(
+    params: Params, objective: Objective, place: str, values: Mapping[str, Any], where: tuple[str | int, ...]
+) -> None:
+    """Values of an objective for one place: it exists, and the objective takes them."""
+    dataset, slash, backbone = place.partition("/")
+    _known(dataset, params.datasets, "datasets", *where)
+    if slash:
+        recipe = params.datasets[dataset].recipe
+        _known(backbone, params.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
+    for fixed in sorted(FIXED & set(values)):
+        raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
+    try:
+        changed(objective, values)
+    except ValidationError as error:
+        message, key = first_mistake(error)
+        raise AtKey(message, *where, *key) from error
 
 
 def _check_sweep(params: Params, name: str) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from apao.errors import UserError
-from apao.mistakes import first_mistake, spelled
+from apao.mistakes import first_mistake, read_yaml, spelled
 from apao.params import PARAMS_FILE, Params, load
 from apao.progress import console
 from apao.registry import Model
@@ -56,6 +56,18 @@ class Settings:
     def job_params(self) -> Params:
         """params.yaml for one job, which resolves the runs that it needs."""
         return load(self.file, self.scale, check_runs=False)
+
+    def tuned_file(self) -> Path:
+        """The file of tunings that params.yaml names.
+
+        Raises:
+            UserError: when it names none.
+        """
+        data, *_ = read_yaml(self.file)
+        name = data.get("tuned") if isinstance(data, dict) else None
+        if not isinstance(name, str):
+            raise UserError(f"{self.file}: names no file of tunings; add the key: tuned: tuned.yaml")
+        return self.file.parent / name
 
     def to_train(self, run: Run, resolved: str | None) -> TrainedParams:
         """What a run is to be trained with."""

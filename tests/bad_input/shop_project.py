@@ -141,6 +141,7 @@ def params() -> dict:
     coding = {"method": "rq-kmeans", "embedder": "minilm", "levels": 3, "clusters": 4, "collisions": "reassign"}
     tiger = {"d_model": 16, "d_ff": 16, "d_kv": 4, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     training = {"epochs": 12, "patience": 12, "lr": 2e-3, "batch_size": 16, "precision": "fp32", "threads": 1}
+    given.pop("tuned")
     for objective in given["objectives"].values():
         objective.pop("tuned", None)
     given["objectives"]["apao-pairwise"] |= {"negatives": 4}

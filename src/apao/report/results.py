@@ -54,6 +54,7 @@ class Results:
     def __init__(self, params: Params) -> None:
         self.scale = params.scale
         self.normalised: Callable[[Run], Run] = params.normalised
+        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run)
         self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
@@ -129,6 +130,20 @@ class Results:
         metrics = [user_metrics(one) for one in ranks]
         means = {name: np.mean([one[name] for one in metrics], axis=0) for name in metrics[0]}
         return pd.DataFrame(means, index=ranks[0].index)
+
+
+def _tuned_by(params: Params, run: Run) -> str:
+    """How the hyper-parameters of a run were chosen, where not for all datasets alike; empty otherwise."""
+    places = {run.dataset, f"{run.dataset}/{run.backbone}"}
+    ways = [
+        f"{', '.join(sorted(one.keys))} by {one.chosen_by}"
+        for one in params.tuned.get(run.objective, ())
+        if places & set(one.values)
+    ]
+    own = params.objectives[run.objective].tuned
+    if keys := sorted({key for place in places for key in own.get(place, {})}):
+        ways.append(f"{', '.join(keys)} by params.yaml")
+    return "; ".join(ways)
 
 
 def entry(path: Path, data: Any, *keys: str | int) -> Any:

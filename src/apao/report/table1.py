@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 import pandas as pd
 
@@ -44,6 +44,7 @@ class Untrained:
 def build(study: Table1, results: Results) -> Table:
     """The table of a study."""
     grids, rows, users, tests = [], [], {}, 0
+    trained_of_all: list[Experiment] = []
     for dataset in study.datasets:
         untrained = _untrained(dataset, results)
         trained = {
@@ -53,6 +54,7 @@ def build(study: Table1, results: Results) -> Table:
             ]
             for backbone in study.backbones
         }
+        trained_of_all += chain.from_iterable(trained.values())
         verdicts, overall = _verdicts(trained), _gains_over_all(trained)
         grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
         if not coverage([dataset]):
@@ -69,6 +71,7 @@ def build(study: Table1, results: Results) -> Table:
         "code share its rank in expectation. The baselines rank items; at code level a code "
         "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a backbone. "
         + seeds_sentence(study.seeds, "± is"),
+        _tuning_note(trained_of_all, results),
         _gains_note(users, tests, len(study.seeds), _baselines(trained)) if tests else "",
         coverage(study.datasets),
     ]
@@ -100,6 +103,20 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
         "over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
+
+
+def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
+    """Which rows are tuned on what."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for one in experiments:
+        place = f"{one.runs[0].dataset}/{one.backbone}"
+        places.setdefault((one.objective, results.tuned_by(one.runs[0])), []).append(place)
+    tuned = [f"{name}: {way} ({', '.join(where)})" for (name, way), where in places.items() if way]
+    untuned = dict.fromkeys(name for name, way in places if not way)
+    if not tuned:
+        return "No objective is tuned for a dataset."
+    rest = f" Not tuned for a dataset: {', '.join(untuned)}." if untuned else ""
+    return f"Hyper-parameters chosen for a dataset. {'. '.join(tuned)}.{rest}"
 
 
 def _baselines(trained: dict[str, list[Experiment]]) -> list[str]:

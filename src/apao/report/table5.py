@@ -10,7 +10,7 @@ from apao.report.paper import NAN, coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, spread
 from apao.report.results import Results, origin, seeds_sentence
 from apao.report.sweeps import METRIC, STRICT, points, ranges, symbol
-from apao.runs import format_value
+from apao.runs import Run, format_value
 from apao.studies import Curve, Table5
 
 PAPER_KEYS = ("beta", "eta")
@@ -36,7 +36,9 @@ def build(study: Table5, results: Results) -> Table:
         # The first of equal ones, so the smallest value.
         best = max(points(study, results, curve), key=lambda point: point.validation.mean)
         place = {"dataset": curve.dataset, "backbone": curve.backbone, "objective": curve.objective}
-        paper = printed("table5", curve.key, **place) if curve.key in PAPER_KEYS else NAN
+        # The paper does not say with which form of the weights it swept.
+        named = Run.of(curve.dataset, curve.backbone, curve.objective, 0).objective
+        paper = printed("table5", curve.key, **{**place, "objective": named}) if curve.key in PAPER_KEYS else NAN
         scores = (best.validation, best.test, best.strict)
         numbers = [number for score in scores for number in (score.mean, score.sd)]
         rows.append((*place.values(), curve.key, best.value, paper, " ".join(map(str, study.seeds)), *numbers))

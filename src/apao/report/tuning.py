@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from apao.params import Params
 
 
-def tunings(name: str, params: Params, objectives: Collection[str]) -> list[Tuning]:
-    """The best values of the sweeps of the study ``name``, one tuning per objective and swept key.
+def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tuple[str, Tuning]]:
+    """The best values of the sweeps of the study ``name``: objective and tuning, one per swept key.
 
     Sweeps of an objective with overrides are left out: what is best with them is not what is best without.
 
@@ -51,10 +51,12 @@ def tunings(name: str, params: Params, objectives: Collection[str]) -> list[Tuni
         found.setdefault((curve.objective, curve.key), {})[place] = {curve.key: best.value}
         tried[curve.objective, curve.key] = ", ".join(map(format_value, curve.values))
     return [
-        Tuning(
-            objective=objective,
-            chosen_by=f"{BY_SWEEP}: best validation {METRIC} of {key} in {tried[objective, key]}, seed {seeds}",
-            values=values,
+        (
+            objective,
+            Tuning(
+                chosen_by=f"{BY_SWEEP}: best validation {METRIC} of {key} in {tried[objective, key]}, seed {seeds}",
+                values=values,
+            ),
         )
         for (objective, key), values in found.items()
     ]

@@ -1,0 +1,151 @@
+"""A file of chosen values: read, checked with file and line, kept in a copy, and written by finished sweeps."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from apao.cli import app
+from apao.errors import UserError
+from apao.params import load
+from apao.runs import Run
+from apao.tuned import BY_SWEEP, Tuning, read_tuned, values_at, with_tuning, write_tuned
+
+TUNED = """\
+pairwise:
+- chosen_by: the paper
+  values:
+    office: {beta: 0.7, eta: 1.0e-3}
+    office/llama: {beta: 0.8}
+- chosen_by: "apao tune: by hand"
+  values:
+    office/llama: {eta: 0.5}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, text):
+    """params.yaml that names a file of tunings; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(text.replace("objectives:\n  ce:", "tuned: tuned.yaml\nobjectives:\n  ce:"))
+    (tmp_path / "tuned.yaml").write_text(TUNED)
+    return tmp_path
+
+
+def resolved(run):
+    objective = load(Path("params.yaml")).resolve(Run.parse(run)).objective
+    return objective.beta, objective.eta, objective.negatives
+
+
+@pytest.mark.parametrize(
+    ("run", "values"),
+    [
+        ("office/tiger/pairwise/seed1", (0.7, 1e-3, 7)),  # of the dataset; params.yaml's own tuning beside it
+        ("office/llama/pairwise/seed1", (0.8, 0.5, 50)),  # of the backbone, each key by its latest tuning
+        ("office/llama/pairwise+eta=0/seed1", (0.8, 0, 50)),  # the run's own override
+        ("films/llama/pairwise/seed1", (0.3, 1e-3, 50)),  # params.yaml
+    ],
+)
+def test_chosen_values_take_the_place_of_the_objectives_own(project, run, values):
+    assert resolved(run) == values
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("office: {beta", "offise: {beta", r"tuned\.yaml:4: pairwise\.0\.values\.offise: .*did you mean 'office'"),
+        ("office/llama: {beta", "office/lama: {beta", r"tuned\.yaml:5: .*did you mean 'llama'"),
+        ("{beta: 0.8}", "{bita: 0.8}", r"tuned\.yaml:5: pairwise\.0\.values\.office/llama\.bita: .*'beta'"),
+        ("{beta: 0.8}", "{beta: -1}", r"tuned\.yaml:5: .*greater than or equal to 0, found -1"),
+        ("{beta: 0.8}", "{type: ce}", r"tuned\.yaml:5: .*type: is the same for all datasets"),
+        ("pairwise:", "pairwize:", r"tuned\.yaml:1: pairwize: .*did you mean 'pairwise'"),
+        ("chosen_by: the paper", "by: the paper", r"tuned\.yaml:2: pairwise\.0\.by: unknown key 'by'"),
+        ("pairwise:\n-", "- pairwise:\n -", r"tuned\.yaml:.*"),
+    ],
+)
+def test_mistakes_name_the_file_and_line(project, old, new, said):
+    assert TUNED.count(old) == 1
+    (project / "tuned.yaml").write_text(TUNED.replace(old, new))
+    with pytest.raises(UserError, match=said):
+        load(Path("params.yaml"))
+
+
+def test_a_copy_holds_both_files(project):
+    params = load(Path("params.yaml"))
+    assert params.files == (Path("params.yaml"), Path("tuned.yaml"))
+    params.write_copy(project / "copy.yaml")
+    (project / "tuned.yaml").write_text(TUNED.replace("0.8", "0.9"))
+    run = Run.parse("office/llama/pairwise/seed1")
+    assert load(project / "copy.yaml").resolve(run).objective.beta == 0.8
+    again = load(Path("params.yaml"))
+    assert again.resolve(run).objective.beta == 0.9 and again.sha256 != params.sha256
+
+
+def test_params_copied_alone_are_said_to_be_untuned(project, capsys):
+    (project / "tuned.yaml").unlink()
+    assert resolved("office/llama/pairwise/seed1") == (0.1, 1e-4, 50)
+    assert re.search(r"params\.yaml: tuned\.yaml is not there; every objective has its own", capsys.readouterr().err)
+
+
+def test_the_file_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "tuned.yaml"
+    path.write_text(TUNED)
+    tunings, _ = read_tuned(path)
+    write_tuned(tmp_path / "again.yaml", tunings)
+    assert read_tuned(tmp_path / "again.yaml")[0] == tunings
+
+
+def test_a_sweep_replaces_what_sweeps_chose_for_the_same_key():
+    def tuning(by, **values):
+        return Tuning(chosen_by=by, values={"office/llama": values})
+
+    paper, old, other = (
+        tuning("the paper", beta=1.0),
+        tuning(f"{BY_SWEEP}: a", beta=2.0),
+        tuning(f"{BY_SWEEP}: b", eta=3.0),
+    )
+    new = tuning(f"{BY_SWEEP}: c", beta=4.0)
+    found = with_tuning((paper, old, other), new)
+    assert found == (paper, other, new)
+    assert values_at(found, "office", "llama") == {"beta": 4.0, "eta": 3.0}
+
+
+SWEEP = """
+sweeps:
+  tau: {objectives: [msl], key: tau, values: [1, 2, 3]}
+studies:
+  small:
+    table1: {datasets: [office], backbones: [tiger, llama], objectives: [ce, msl], seeds: [1]}
+    table5: {datasets: [office], backbones: [tiger, llama], sweeps: [tau], seeds: [1]}
+"""
+
+
+def test_apao_tune_writes_the_best_on_the_validation_items(project):
+    values = yaml.safe_load((project / "params.yaml").read_text()) | yaml.safe_load(SWEEP)
+    values["objectives"]["msl"] = {"type": "msl"}
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    # Validation and test disagree; llama is best at its own value, whose run is the plain one.
+    valid = {"tiger": {1: 0.1, 2: 0.3, 3: 0.2}, "llama": {1: 0.3, 2: 0.1, 3: 0.2}}
+    for backbone, by_tau in valid.items():
+        for tau, score in by_tau.items():
+            folder = project / f"results/office/{backbone}/msl{'' if tau == 1 else f'+tau={tau}'}/seed1"
+            folder.mkdir(parents=True)
+            split = {
+                name: {"ndcg@10": value, "item_ndcg@10": value} for name, value in (("valid", score), ("test", -score))
+            }
+            (folder / "metrics.json").write_text(json.dumps(split))
+    done = CliRunner().invoke(app, ["tune", "table5", "msl"])
+    assert done.exit_code == 0, done.output
+    assert "msl on office/tiger: tau 2" in done.output and "msl on office/llama: tau 1" in done.output
+    params = load(Path("params.yaml"))
+    assert [params.resolve(Run("office", b, "msl")).objective.tau for b in ("tiger", "llama")] == [2, 1]
+    (tuning,) = params.tuned["msl"]
+    assert tuning.chosen_by == "apao tune: best validation ndcg@10 of tau in 1, 2, 3, seed 1"
+    assert len(params.tuned["pairwise"]) == 2
+    wrong = CliRunner().invoke(app, ["tune", "table1"])
+    assert wrong.exit_code == 1 and "'table1' is no study of scale small that sweeps" in wrong.output
+    wrong = CliRunner().invoke(app, ["tune", "table5", "ce"])
+    assert wrong.exit_code == 1 and "does not sweep 'ce'" in wrong.output
