@@ -95,7 +95,7 @@ class Workflow:
     """params.yaml as the rules see it. Functions that take wildcards are called by Snakemake."""
 
     @_reported
-    def __init__(self, config: Mapping[str, Any], spawned: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], spawned: bool = False) -> None:
         """``spawned``: in a Snakemake process that another one started for a job."""
         for key in config:
             if key not in CONFIG_KEYS:

@@ -15,8 +15,9 @@ PARAMS = str(ROOT / "params.yaml")
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch):
-    """A workflow sets variables for its jobs; not here."""
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A workflow sets variables for its jobs and copies params.yaml; not here."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
 
@@ -31,6 +32,21 @@ def test_other_numbers_are_one_clear_line(value: object, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         Workflow({"params": PARAMS, "gpus": value}, spawned=False)
     assert capsys.readouterr().err == f"error: --config gpus={value}: a job computes on one device; give 0 (CPU) or 1\n"
+
+
+def test_jobs_are_given_a_copy_of_params_yaml(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(Path(PARAMS).read_text())
+    Workflow({})
+    named = Path(os.environ["APAO_PARAMS"])
+    assert named != path
+    assert named.read_text() == path.read_text()
+    # What Snakemake starts for a job reads the copy; the next workflow reads the file, and makes a copy of its own.
+    path.write_text(path.read_text().replace("scale: small", "scale: switches"))
+    assert Workflow({}, spawned=True).params.scale == "small"
+    assert os.environ["APAO_PARAMS"] == str(named)
+    assert Workflow({}).params.scale == "switches"
+    assert os.environ["APAO_PARAMS"] != str(named)
 
 
 def test_the_profile_names_rules_that_exist():
