@@ -88,6 +88,7 @@ class Params(Model):
     _text: str = PrivateAttr("")
     """The file as it was read, with the tunings of the file that it names."""
     _files: tuple[Path, ...] = PrivateAttr(())
+    _absent: Path | None = PrivateAttr(None)
     _resolved: dict[str, RunParams] = PrivateAttr(default_factory=dict)
     """By the run's spelling, in which ``ce=0`` and ``ce=false`` differ; as runs they are equal."""
     _normalised: dict[str, Run] = PrivateAttr(default_factory=dict)
@@ -97,6 +98,11 @@ class Params(Model):
         """Every name that an entry mentions is defined."""
         check_references(self)
         return self
+
+    def say_what_is_absent(self) -> None:
+        """One line where the file of tunings that is named is not there."""
+        if self._absent is not None:
+            console.print(f"{self._absent} is not there; objectives have the same values on all datasets")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -271,12 +277,11 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
     data, root, text = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(Params.model_fields)}")
-    file_of, root_of = path, root
+    file_of, root_of, absent = path, root, None
     if isinstance(name := data.get("tuned"), str):
         file_of = path.parent / name
-        if not file_of.exists():
-            # params.yaml is often copied alone.
-            console.print(f"{path}: {file_of} is not there; every objective has its own values on all datasets")
+        # params.yaml is often copied alone.
+        absent = None if file_of.exists() else file_of
         tunings, root_of = read_tuned(file_of) if file_of.exists() else ({}, None)
         data["tuned"] = {key: [one.model_dump() for one in given] for key, given in tunings.items()}
         # A copy of the file stands for both.
@@ -301,6 +306,9 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
         raise UserError(f"{at(message, key)}{tail}") from error
     except AtKey as error:
         raise UserError(at(str(error), error.key)) from error
+    params._absent = absent
+    if check_runs:
+        params.say_what_is_absent()
     params._text, params._files = text, tuple(dict.fromkeys(one for one in (path, file_of) if one.exists()))
     return params
 

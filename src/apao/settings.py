@@ -72,7 +72,9 @@ class Settings:
     def to_train(self, run: Run, resolved: str | None) -> TrainedParams:
         """What a run is to be trained with."""
         if resolved is None:
-            return self.job_params().resolve(run)
+            stated = self.job_params()
+            stated.say_what_is_absent()
+            return stated.resolve(run)
         params = from_text(TrainedParams, resolved)
         if (params.dataset, params.seed) != (run.dataset, run.seed):
             raise UserError(f"--resolved: holds dataset {params.dataset} and seed {params.seed}, not those of {run}")
