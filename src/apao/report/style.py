@@ -48,8 +48,15 @@ _RC: Any = {
     "pdf.fonttype": 42,  # embeds TrueType, which publishers ask for
     "savefig.dpi": 200,
 }
-RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "color": "black", "linewidth": 0}
-"""A point that the caption speaks of."""
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 11,
+    "markerfacecolor": "none",
+    "color": "black",
+    "linewidth": 0,
+    "clip_on": False,
+}
+"""A point that the caption explains; whole also at the edge of the axes."""
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
 
