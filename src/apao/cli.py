@@ -145,12 +145,7 @@ def codes(dataset: DatasetName) -> None:
 
     params = settings.job_params()
     source = params.dataset(dataset)
-    distinct = build_codes(dataset, source, params.codes[source.codes])
-    try:
-        # Evaluation would refuse the beam too, after the training has been paid for.
-        params.decoding_of(dataset).width(distinct)
-    except UserError as error:
-        raise UserError(f"{dataset}: {error}") from error
+    build_codes(dataset, source, params.codes[source.codes], params.decoding_of(dataset))
 
 
 @app.command()

@@ -14,6 +14,7 @@ do: dvc.yaml would hold every value a second time, and ``dvc exp run -S`` could 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -97,7 +98,7 @@ class _Stages(dict[str, dict[str, Any]]):
         """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
         self["check_pipeline"] = {
             "cmd": "apao dvc --check",
-            "deps": [str(path) for path in (*params.files, *_own_code())],
+            "deps": [*(os.path.relpath(path) for path in params.files), *map(str, _own_code())],
             "outs": [str(path) for path in (CHECKED, COPY, CODE)],
         }
         datasets = dict.fromkeys(run.dataset for run in self.runs)

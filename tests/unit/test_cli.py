@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_runs_are_those_of_the_chosen_scale():
 def test_options_may_come_from_the_environment(tmp_path):
     changed = SHIPPED.read_text().replace("scale: small", "scale: paper")
     (tmp_path / "other.yaml").write_text(changed)
+    shutil.copy(SHIPPED.with_name("tuned.yaml"), tmp_path)
     found = CliRunner().invoke(app, ["params", "check"], env={"APAO_PARAMS": str(tmp_path / "other.yaml")})
     assert found.output.startswith(f"{tmp_path / 'other.yaml'}: valid; scale paper: ")
     assert run("params", "check", APAO_SCALE="paper").output.startswith(f"{SHIPPED}: valid; scale paper: ")

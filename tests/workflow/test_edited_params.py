@@ -45,7 +45,6 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
     for name in FILES:
         assert (project.folder / RUN / name).read_bytes() == (finished.folder / RUN / name).read_bytes(), name
     assert json.loads((project.folder / RUN / "run.json").read_text())["training"]["lr"] == 0.01
-    assert json.loads((project.folder / RUN / "metrics.json").read_text())["beam"] == "all"
 
     # The next workflow takes the edit up, or, once it is undone, has nothing to do.
     printed = project.snakemake("-n", target)

@@ -193,7 +193,8 @@ def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
 def test_paper_scale_lists_every_run(tmp_path: Path):
     """Four datasets, the paper's sizes and seeds: every run of Table 1 and Figures 2 to 5."""
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("params.yaml", "tuned.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     printed = Project(tmp_path).snakemake("-n", "all", "--config", "scale=paper")
     params = load(ROOT / "params.yaml", "paper")
     wanted = {str(run) for run in params.all_runs()}

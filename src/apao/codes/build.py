@@ -19,7 +19,9 @@ from apao.codes.quality import quality
 from apao.codes.rqkmeans import FloatMatrix, relative_errors, residual_kmeans
 from apao.codes.summaries import code_summary, example_of_largest_group
 from apao.data.base import Source
+from apao.errors import UserError
 from apao.runs import DatasetPaths
+from apao.training.params import DecodingParams
 
 
 class _Coding(NamedTuple):
@@ -30,7 +32,7 @@ class _Coding(NamedTuple):
     errors: list[float] | None
 
 
-def build_codes(dataset: str, source: Source, params: AnyCodes) -> int:
+def build_codes(dataset: str, source: Source, params: AnyCodes, decoding: DecodingParams) -> None:
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
     The codebooks are ``level_1`` .. ``level_T`` (clusters, width), float32; the file holds no tensor
@@ -41,10 +43,8 @@ def build_codes(dataset: str, source: Source, params: AnyCodes) -> int:
     holds beside those of the items is under ``file``. A summary of it is printed.
 
     Raises:
-        UserError: when an input is missing or belongs to another catalogue.
-
-    Returns:
-        The number of distinct codes.
+        UserError: when an input is missing or belongs to another catalogue, or there are fewer codes than the
+            beams of ``decoding``, which evaluation would refuse after the training has been paid for.
     """
     paths = DatasetPaths(dataset)
     given = _given(source, params, paths)
@@ -73,6 +73,10 @@ def build_codes(dataset: str, source: Source, params: AnyCodes) -> int:
             moved = codes[:, -1] != found.codes[:, -1]
 
         table = ItemCodes(final.codes)
+        try:
+            decoding.width(len(table.distinct))
+        except UserError as error:
+            raise UserError(f"{dataset}: {error}") from error
         with stage.output(paths.codes.name) as path:
             table.write(path)
         with stage.output(paths.codebooks.name) as path:
@@ -90,7 +94,6 @@ def build_codes(dataset: str, source: Source, params: AnyCodes) -> int:
     if given is not None and join is not None:
         summary.lines.insert(0, join.said(given))
     summary.print(dataset)
-    return len(table.distinct)
 
 
 def _given(source: Source, params: AnyCodes, paths: DatasetPaths) -> Path | None:

@@ -15,6 +15,9 @@ from apao.codes.quality import quality
 from apao.codes.summaries import code_summary, example_of_largest_group, text_facts, text_summary
 from apao.data.base import SOURCES
 from apao.runs import DatasetPaths
+from apao.training.params import DecodingParams
+
+EVERY_CODE = DecodingParams(beam="all")
 
 PATHS = DatasetPaths("toy")
 KEEP = FileCodes(method="file", path="codes.json")
@@ -116,7 +119,7 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
 
     params = ResidualKMeansCodes(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
     source = SOURCES["csv"](source="csv", path=Path("x.csv"), recipe="small", codes="made")
-    build_codes("toy", source, params)
+    build_codes("toy", source, params, EVERY_CODE)
     report = json.loads(PATHS.code_quality.read_text())
     assert report["items_moved"] == 31  # as many as the last level has codes beside the first
     assert report["largest_group"] == 60 - 31 and report["largest_group_example"]["items"][0] in ids
