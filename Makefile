@@ -57,4 +57,5 @@ bench: setup
 	$(BIN)/python -m benchmarks run $(BENCH)
 
 clean:
-	rm -rf data results/* figures/* logs .snakemake
+	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
+	rm -rf data figures/* logs .snakemake
