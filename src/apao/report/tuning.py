@@ -37,7 +37,10 @@ def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tupl
     swept = [objective for objective in study.objectives if objective in params.objectives]
     for objective in objectives:
         if objective not in swept:
-            raise UserError(f"studies.{params.scale}.{name} does not sweep {objective!r}; {nearest(objective, swept)}")
+            raise UserError(
+                f"studies.{params.scale}.{name} does not sweep {objective!r} without overrides; "
+                f"{nearest(objective, swept)}"
+            )
     results = Results(params)
     seeds = " ".join(map(str, study.seeds))
     found: dict[tuple[str, str], dict[str, dict[str, Value]]] = {}
