@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
-from apao.allocator import keep_freed_memory
-from apao.devices import pick_device
+from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
 from benchmarks.cases import cases
 from benchmarks.measure import machine

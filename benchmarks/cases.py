@@ -12,7 +12,7 @@ import torch
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores
-from apao.evaluation.studies import synthetic_codes
+from apao.stages.decoding_time import synthetic_codes
 from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
 from apao.training.packing import PackedBatch

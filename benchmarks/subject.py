@@ -15,10 +15,10 @@ import torch
 
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
-from apao.evaluation.studies import synthetic_codes
-from apao.params import Params, load
-from apao.run_params import RunParams
-from apao.runs import Run
+from apao.stages.decoding_time import synthetic_codes
+from apao.study.params import Params, load
+from apao.study.run_params import RunParams
+from apao.study.runs import Run
 from apao.training.loop import Training
 
 ROOT = Path(__file__).parents[1]

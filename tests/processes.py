@@ -30,7 +30,7 @@ def run_processes(size: int, function: Callable[..., Result], *arguments: object
     # A server that has computed nothing yet: torch's threads do not survive a fork.
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports torch's compiler, which takes as long as all else here.
-    context.set_forkserver_preload(["apao.cli", "apao.training.train", "torch._dynamo"])
+    context.set_forkserver_preload(["apao.cli", "apao.stages.train", "torch._dynamo"])
     environment = {
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",

@@ -5,10 +5,11 @@ import pandas as pd
 import torch
 
 from apao.backbones.base import BACKBONES, Backbone
-from apao.codes.itemcodes import EOS, ItemCodes
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.vocabulary import EOS
 from apao.data.histories import Histories
-from apao.run_params import RunParams
-from apao.runs import DatasetPaths
+from apao.study.paths import DatasetPaths
+from apao.study.run_params import RunParams
 
 SIZES = {
     "tiger": {"d_model": 16, "d_ff": 24, "d_kv": 6, "heads": 3, "encoder_layers": 2, "decoder_layers": 2},

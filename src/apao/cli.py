@@ -7,22 +7,31 @@ uses them, which keeps ``apao --help`` and the light stages quick.
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
 from typing_extensions import override
 
-from apao import claims, interrupts
-from apao.allocator import keep_freed_memory
+from apao.devices import keep_freed_memory
 from apao.errors import UserError, nearest, one_line
-from apao.params import PARAMS_FILE, schema_text
 from apao.progress import console
-from apao.runs import Run
-from apao.settings import Settings
-from apao.studies import Study
+from apao.study.params import PARAMS_FILE, schema_text
+from apao.study.runs import Run
+from apao.study.settings import Settings
+from apao.study.studies import Study
+
+_interrupts: list[int] = []
+"""Every Ctrl-C so far."""
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
 
 
 class Commands(typer.core.TyperGroup):
@@ -35,12 +44,15 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             _interrupted()
         except Exception as error:
-            if interrupts.came():  # whatever became of it on its way here
+            # safetensors swallows a KeyboardInterrupt that meets it while it reads and raises an error of its own.
+            if _interrupts:
                 _interrupted()
             _explain(error)
             raise
         finally:
-            interrupts.ignore()
+            # The command is done: a traceback from the end of the interpreter would say nothing.
+            if signal.getsignal(signal.SIGINT) is _on_interrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _explain(error: Exception) -> None:
@@ -65,7 +77,7 @@ def _stop(message: str, status: int) -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    _stop("stopped; the same command goes on from the last checkpoint or finished file", 130)
+    _stop("interrupted; rerun the same command to resume from the last checkpoint or finished file", 130)
 
 
 app = typer.Typer(
@@ -111,7 +123,7 @@ def download(
     ] = None,
 ) -> None:
     """Fetch a dataset's files and check them."""
-    from apao.data.download import download as stage
+    from apao.stages.download import download as stage
 
     stage(dataset, settings.job_params().dataset(dataset), mirror)
 
@@ -119,7 +131,7 @@ def download(
 @app.command()
 def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
-    from apao.data.preprocess import preprocess as stage
+    from apao.stages.preprocess import preprocess as stage
 
     stage(dataset, settings.job_params().dataset(dataset))
 
@@ -127,8 +139,8 @@ def preprocess(dataset: DatasetName) -> None:
 @app.command()
 def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     """Embed the items' texts."""
-    from apao.codes.embed import embed as stage
     from apao.devices import pick_device
+    from apao.stages.embed import embed as stage
 
     params = settings.job_params()
     embedder = params.embedder_of(dataset)
@@ -141,7 +153,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
 @app.command()
 def codes(dataset: DatasetName) -> None:
     """Give every item its code."""
-    from apao.codes.build import build_codes
+    from apao.stages.codes import build_codes
 
     params = settings.job_params()
     source = params.dataset(dataset)
@@ -151,7 +163,7 @@ def codes(dataset: DatasetName) -> None:
 @app.command()
 def baselines(dataset: DatasetName) -> None:
     """Measure the most-popular and random recommendations."""
-    from apao.evaluation.baselines import baselines as stage
+    from apao.stages.baselines import baselines as stage
 
     settings.job_params().dataset(dataset)
     stage(dataset)
@@ -161,8 +173,8 @@ def baselines(dataset: DatasetName) -> None:
 def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
     from apao.devices import pick_device
+    from apao.stages.train import train as stage
     from apao.training.parallel import joined
-    from apao.training.train import train as stage
 
     with joined() as processes:
         parsed = Run.parse(run)
@@ -173,7 +185,7 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Decode every user with a trained run and compute the metrics."""
     from apao.devices import pick_device
-    from apao.evaluation.evaluate import evaluate as stage
+    from apao.stages.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
     stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
@@ -183,7 +195,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
 def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Measure how much of the true top 20 each beam step keeps (Figure 1c)."""
     from apao.devices import pick_device
-    from apao.evaluation.studies import pruning as stage
+    from apao.stages.pruning import pruning as stage
 
     parsed = Run.parse(run)
     stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
@@ -193,11 +205,11 @@ def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto"
 def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Measure metrics and time at every beam size of Figure 4."""
     from apao.devices import pick_device
-    from apao.evaluation.studies import beam_sizes
+    from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
     params, sizes = settings.to_measure_beams(parsed, resolved)
-    beam_sizes(parsed, params, sizes, pick_device(device))
+    stage(parsed, params, sizes, pick_device(device))
 
 
 @app.command(name="decoding-time")
@@ -206,7 +218,7 @@ def decoding_time(
 ) -> None:
     """Time beam search and full sorting as the catalogue grows (Figure 1b)."""
     from apao.devices import pick_device
-    from apao.evaluation.studies import decoding_time as stage
+    from apao.stages.decoding_time import decoding_time as stage
 
     params = settings.job_params()
     study = params.study.figure1
@@ -222,7 +234,7 @@ def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="table1 .. table5, figure1 .. figure5.")],
 ) -> None:
     """Draw one table or figure from finished runs."""
-    from apao.report.stage import report as stage
+    from apao.stages.report import report as stage
 
     params = settings.job_params()
     chosen: dict[str, Study] = params.study.chosen()
@@ -239,7 +251,7 @@ def tune(
 ) -> None:
     """Choose hyper-parameters by finished sweeps, and write them into the file that params.yaml names as tuned."""
     from apao.report.tuning import tunings
-    from apao.tuned import with_tuning, write_tuned
+    from apao.study.tuned import with_tuning, write_tuned
 
     path, params = settings.tuned_file(), settings.params()
     found = dict(params.tuned)
@@ -257,7 +269,7 @@ def dvc(
     check: Annotated[bool, typer.Option("--check", help="Only see whether dvc.yaml is what params.yaml says.")] = False,
 ) -> None:
     """Write dvc.yaml: the workflow of params.yaml for DVC."""
-    from apao.pipeline import DVC_FILE, check_pipeline, write_pipeline
+    from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
 
     if check:
         check_pipeline(settings.params())
@@ -280,8 +292,8 @@ def verify(
     tolerance: Annotated[float, typer.Option(min=0, help="Largest absolute difference that agrees.")] = 1e-4,
 ) -> None:
     """Recompute a folder of golden values with the code that trains and decodes."""
-    from apao.verify import report as lines
-    from apao.verify import verify as compare
+    from apao.verify.compare import report as lines
+    from apao.verify.compare import verify as compare
 
     quantities = compare(folder, tolerance)
     for line in lines(quantities, tolerance):
@@ -293,9 +305,9 @@ def verify(
 @app.command()
 def intact() -> None:
     """See whether every file of data, results and figures is still as its stage left it."""
-    from apao.artifacts import changed
-    from apao.data.download import changed_hashes
-    from apao.runs import DATA, FIGURES, RESULTS, DatasetPaths
+    from apao.files import changed
+    from apao.stages.download import changed_hashes
+    from apao.study.paths import DATA, FIGURES, RESULTS, DatasetPaths
 
     datasets = [DatasetPaths(folder.name) for folder in sorted(DATA.glob("*/"))]
     lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets)]
@@ -329,9 +341,9 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point."""
-    interrupts.remember()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have had it ignored
+        signal.signal(signal.SIGINT, _on_interrupt)
     keep_freed_memory()
-    claims.join()
     try:
         app()
     except KeyboardInterrupt:  # before a command had begun

@@ -1,7 +1,8 @@
-"""Where to compute, and with which number format."""
+"""Where to compute, with which number format, and how freed memory is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,13 @@ import torch
 from apao.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+# Numbers of mallopt's parameters in glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+KEPT = 2**30
+"""Bytes of free memory at the end of the heap that are not given back."""
+GROWTH = 2**26
+"""Bytes by which the heap grows at a time."""
 
 
 def has_gpu() -> bool:
@@ -67,3 +75,17 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if uses_bf16(precision, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep large blocks for the next step; returns whether this process has a glibc to ask.
+
+    By default it takes a tensor of some megabytes from the system and gives it back when it is freed, so
+    that every page of every activation is faulted in anew, step after step.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, GROWTH))
+    return all(mallopt(parameter, value) for parameter, value in settings)

@@ -27,7 +27,8 @@ def test_a_training_goes_on_bit_by_bit(interrupted, finished, tmp_path):
     finally:
         signal(SIGINT, before)
     assert done.status == 130
-    assert done.output.splitlines() == ["stopped; the same command goes on from the last checkpoint or finished file"]
+    line = "interrupted; rerun the same command to resume from the last checkpoint or finished file"
+    assert done.output.splitlines() == [line]
     assert not (project / MODEL).exists()
 
     done = apao(project, "train", RUN, "--device", "cpu")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from apao.params import Params, load
+from apao.study.params import Params, load
 
 
 @pytest.fixture(scope="session")

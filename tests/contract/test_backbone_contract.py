@@ -10,9 +10,9 @@ from tiny import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
+from apao.backbones.softmax import token_logp
 from apao.codes.catalogue import Catalogue
-from apao.codes.itemcodes import EOS
-from apao.probabilities import token_logp
+from apao.codes.vocabulary import EOS
 from apao.training.batches import Batch, Examples
 from apao.training.packing import PackedSampler
 from apao.training.scoring import join_logp, score_batch

@@ -79,7 +79,7 @@ def test_ctrl_c(stage: str, study: Study, faults, tmp_path: Path) -> None:
             if done.status != 0:
                 row.tried += 1
                 assert done.status == 130, done.output
-                hint = "stopped; the same command goes on from the last checkpoint or finished file"
+                hint = "interrupted; rerun the same command to resume from the last checkpoint or finished file"
                 assert done.output.splitlines()[-1] == hint
                 assert "Traceback" not in done.output
                 assert_whole(project, content(study.before[stage]), study.expected[stage])

@@ -17,7 +17,6 @@ from hostile import Target
 from safetensors.torch import save as save_tensors
 from tiny import backbone_of, run_params
 
-from apao.artifacts import verified
 from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.codefile import given_codes
 from apao.codes.embeddings import read_embeddings
@@ -26,19 +25,21 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.params import VectorFile
 from apao.codes.vectors import read_vectors
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.download import check_raw, download
 from apao.data.histories import Histories
-from apao.data.preprocess import prepare
+from apao.data.prepared import prepare
 from apao.data.summary import check_items, statistics, summary
 from apao.errors import UserError, one_line
 from apao.evaluation.metrics import user_metrics
-from apao.params import load
+from apao.evaluation.params import DecodingParams
+from apao.files import verified
 from apao.report.results import Results
-from apao.run_params import RunRecord
-from apao.runs import RESULTS, DatasetPaths, Run
+from apao.stages.download import check_raw, download
+from apao.study.params import load
+from apao.study.paths import RESULTS, DatasetPaths
+from apao.study.run_params import RunRecord
+from apao.study.runs import Run
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from apao.training.params import DecodingParams
-from apao.verify import report, verify
+from apao.verify.compare import report, verify
 
 PATHS = DatasetPaths("shop")
 RUN = Run.parse("shop/llama/ce/seed1")

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import DEEP, LAUGHS, bounded, meet
+from hostile import DEEP, bounded, meet
 from targets import CODES_JSON, CONFIG, EXPECTED, PARAMS, TABLE, TARGETS, WEIGHTS, closed, compressed, opened, parquet
 
 MEGABYTE = 1 << 20
@@ -49,13 +49,6 @@ def repeated(rows):
     return file.getvalue().to_pybytes()
 
 
-def merged():
-    """YAML: eight mappings, each of which takes in twenty times the one before."""
-    pairs = zip(b"abcdefgh", b"bcdefghi", strict=True)
-    lines = [b"%c: &%c {<<: [%s]}\n" % (after, after, b",".join([b"*%c" % before] * 20)) for before, after in pairs]
-    return b"a: &a {x: 1}\n" + b"".join(lines) + PARAMS.encode()
-
-
 def tensors(count):
     """A safetensors file of so many empty ones."""
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
@@ -78,7 +71,6 @@ def params(old, new):
 
 TITLE = b"{'asin': 'i0', 'title': '"
 NEST = b"[" * MEGABYTE
-LAUGHING = LAUGHS.decode()
 STUDY = "datasets: [shop], backbones: [tiger, llama], objectives: [ce, pairwise+drop_level=2], seeds: [1, 2]"
 MANY = "datasets: [{0}], backbones: [{0}], objectives: [{0}], seeds: [1]".format("a, " * 1000)
 
@@ -112,18 +104,7 @@ BOMBS = {
     "JSON: nested": ("codes-json", lambda: NEST),
     "JSON: digits": ("codes-json", lambda: CODES_JSON.replace('"<a_0>"', "9" * 1_000_000).encode()),
     "JSON: long code": ("codes-json", lambda: CODES_JSON.replace("<a_0>", "<a_" + "9" * 1_000_000 + ">").encode()),
-    "YAML: laughs at the top": ("params", lambda: b"x: " + LAUGHS + b"\n"),
-    "YAML: laughs": ("params", lambda: params("scale: small", "scale: " + LAUGHING)),
-    "YAML: laughs in a union": ("params", lambda: params("datasets:\n", f"datasets:\n  x: {LAUGHING}\n")),
-    "YAML: laughs as a tag": ("params", lambda: params("type: ce}", f"type: {LAUGHING}}}")),
-    "YAML: laughs as values": ("params", lambda: params("[0.1, 2]", LAUGHING)),
-    "YAML: laughs by merging": ("params", merged),
-    "YAML: itself": ("params", lambda: b"x: &x [*x]\n" + PARAMS.encode()),
-    "YAML: itself by merging": ("params", lambda: b"x: &x {<<: *x}\n" + PARAMS.encode()),
     "YAML: nested": ("params", lambda: b"x: " + NEST[:DEEP]),
-    "YAML: sexagesimal": ("params", lambda: params("core: 3", "core: " + "1:" * 100_000 + "1")),
-    "YAML: hexadecimal": ("params", lambda: params("core: 3", "core: 0x" + "f" * 20_000)),
-    "YAML: long": ("params", lambda: PARAMS.encode() + b"# comment\n" * MEGABYTE),
     "YAML: many runs": ("params", lambda: params(STUDY, MANY)),
     "run: a long name": ("run", lambda: b"a" * (10 * MEGABYTE) + b"/tiger/ce/seed1"),
     "run: many parts": ("run", lambda: b"shop/tiger/ce" + b"+a" * MEGABYTE + b"+/seed1"),

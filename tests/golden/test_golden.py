@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from apao.verify import verify
+from apao.verify.compare import verify
 
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-4

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from apao.backbones.base import BACKBONES
 from apao.cli import app
 from apao.errors import UserError
-from apao.verify import Quantity, report, verify
+from apao.verify.compare import Quantity, report, verify
 
 SHIPPED = Path(__file__).parent
 EXPECTED = json.loads((SHIPPED / "expected.json").read_text())

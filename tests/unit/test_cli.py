@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from apao.__main__ import main
 from apao.cli import app
 from apao.errors import UserError
-from apao.params import load, schema_text
-from apao.runs import Run
+from apao.study.params import load, schema_text
+from apao.study.runs import Run
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "params.yaml"
 STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
-STOPPED = "stopped; the same command goes on from the last checkpoint or finished file\n"
+STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
 
 def run(*arguments: str, **environment: str):

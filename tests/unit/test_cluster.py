@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from apao.devices import has_gpu
-from apao.params import load
-from apao.workflow import Workflow
+from apao.engines.snakemake import Workflow
+from apao.study.params import load
 
 ROOT = Path(__file__).parents[2]
 PARAMS = str(ROOT / "params.yaml")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from apao import code_versions
-from apao.code_versions import NEUTRAL, SOURCE, STAGES, code_version, stage_version
+from apao.engines import code_versions
+from apao.engines.code_versions import NEUTRAL, SOURCE, STAGES, code_version, stage_version
 from apao.objectives.apao import Pairwise, Pointwise
 from apao.objectives.likelihood import CrossEntropy
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformers", "transformers", "sklearn")
-NEEDED = ("apao.training.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.evaluation.evaluate", "apao.cli")
+NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
 
 
 def test_training_and_decoding_import_on_a_bare_machine():

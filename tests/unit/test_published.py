@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from apao.artifacts import sha256_of
 from apao.evaluation.metrics import rank_metrics
-from apao.run_params import RunRecord
-from apao.runs import Run
+from apao.files import sha256_of
+from apao.study.run_params import RunRecord
+from apao.study.runs import Run
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 RUNS = sorted(path.parent for path in PUBLISHED.rglob("run.json"))

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from apao.errors import AtKey, UserError, nearest
-from apao.registry import Model, Registry
+from apao.parameters import Model, Registry
 
 
 class Shape(Model):
@@ -29,7 +29,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "shapes_of_a_test"
     folder.mkdir()
     head = "from typing import Literal\nfrom shapes_of_a_test import SHAPES\nfrom test_registry import Shape\n"
-    (folder / "__init__.py").write_text("from apao.registry import Registry\nSHAPES = Registry('shape', __name__)\n")
+    (folder / "__init__.py").write_text("from apao.parameters import Registry\nSHAPES = Registry('shape', __name__)\n")
     for name in ("square", "circle"):
         text = f"@SHAPES.register\nclass {name.title()}(Shape):\n    type: Literal['{name}']\n"
         (folder / f"{name}_module.py").write_text(head + text)

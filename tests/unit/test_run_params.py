@@ -6,12 +6,12 @@ import pytest
 from tiny import random_codes, run_params, write_dataset
 from typer.testing import CliRunner
 
-from apao.artifacts import changed, sha256_of
 from apao.cli import app
 from apao.errors import UserError
-from apao.run_params import RunRecord
-from apao.runs import Run
-from apao.training.params import DecodingParams
+from apao.evaluation.params import DecodingParams
+from apao.files import changed, sha256_of
+from apao.study.run_params import RunRecord
+from apao.study.runs import Run
 
 RUN = Run.parse("toy/tiger/pairwise+epochs=1/seed7")
 PARAMS = """\

@@ -9,7 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apao.errors import UserError
-from apao.runs import KEY, MAX_SEED, NAME, RESULTS, VALUE, DatasetPaths, Run, format_value, parse_value
+from apao.parameters import KEY, MAX_SEED, NAME, VALUE
+from apao.study.paths import RESULTS, DatasetPaths
+from apao.study.runs import Run, format_value, parse_value
 
 names = st.from_regex(NAME, fullmatch=True)
 keys = st.from_regex(KEY, fullmatch=True)

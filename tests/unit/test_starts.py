@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from tiny import random_codes, run_params, write_dataset
 
 from apao.errors import UserError
-from apao.params import Start, load
-from apao.runs import DatasetPaths, Run
-from apao.training.train import train
+from apao.stages.train import train
+from apao.study.params import Start, load
+from apao.study.paths import DatasetPaths
+from apao.study.runs import Run
 
 TEXT = """\
 scale: small

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from apao.runs import Run
-from apao.studies import (
+from apao.study.runs import Run
+from apao.study.studies import (
     Curve,
     Figure1,
     Figure2,

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tiny_project import BIN, ROOT, Project, make_project
 
-from apao.params import load
-from apao.pipeline import CHECKED, CODE, COPY, pipeline_text
+from apao.engines.dvc import CHECKED, CODE, COPY, pipeline_text
+from apao.study.params import load
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import yaml
 from shorten import shorten
 from tiny_project import ROOT, Project, make_project, write_interactions
 
-from apao.params import load
-from apao.studies import outputs
+from apao.study.params import load
+from apao.study.studies import outputs
 
 pytestmark = pytest.mark.slow
 

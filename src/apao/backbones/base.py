@@ -20,7 +20,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from apao.registry import Model, Registry
+from apao.parameters import Model, Registry
 
 
 class BackboneParams(Model, ABC):

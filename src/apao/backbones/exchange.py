@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from apao.artifacts import verified
 from apao.errors import UserError
+from apao.files import verified
 
 if TYPE_CHECKING:
     from apao.backbones.base import BackboneParams

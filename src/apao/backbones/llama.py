@@ -33,9 +33,9 @@ from apao.backbones.base import (
     split_candidates,
 )
 from apao.backbones.exchange import check_config, config_size, load_named
-from apao.codes.itemcodes import EOS, PAD
+from apao.backbones.softmax import at_least_fp32
+from apao.codes.vocabulary import EOS, PAD
 from apao.errors import UserError
-from apao.probabilities import at_least_fp32
 
 ROPE_THETA = 500_000.0
 NORM_EPS = 1e-5

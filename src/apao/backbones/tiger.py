@@ -30,8 +30,8 @@ from apao.backbones.base import (
 )
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import check_config, config_size, load_named, probability
-from apao.codes.itemcodes import EOS, PAD
-from apao.probabilities import at_least_fp32
+from apao.backbones.softmax import at_least_fp32
+from apao.codes.vocabulary import EOS, PAD
 
 RELATIVE_BUCKETS, MAX_DISTANCE = 32, 128
 NORM_EPS = 1e-6

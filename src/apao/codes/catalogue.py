@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apao.codes.itemcodes import IntArray, ItemCodes
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
+from apao.data.histories import IntArray
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from string import ascii_lowercase
 import numpy as np
 import pyarrow as pa
 
-from apao.artifacts import read_table
 from apao.codes.given import Join, joined, read_own_json, read_own_parquet
-from apao.codes.itemcodes import MAX_CODE, IntArray, parsed_codes
+from apao.codes.itemcodes import parsed_codes
+from apao.codes.vocabulary import MAX_CODE
+from apao.data.histories import IntArray
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import read_table
+from apao.study.paths import DatasetPaths
 
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,3})")
 

@@ -12,8 +12,8 @@ from itertools import chain
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from apao.codes.itemcodes import IntArray
 from apao.codes.rqkmeans import FloatMatrix, Matrix, residuals
+from apao.data.histories import IntArray
 
 
 def with_extra_level(codes: IntArray) -> IntArray:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from apao.artifacts import read_table
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import read_table
+from apao.study.paths import DatasetPaths
 
 Vectors = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apao.codes.embeddings import Vectors
-from apao.codes.itemcodes import IntArray
 from apao.codes.params import EmbedderParams
+from apao.data.histories import IntArray
 from apao.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apao.codes.itemcodes import IntArray
+from apao.data.histories import IntArray
 from apao.errors import UserError, nearest
-from apao.runs import DatasetPaths
+from apao.study.paths import DatasetPaths
 
 
 @dataclass(frozen=True)

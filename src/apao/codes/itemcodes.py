@@ -13,32 +13,11 @@ from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from apao.artifacts import read_table
+from apao.codes.vocabulary import SPECIAL_TOKENS, code_string, parse_code_string
+from apao.data.histories import IntArray
 from apao.errors import UserError
-
-PAD, EOS, UNK = 0, 1, 2
-SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
-
-IntArray = NDArray[np.int64]
-MAX_CODE = 9_999_999
-"""Of one level."""
-
-
-def code_string(level: int, code: int) -> str:
-    """The release's spelling of a code: ``<b_42>`` is code 42 of the second level."""
-    return f"<{ascii_lowercase[level]}_{code}>"
-
-
-def parse_code_string(text: str, level: int) -> int:
-    """Inverse of ``code_string``; raises ValueError when ``text`` is no code of that level."""
-    prefix = f"<{ascii_lowercase[level]}_"
-    digits = text[len(prefix) : -1] if text.startswith(prefix) and text.endswith(">") else ""
-    # One code has one spelling (no leading zeros): the vocabulary must give back what was read.
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(MAX_CODE)) and str(int(digits)) == digits):
-        raise ValueError(f"expected a code like {code_string(level, 0)} at level {level + 1}, found {text!r}")
-    return int(digits)
+from apao.files import read_table
 
 
 def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
-from apao.registry import Model
-from apao.runs import MAX_SEED, DatasetPaths
+from apao.parameters import MAX_SEED, Model
+from apao.study.paths import DatasetPaths
 
 CollisionPolicy = Literal["keep", "extra", "reassign"]
 """What happens to items that share a code: nothing (the paper), one more level that numbers them

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from apao.codes.itemcodes import IntArray
+from apao.data.histories import IntArray
 from apao.progress import progress
 
 Matrix = NDArray[np.floating]

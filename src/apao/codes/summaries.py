@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from apao.codes.embeddings import Vectors
-from apao.codes.itemcodes import IntArray, ItemCodes, code_string
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.params import AnyCodes, ResidualKMeansCodes
+from apao.codes.vocabulary import code_string
+from apao.data.histories import IntArray
 from apao.progress import console
 
 ODD_ITEMS, ODD_SHARE = 3, 0.05

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apao.codes.itemcodes import IntArray, ItemCodes
+from apao.codes.itemcodes import ItemCodes
+from apao.data.histories import IntArray
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
-from apao.registry import Model, Registry
+from apao.parameters import Model, Registry
 
 
 @dataclass(frozen=True)

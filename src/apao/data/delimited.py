@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from apao.artifacts import missing
 from apao.errors import UserError, nearest
+from apao.files import missing
 
 MAX_CELL = 1 << 24
 """Characters of one cell; the csv module's own limit is 131,072."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from apao.artifacts import atomic_path, explained, sha256_of
 from apao.errors import UserError
+from apao.files import atomic_path, explained, sha256_of
 from apao.progress import console, progress
 
 ATTEMPTS = 4

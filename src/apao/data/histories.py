@@ -12,8 +12,8 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from apao.artifacts import read_table
 from apao.errors import UserError
+from apao.files import read_table
 
 IntArray = NDArray[np.int64]
 Split = Literal["valid", "test"]

@@ -11,7 +11,6 @@ from typing import Literal
 
 import pandas as pd
 
-from apao.artifacts import atomic_path
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import read_rows
 from apao.data.fetch import Expected, copy
@@ -19,6 +18,7 @@ from apao.data.ids import Ids
 from apao.data.texts import Texts
 from apao.data.times import Clock
 from apao.errors import UserError
+from apao.files import atomic_path
 from apao.progress import console
 
 REQUIREMENT = "recbole==1.2.1"

@@ -17,8 +17,8 @@ from typing import IO, Any, TypeVar
 
 from typing_extensions import Buffer, override
 
-from apao.artifacts import missing
 from apao.errors import UserError
+from apao.files import missing
 from apao.progress import progress
 
 MAX_LINE_BYTES = 1 << 20

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import pandas as pd
 from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
 
-from apao.artifacts import read_json
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain
 from apao.data.records import text_of
 from apao.data.texts import Texts
 from apao.errors import UserError
-from apao.mistakes import first_mistake, spelled
+from apao.files import read_json
+from apao.parameters import first_mistake, spelled
 from apao.progress import console
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from apao.data.times import units
 from apao.errors import UserError
 
 if TYPE_CHECKING:
-    from apao.data.preprocess import Prepared
+    from apao.data.prepared import Prepared
 
 TIE_RULES = {
     "file": "interactions of a user with equal timestamps keep the order of the raw file",

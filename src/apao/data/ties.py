@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from apao.data.preprocess import Prepared
+    from apao.data.prepared import Prepared
 
 FEWEST_PAIRS = 20
 """Below, an order says nothing."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
-from apao.probabilities import PLAIN, Softmax
 
 
 @dataclass(frozen=True)

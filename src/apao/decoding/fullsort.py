@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
-from apao.probabilities import PLAIN, Softmax
 
 CANDIDATES_AT_ONCE = 8192
 """Users times codes in one piece; bounds memory and keeps the piece in the processor's caches."""

@@ -1,4 +1,4 @@
-"""The stage ``baselines``: what recommending without a model achieves, on the same test items.
+"""What recommending without a model achieves.
 
 Like a trained model, a baseline has code-level metrics, in which a hit is the target's code, and item-level
 ones, in which it is the target itself. Without collisions both are the same numbers.
@@ -9,14 +9,9 @@ Shapes: I items, U distinct codes, N test users.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
-from apao.artifacts import Stage
-from apao.codes.itemcodes import IntArray
-from apao.evaluation.metrics import rank_metrics
-from apao.runs import DatasetPaths
-from apao.training.batches import load_dataset
-from apao.training.params import CUTOFFS
+from apao.data.histories import IntArray
+from apao.evaluation.metrics import CUTOFFS
 
 
 def most_popular_ranks(popularity: IntArray, code_of_item: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
@@ -58,26 +53,3 @@ def random_metrics(codes: int, items: int) -> dict[str, float]:
 def _random(k: int, count: int) -> dict[str, float]:
     most = min(k, count)
     return {"recall": most / count, "ndcg": float((1 / np.log2(np.arange(most) + 2)).sum()) / count}
-
-
-def baselines(dataset: str) -> None:
-    """Write the test metrics of ``most-popular`` and ``random``.
-
-    Like the trained models they rank the whole catalogue; items of the history are not taken out.
-    """
-    paths = DatasetPaths(dataset)
-    inputs = [paths.interactions, paths.codes]
-    with Stage("baselines", paths.baselines.parent, inputs, {}) as stage:
-        histories, codes = load_dataset(paths)
-        targets = histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]
-        popularity = histories.train_popularity(codes.items)
-        code_rank, item_rank = most_popular_ranks(popularity, codes.code_of_item, targets)
-        # The items of a code are listed one by one, each at a place of its own.
-        table = pd.DataFrame({"rank": code_rank, "items_before": item_rank - 1, "group": 1})
-        stage.output_json(
-            paths.baselines.name,
-            {
-                "most-popular": {"users": len(targets), **rank_metrics(table)},
-                "random": {"users": len(targets), **random_metrics(len(codes.distinct), codes.items)},
-            },
-        )

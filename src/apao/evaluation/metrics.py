@@ -18,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apao.codes.itemcodes import IntArray, ItemCodes
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
+from apao.data.histories import IntArray
 from apao.decoding.beam import Beams
-from apao.training.params import CUTOFFS
 
+CUTOFFS = (5, 10, 20)
+"""k of Recall@k and NDCG@k."""
 PREFIX_CUTOFF = 20
 
 

@@ -20,11 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from apao.backbones.softmax import Softmax, token_logp
 from apao.codes.catalogue import Catalogue
-from apao.codes.itemcodes import EOS
-from apao.probabilities import Softmax, token_logp
-from apao.registry import Model, Registry
-from apao.runs import SpelledObjective
+from apao.codes.vocabulary import EOS
+from apao.parameters import Model, Registry, SpelledObjective
 
 State = Mapping[str, Tensor]
 """What an objective carries from step to step; checkpointed with the model. Mostly empty."""

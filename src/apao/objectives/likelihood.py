@@ -8,8 +8,8 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from typing_extensions import override
 
+from apao.backbones.softmax import Softmax, token_logp
 from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
-from apao.probabilities import Softmax, token_logp
 
 
 @OBJECTIVES.register

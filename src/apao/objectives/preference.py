@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
 from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
-from apao.runs import SpelledObjective
+from apao.parameters import SpelledObjective
 
 
 def rewards(scores: Scores) -> tuple[Tensor, Tensor]:

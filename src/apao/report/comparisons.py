@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from apao.evaluation.significance import holm, intervals, paired_p, seeds_p
 from apao.report.results import Estimate, Results
-from apao.report.significance import holm, intervals, paired_p, seeds_p
-from apao.runs import Run
+from apao.study.runs import Run
 
 ALPHA = 0.01
 """The paper's level of significance, for every test."""

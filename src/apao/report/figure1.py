@@ -14,7 +14,7 @@ from apao.errors import UserError
 from apao.report import style
 from apao.report.paper import NAN
 from apao.report.results import Results, entry, number, origin, seeds_sentence
-from apao.studies import Figure1, decoding_time_file
+from apao.study.studies import Figure1, decoding_time_file
 
 METHODS = {"beam search": "beam_seconds_per_user", "full sorting": "full_sort_seconds_per_user"}
 FIRST_METHOD = 4

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from apao.report import style
 from apao.report.render import spread
 from apao.report.results import Estimate, Results, origin, seeds_sentence
-from apao.studies import Figure2
+from apao.study.studies import Figure2
 
 METRICS = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
 COLUMNS = ["panel", "label", "dataset", "backbone", "objective", "metric", "value", "sd", "seeds"]

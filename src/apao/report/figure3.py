@@ -7,8 +7,8 @@ import pandas as pd
 from apao.report import style
 from apao.report.results import Results, origin, seeds_sentence
 from apao.report.sweeps import METRIC, points, symbol
-from apao.runs import format_value
-from apao.studies import Figure3
+from apao.study.runs import format_value
+from apao.study.studies import Figure3
 
 COLUMNS = ["dataset", "backbone", "objective", "key", "at", "metric", "value", "sd", "seeds", "own_value"]
 

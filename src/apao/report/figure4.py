@@ -11,8 +11,8 @@ from apao.errors import UserError
 from apao.report import style
 from apao.report.figure1 import machine_name
 from apao.report.results import Estimate, Results, entry, number, origin, seeds_sentence
-from apao.runs import Run
-from apao.studies import Figure4
+from apao.study.runs import Run
+from apao.study.studies import Figure4
 
 QUANTITIES = {"ndcg@5": "NDCG@5", "seconds_per_1000_users": "Seconds per 1,000 users"}
 COLUMNS = ["dataset", "backbone", "objective", "beam", "quantity", "value", "sd", "seeds"]

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from apao.report import style
 from apao.report.render import ABSENT, fixed
 from apao.report.results import Estimate, Results, origin, seeds_sentence
-from apao.studies import Figure5
+from apao.study.studies import Figure5
 
 COLUMNS = ["dataset", "backbone", "series", "prefix", "quantity", "value", "sd", "seeds"]
 BARS: dict[str, Any] = {"facecolor": "#bbbbbb", "edgecolor": "black", "linewidth": 0.6, "hatch": style.HATCHES[1]}

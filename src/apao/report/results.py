@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from apao.artifacts import read_json
 from apao.errors import UserError
 from apao.evaluation.metrics import user_metrics
-from apao.runs import DatasetPaths, Run
+from apao.files import read_json
+from apao.study.paths import DatasetPaths
+from apao.study.runs import Run
 
 if TYPE_CHECKING:
-    from apao.params import Params
+    from apao.study.params import Params
 
 RANKS = ["rank", "items_before", "group"]
 

@@ -9,14 +9,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from apao.artifacts import verified
 from apao.errors import UserError
-from apao.report.stage import chosen_study
+from apao.files import verified
 from apao.report.table1 import NO_BACKBONE
-from apao.studies import Table1, outputs
+from apao.stages.report import chosen_study
+from apao.study.studies import Table1, outputs
 
 if TYPE_CHECKING:
-    from apao.params import Params
+    from apao.study.params import Params
 
 BASELINE = "most-popular"
 CODE_LEVEL = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from apao.report.results import Estimate, Results
-from apao.studies import Curve, SweepStudy
+from apao.study.studies import Curve, SweepStudy
 
 METRIC = "ndcg@10"
 STRICT = f"item_{METRIC}"

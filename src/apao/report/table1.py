@@ -9,14 +9,14 @@ from itertools import chain, product
 
 import pandas as pd
 
+from apao.evaluation.significance import RESAMPLES
 from apao.report import comparisons
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import Cell, Grid, Table, bold_best, compared, fixed, spread
 from apao.report.results import Estimate, Results, number, origin, seeds_sentence
-from apao.report.significance import RESAMPLES
-from apao.runs import DatasetPaths
-from apao.studies import Table1
+from apao.study.paths import DatasetPaths
+from apao.study.studies import Table1
 
 METRICS = tuple(f"{level}{kind}@{k}" for level in ("", "item_") for kind in ("recall", "ndcg") for k in (5, 10, 20))
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")

@@ -7,8 +7,8 @@ import pandas as pd
 from apao.report.paper import NAN, coverage, printed
 from apao.report.render import Cell, Grid, Table, compared
 from apao.report.results import Results, number
-from apao.runs import DatasetPaths
-from apao.studies import Table2
+from apao.study.paths import DatasetPaths
+from apao.study.studies import Table2
 
 SIZES = {"users": 0, "items": 0, "interactions": 0, "density_percent": 2}
 """Quantity to the decimals that the paper prints."""

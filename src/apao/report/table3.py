@@ -6,13 +6,13 @@ import math
 
 import pandas as pd
 
+from apao.evaluation.significance import RESAMPLES
 from apao.report import comparisons
 from apao.report.comparisons import Experiment, Pair, Verdict, best, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import Cell, Grid, Table, bold_best, compared, spread
 from apao.report.results import Results, origin, seeds_sentence
-from apao.report.significance import RESAMPLES
-from apao.studies import Table3
+from apao.study.studies import Table3
 
 METRIC = "ndcg@10"
 """The paper's."""

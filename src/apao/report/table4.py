@@ -7,8 +7,8 @@ import pandas as pd
 from apao.report.paper import NAN, coverage, printed
 from apao.report.render import Cell, Grid, Table, compared
 from apao.report.results import Estimate, Results, origin, seeds_sentence
-from apao.runs import Run
-from apao.studies import Table4
+from apao.study.runs import Run
+from apao.study.studies import Table4
 
 PAPER_BACKBONE = "tiger"
 """The paper's Table 4 has one backbone."""

@@ -10,8 +10,8 @@ from apao.report.paper import NAN, coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, spread
 from apao.report.results import Results, origin, seeds_sentence
 from apao.report.sweeps import METRIC, STRICT, points, ranges, symbol
-from apao.runs import Run, format_value
-from apao.studies import Curve, Table5
+from apao.study.runs import Run, format_value
+from apao.study.studies import Curve, Table5
 
 PAPER_KEYS = ("beta", "eta")
 """What the paper's Table 5 lists."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from apao.errors import UserError, nearest
 from apao.report.results import Results
 from apao.report.sweeps import METRIC, points
-from apao.runs import Value, format_value
-from apao.studies import SweepStudy
-from apao.tuned import BY_SWEEP, Tuning
+from apao.study.runs import Value, format_value
+from apao.study.studies import SweepStudy
+from apao.study.tuned import BY_SWEEP, Tuning
 
 if TYPE_CHECKING:
-    from apao.params import Params
+    from apao.study.params import Params
 
 
 def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tuple[str, Tuning]]:

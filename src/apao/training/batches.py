@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apao.codes.itemcodes import PAD, IntArray, ItemCodes
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
-from apao.data.histories import Histories
-from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.codes.vocabulary import PAD
+from apao.data.histories import Histories, IntArray
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -54,22 +53,6 @@ class EffectiveBatch(Generic[AnyBatch]):
 
     examples: int
     parts: Iterator[AnyBatch]
-
-
-def load_dataset(paths: DatasetPaths) -> tuple[Histories, ItemCodes]:
-    """What training and evaluation read of a dataset.
-
-    Raises:
-        UserError: when a file is missing or damaged, or the codes are of another catalogue.
-    """
-    histories, codes = Histories.load(paths.interactions), ItemCodes.read(paths.codes)
-    items = int(histories.items.max()) + 1
-    if codes.items != items:
-        raise UserError(
-            f"{paths.codes}: holds the codes of {codes.items} items, but {paths.interactions} has {items}; "
-            f"make the codes of this catalogue: apao codes {paths.name}"
-        )
-    return histories, codes
 
 
 class Examples:

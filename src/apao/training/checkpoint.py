@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from apao.artifacts import atomic_path
 from apao.errors import UserError
+from apao.files import atomic_path
 
 Tensors = dict[str, Tensor]
 

@@ -26,12 +26,11 @@ from apao.devices import autocast
 from apao.errors import UserError
 from apao.objectives.base import Needs, Outcome, State
 from apao.progress import progress
-from apao.run_params import TrainedParams
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
 from apao.training.parallel import ALONE, Processes
-from apao.training.params import TrainingParams
+from apao.training.params import Setup, TrainingParams
 from apao.training.scoring import score_batch
 
 STEPS_BETWEEN_CHECKS = 50
@@ -143,7 +142,7 @@ class Training:
     def __init__(
         self,
         run: str,
-        params: TrainedParams,
+        params: Setup,
         histories: Histories,
         codes: ItemCodes,
         device: torch.device,

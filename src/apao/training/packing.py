@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apao.codes.itemcodes import IntArray
-from apao.data.histories import Histories
+from apao.data.histories import Histories, IntArray
 from apao.training.batches import EffectiveBatch, Examples
 
 

@@ -1,17 +1,14 @@
-"""Parameters of training and decoding."""
+"""Parameters of a training."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from apao.errors import UserError
-from apao.registry import Model
-from apao.runs import MAX_SEED
-
-CUTOFFS = (5, 10, 20)
-"""k of Recall@k and NDCG@k."""
+from apao.backbones.base import BackboneParams
+from apao.objectives.base import Objective
+from apao.parameters import Model, Seed
 
 
 class TrainingParams(Model):
@@ -44,43 +41,10 @@ class TrainingParams(Model):
     """CPU threads of one training; part of the recipe since they decide the last digits."""
 
 
-class DecodingParams(Model):
-    """Beam search at evaluation."""
+class Setup(Model):
+    """Everything that decides a training but the data."""
 
-    beam: Annotated[int, Field(ge=max(CUTOFFS))] | Literal["all"] = 20
-    """Number of beams: at least the largest cutoff of the metrics and at most the number of distinct codes.
-    ``all``: as many as there are codes, which ranks the whole catalogue; the only choice for one with fewer
-    codes than the largest cutoff."""
-    eos: bool | Literal["release"] | None = None
-    """Decode eos after the code and divide scores by T + 1. null: for tiger, where the objective trains eos;
-    ``release``: for tiger, even where no loss has trained it; true, false: for every backbone."""
-    batch_users: PositiveInt = 128
-    """Users decoded at once."""
-
-    @field_validator("beam", mode="before")
-    @classmethod
-    def _enough_for_every_cutoff(cls, beam: object) -> object:
-        if beam == "all" or (type(beam) is int and beam >= max(CUTOFFS)):
-            return beam
-        raise ValueError(
-            f"expected a whole number of at least {max(CUTOFFS)}, which recall@{max(CUTOFFS)} needs, or all (as many "
-            f"beams as the catalogue has codes, for one that has fewer), found {beam!r}"
-        )
-
-    def width(self, codes: int) -> int:
-        """Number of beams in a catalogue of ``codes`` distinct codes.
-
-        Raises:
-            UserError: when ``beam`` is larger than ``codes``.
-        """
-        if self.beam == "all":
-            return codes
-        if self.beam > codes:
-            raise UserError(
-                f"decoding.beam {self.beam} is more than the catalogue's {codes} distinct codes; in params.yaml set "
-                "decoding.beam to all in the dataset's recipe, or in a recipe of its own: every code is ranked then"
-            )
-        return self.beam
-
-
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+    backbone: BackboneParams
+    objective: Objective
+    training: TrainingParams = TrainingParams()
+    seed: Seed = 42

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone
+from apao.backbones.softmax import token_logp
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import Scores
-from apao.probabilities import token_logp
 from apao.training.batches import Batch
 from apao.training.packing import PackedBatch
 

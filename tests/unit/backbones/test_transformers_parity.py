@@ -13,7 +13,8 @@ from tiny import BOTH, backbone_of, padded, shaken
 from apao.backbones.base import BACKBONES
 from apao.backbones.llama import rotate
 from apao.backbones.tiger import relative_buckets
-from apao.codes.itemcodes import EOS, ItemCodes
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.vocabulary import EOS
 
 transformers = pytest.importorskip("transformers")
 

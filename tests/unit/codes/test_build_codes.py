@@ -8,14 +8,14 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
-from apao.artifacts import verified
-from apao.codes.build import build_codes
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.params import FileCodes, PublishedCodes, ResidualKMeansCodes
 from apao.data.base import SOURCES, Source
 from apao.errors import UserError
-from apao.runs import DatasetPaths
-from apao.training.params import DecodingParams
+from apao.evaluation.params import DecodingParams
+from apao.files import verified
+from apao.stages.codes import build_codes
+from apao.study.paths import DatasetPaths
 
 EVERY_CODE = DecodingParams(beam="all")
 

@@ -9,7 +9,7 @@ import pytest
 
 from apao.codes.codefile import given_codes
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.study.paths import DatasetPaths
 
 PATHS = DatasetPaths("toy")
 ITEMS = ["10", "9", "x y"]

@@ -9,13 +9,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tiny_encoder import SPECIAL, write_encoder
 
-from apao.artifacts import verified
-from apao.codes import embed as stage
-from apao.codes.embed import embed
 from apao.codes.encoder import load_encoder, package_folder
 from apao.codes.params import EmbedderParams
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import verified
+from apao.stages import embed as stage
+from apao.stages.embed import embed
+from apao.study.paths import DatasetPaths
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentence_transformers")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apao.codes.itemcodes import SPECIAL_TOKENS, ItemCodes, code_string, parse_code_string
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.vocabulary import SPECIAL_TOKENS, code_string, parse_code_string
 from apao.errors import UserError
 
 tables = st.tuples(st.integers(1, 25), st.integers(1, 6)).flatmap(

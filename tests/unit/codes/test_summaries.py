@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apao.codes.build import build_codes
-from apao.codes.embed import embed
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.params import EmbedderParams, FileCodes, ResidualKMeansCodes
 from apao.codes.quality import quality
 from apao.codes.summaries import code_summary, example_of_largest_group, text_facts, text_summary
 from apao.data.base import SOURCES
-from apao.runs import DatasetPaths
-from apao.training.params import DecodingParams
+from apao.evaluation.params import DecodingParams
+from apao.stages.codes import build_codes
+from apao.stages.embed import embed
+from apao.study.paths import DatasetPaths
 
 EVERY_CODE = DecodingParams(beam="all")
 

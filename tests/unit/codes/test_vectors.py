@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from apao.artifacts import verified
-from apao.codes.embed import embed
 from apao.codes.given import joined
 from apao.codes.params import VectorFile
 from apao.codes.vectors import read_vectors
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import verified
+from apao.stages.embed import embed
+from apao.study.paths import DatasetPaths
 
 PATHS = DatasetPaths("toy")
 ITEMS = ["10", "9", "x y"]

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from apao.data.amazon import Amazon
 from apao.data.amazon_formats import clean_text
-from apao.data.download import download
-from apao.data.preprocess import preprocess
 from apao.data.records import MAX_EXPANSION, MAX_LINE_BYTES, SMALL_BYTES
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 REVIEWS, METADATA = "reviews_Toys_5.json.gz", "meta_Toys.json.gz"
 

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from apao.data.amazon import METADATA, REVIEWS, Amazon
-from apao.data.download import download
-from apao.data.preprocess import preprocess
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 SECONDS = 1_514_764_800
 

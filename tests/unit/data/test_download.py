@@ -6,10 +6,10 @@ import json
 import pytest
 
 from apao.data.base import SOURCES
-from apao.data.download import check_raw, download
 from apao.data.table import Table
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import check_raw, download
+from apao.study.paths import DatasetPaths
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apao.artifacts import Stage
 from apao.data.histories import Histories
 from apao.errors import UserError
+from apao.stages.record import Stage
 
 lists = st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=12), min_size=1, max_size=8)
 

@@ -6,12 +6,12 @@ import os
 import pandas as pd
 import pytest
 
-from apao.data.download import download
 from apao.data.histories import Histories
 from apao.data.ml100k import FILES, WHEEL, MovieLens100K, _download_wheel
-from apao.data.preprocess import preprocess
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 SOURCE = MovieLens100K.model_validate({"source": "ml-100k", "recipe": "r", "codes": "c"})
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from apao.artifacts import verified
 from apao.data.base import RawTables
-from apao.data.download import download
 from apao.data.histories import Histories
-from apao.data.preprocess import prepare, preprocess
+from apao.data.prepared import prepare
 from apao.data.table import Table
 from apao.data.ties import tied
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import verified
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 rows_of_raw = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("pqrst"), st.integers(-5, 5)), min_size=12, max_size=70

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from apao.artifacts import verified
-from apao.data.download import download
 from apao.data.histories import Histories
-from apao.data.preprocess import preprocess
 from apao.data.release import FILES, Release
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.files import verified
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 MIRROR = os.environ.get("APAO_MIRROR")
 needs_mirror = pytest.mark.skipif(MIRROR is None, reason="APAO_MIRROR names no copy of the release")

@@ -5,10 +5,10 @@ import datetime
 import pytest
 from pydantic import ValidationError
 
-from apao.data.download import download
 from apao.data.table import Table
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import download
+from apao.study.paths import DatasetPaths
 
 
 def source(**keys):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apao.data.base import RawTables
-from apao.data.preprocess import prepare
+from apao.data.prepared import prepare
 from apao.data.ties import newest_first, sorted_by_item
 
 rows_of_raw = st.lists(

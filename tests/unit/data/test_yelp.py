@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from apao.data.download import download
-from apao.data.preprocess import preprocess
 from apao.data.yelp import BUSINESSES, REVIEWS, Yelp
 from apao.errors import UserError
-from apao.runs import DatasetPaths
+from apao.stages.download import download
+from apao.stages.preprocess import preprocess
+from apao.study.paths import DatasetPaths
 
 
 def source(**keys):

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import BOTH, SlowModel, backbone_of, padded, random_codes
 
-from apao.codes.itemcodes import EOS, ItemCodes
+from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
+from apao.codes.vocabulary import EOS
 from apao.decoding import fullsort
 from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores

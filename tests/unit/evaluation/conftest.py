@@ -7,12 +7,13 @@ import pytest
 from safetensors.torch import save_file
 from tiny import backbone_of, random_codes, random_histories, run_params
 
-from apao.artifacts import sha256_of, write_json
 from apao.backbones.base import Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
-from apao.run_params import RunParams
-from apao.runs import DatasetPaths, Run
+from apao.files import sha256_of, write_json
+from apao.study.paths import DatasetPaths
+from apao.study.run_params import RunParams
+from apao.study.runs import Run
 
 
 @dataclass

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apao.codes.itemcodes import ItemCodes
-from apao.evaluation.baselines import baselines, most_popular_ranks, random_metrics
-from apao.runs import DatasetPaths
-from apao.training.params import CUTOFFS
+from apao.evaluation.baselines import most_popular_ranks, random_metrics
+from apao.evaluation.metrics import CUTOFFS
+from apao.stages.baselines import baselines
+from apao.study.paths import DatasetPaths
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30))

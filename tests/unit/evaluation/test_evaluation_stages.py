@@ -9,12 +9,14 @@ import pytest
 import torch
 from tiny import SlowModel, run_params
 
-from apao.artifacts import write_json
 from apao.errors import UserError
-from apao.evaluation.evaluate import evaluate, evaluate_split
-from apao.evaluation.studies import beam_sizes, decoding_time, pruning, synthetic_codes
-from apao.evaluation.trained import TrainedRun
-from apao.studies import decoding_time_file
+from apao.files import write_json
+from apao.stages.beams import beams as beam_sizes
+from apao.stages.decoding_time import decoding_time, synthetic_codes
+from apao.stages.evaluate import evaluate, evaluate_split
+from apao.stages.pruning import pruning
+from apao.stages.trained import TrainedRun
+from apao.study.studies import decoding_time_file
 
 CPU = torch.device("cpu")
 

@@ -14,13 +14,13 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.decoding.beam import Beams
 from apao.evaluation.metrics import (
+    CUTOFFS,
     code_ranks,
     items_before,
     items_per_state,
     prefixes_kept,
     rank_metrics,
 )
-from apao.training.params import CUTOFFS
 
 
 def beams_of(tokens, scores=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apao.params import Params, load
+from apao.study.params import Params, load
 
 TEXT = """\
 scale: small

@@ -9,8 +9,8 @@ import pytest
 from apao.backbones.base import BACKBONES
 from apao.errors import UserError
 from apao.objectives.base import OBJECTIVES
-from apao.params import load
-from apao.runs import Run
+from apao.study.params import load
+from apao.study.runs import Run
 from apao.training.params import TrainingParams
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from apao.params import load, schema_text
+from apao.study.params import load, schema_text
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "params.yaml"

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from apao.cli import app
 from apao.errors import UserError
-from apao.params import load
-from apao.runs import Run
-from apao.tuned import BY_SWEEP, Tuning, read_tuned, values_at, with_tuning, write_tuned
+from apao.study.params import load
+from apao.study.runs import Run
+from apao.study.tuned import BY_SWEEP, Tuning, read_tuned, values_at, with_tuning, write_tuned
 
 TUNED = """\
 pairwise:

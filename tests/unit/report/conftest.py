@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from apao.params import Params, load
-from apao.report.stage import chosen_study, inputs
-from apao.runs import Run
-from apao.studies import Figure1, Figure4
+from apao.stages.report import chosen_study, inputs
+from apao.study.params import Params, load
+from apao.study.runs import Run
+from apao.study.studies import Figure1, Figure4
 
 PARAMS = """
 scale: tiny

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from apao.errors import UserError
 from apao.report import figure1, figure2, figure3, figure4, figure5, style
 from apao.report.results import Estimate, Results
-from apao.report.stage import chosen_study, report
+from apao.stages.report import chosen_study, report
 
 SEEDS = [1, 2, 3]
 WIDE = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"], "seeds": SEEDS}

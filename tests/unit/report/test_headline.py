@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from apao.errors import UserError
-from apao.report.stage import report
 from apao.report.summary import headline
+from apao.stages.report import report
 
 STUDY = {"datasets": ["ml-100k"], "backbones": ["tiger"], "objectives": ["ce", "apao-pairwise"], "seeds": [42]}
 

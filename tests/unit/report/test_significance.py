@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, ttest_1samp, ttest_rel
 
-from apao.report.significance import holm, intervals, paired_p, seeds_p
+from apao.evaluation.significance import holm, intervals, paired_p, seeds_p
 
 P_VALUES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=12)
 

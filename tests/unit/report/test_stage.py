@@ -9,9 +9,9 @@ import pytest
 
 from apao.errors import UserError
 from apao.report import paper
-from apao.report.stage import inputs, missing, report
-from apao.runs import Run
-from apao.studies import outputs
+from apao.stages.report import inputs, missing, report
+from apao.study.runs import Run
+from apao.study.studies import outputs
 
 ONE = {"datasets": ["office"], "backbones": ["tiger"], "seeds": [42]}
 BOTH = {"datasets": ["office"], "backbones": ["tiger", "llama"], "seeds": [1, 2]}

@@ -8,8 +8,8 @@ import pytest
 from apao.errors import UserError
 from apao.report.comparisons import Verdict
 from apao.report.results import Results
-from apao.report.stage import report
-from apao.runs import Run
+from apao.stages.report import report
+from apao.study.runs import Run
 
 OBJECTIVES = ["ce", "apao-pairwise"]
 

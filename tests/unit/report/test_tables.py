@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from apao.errors import UserError
-from apao.report.stage import report
+from apao.stages.report import report
 
 
 def cells(name):

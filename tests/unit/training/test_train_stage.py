@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import backbone_of, random_codes, run_params, write_dataset
 
-from apao.artifacts import read_json, verified
 from apao.backbones.base import BACKBONES
-from apao.runs import Run
-from apao.training import train as stage
-from apao.training.train import train
+from apao.files import read_json, verified
+from apao.stages import train as stage
+from apao.stages.train import train
+from apao.study.runs import Run
 
 CPU = torch.device("cpu")
 RUN = Run.parse("toy/tiger/ce/seed7")

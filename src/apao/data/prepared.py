@@ -1,0 +1,98 @@
+"""From raw tables to a dataset: k-core, integer ids, order by time, leave-one-out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from apao.data.base import RawTables
+from apao.data.histories import IntArray
+from apao.data.kcore import k_core
+from apao.data.ties import drawn
+from apao.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset as the later stages see it.
+
+    Attributes:
+        interactions: user and item (int32, from 0), timestamp (int64), split (train, valid, test);
+            sorted by user, then time.
+        items: item (int32), raw_id, text; row i is item i.
+        duplicates: rows with the user, item and timestamp of an earlier row, before the filter.
+        rows: (N,) where in the raw table each interaction is.
+    """
+
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    duplicates: int
+    rows: IntArray
+
+
+def prepare(
+    dataset: str, raw: RawTables, core: int, duplicates: str = "keep", ties: str = "file", ties_seed: int = 0
+) -> Prepared:
+    """Filter, number, order and split.
+
+    Users and items are numbered by first appearance in the filtered file, so that a file which is
+    numbered that way keeps its ids. A user's interactions are ordered by time; where timestamps tie,
+    by ``ties``: the order of the file stands, or one drawn from the ids and ``ties_seed``, which rows in another
+    order do not change. The last one is the test item, the one before the validation item.
+
+    Raises:
+        UserError: when the filter leaves no interaction.
+    """
+    table = raw.interactions.reset_index(drop=True)
+    repeated = table.duplicated()
+    if duplicates == "drop":
+        table = table[~repeated]
+    user_codes, _ = pd.factorize(table["user"])
+    item_codes, _ = pd.factorize(table["item"])
+    table = table[k_core(user_codes.astype(np.int64), item_codes.astype(np.int64), core)]
+    if table.empty:
+        raise UserError(
+            f"{dataset}: none of the {len(raw.interactions)} interactions is left after the {core}-core filter; "
+            f"lower core in the dataset's entry (at least 3), or bring a larger table"
+        )
+    user, _ = pd.factorize(table["user"])
+    item, raw_ids = pd.factorize(table["item"])
+    time = table["timestamp"].to_numpy(dtype=np.int64)
+    # Stable: without a tie rule of their own, ties keep the order of the file.
+    own_rule = [drawn(table["user"], table["item"], ties_seed)] if ties == "random" else []
+    order = np.lexsort((*own_rule, time, user))
+    lengths = np.bincount(user)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(user))  # 1 for a user's last interaction
+    interactions = pd.DataFrame(
+        {
+            "user": user[order].astype(np.int32),
+            "item": item[order].astype(np.int32),
+            "timestamp": time[order],
+            "split": pd.Categorical.from_codes(np.maximum(3 - left, 0), categories=pd.Index(SPLITS)),
+        }
+    )
+    items = pd.DataFrame(
+        {
+            "item": np.arange(len(raw_ids), dtype=np.int32),
+            "raw_id": raw_ids,
+            "text": _texts(raw.items, pd.Index(raw_ids)),
+        }
+    )
+    return Prepared(interactions, items, int(repeated.sum()), table.index.to_numpy(dtype=np.int64)[order])
+
+
+def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> list[str]:
+    """For every item its columns as one line, ``title. description. ...``; empty where unknown."""
+    if items is None:
+        return [""] * len(raw_ids)
+    columns = items.set_index("item").reindex(raw_ids).fillna("")
+    return [_joined(row) for row in columns.itertuples(index=False, name=None)]
+
+
+def _joined(parts: tuple[str, ...]) -> str:
+    lines = (" ".join(part.split()).rstrip(".") for part in parts)
+    return ". ".join(line for line in lines if line)

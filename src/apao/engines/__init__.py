@@ -1,0 +1,1 @@
+"""How Snakemake and DVC see a study."""

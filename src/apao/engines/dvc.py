@@ -1,0 +1,300 @@
+"""dvc.yaml: the graph of the Snakefile for DVC, written from params.yaml.
+
+DVC has no functions in its pipeline files, so the runs that a study lists are written out: one matrix
+stage for all runs of one objective on one backbone and dataset, one stage for everything else. Each
+stage names the entries of params.yaml that decide its output, and its entry in ``CODE``, the versions of the
+code that makes it. ``check_pipeline`` comes before all others; it writes those versions, and stops where
+params.yaml has come to ask for other runs than dvc.yaml holds.
+
+DVC reads the entries that a stage names when the stage has ended, so those of params.yaml itself could have
+been edited since the stage read them. All stages therefore read and name ``COPY``, which ``check_pipeline``
+writes and nobody edits. The resolved parameters are not handed over on the command line, as Snakemake's rules
+do: dvc.yaml would hold every value a second time, and ``dvc exp run -S`` could change none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apao.engines.code_versions import SOURCE, report_version, run_version, stage_version
+from apao.errors import UserError
+from apao.files import atomic_path, record_path, write_json
+from apao.stages.report import inputs
+from apao.study.params import PARAMS_FILE, Params
+from apao.study.paths import RESULTS, DatasetPaths
+from apao.study.runs import Run
+from apao.study.studies import Figure1, decoding_time_file, outputs
+
+DVC_FILE = Path("dvc.yaml")
+CHECKED = Path("data/pipeline.checked")
+"""Always of the same content: the first stages depend on it, so that the check runs before them."""
+COPY = Path("data/params.yaml")
+"""params.yaml as it was when ``dvc repro`` began: what all stages read."""
+CODE = Path("data/code.json")
+"""The version of the code behind every stage, by the stage's name."""
+HEAD = """\
+# The graph of workflow/Snakefile for DVC: `dvc repro` makes what `snakemake all` makes, by the same commands.
+# Written from params.yaml by `apao dvc`; do that again after adding a run, a study or a dataset there.
+"""
+
+
+def pipeline_text(params: Params) -> str:
+    """dvc.yaml for the chosen scale."""
+    return _text(_Stages(params))
+
+
+def _text(stages: _Stages) -> str:
+    body = {"stages": dict(stages), "plots": [_training_curves(stages.runs), *stages.pictures]}
+    return HEAD + yaml.dump(body, Dumper=_Plain, sort_keys=False, width=1000)
+
+
+def write_pipeline(params: Params) -> None:
+    """Write dvc.yaml for the chosen scale."""
+    with atomic_path(DVC_FILE) as path:
+        path.write_text(pipeline_text(params), encoding="utf-8")
+
+
+def check_pipeline(params: Params) -> None:
+    """Write ``COPY``, ``CODE`` and ``CHECKED``, or say that dvc.yaml is of other parameters.
+
+    Raises:
+        UserError: when dvc.yaml is missing or not what params.yaml asks for now.
+    """
+    found = DVC_FILE.read_text(encoding="utf-8") if DVC_FILE.exists() else None
+    stages = _Stages(params)
+    if found != _text(stages):
+        raise UserError(f"{DVC_FILE}: not the pipeline of {PARAMS_FILE} as it is now; write it anew: apao dvc")
+    params.write_copy(COPY)
+    write_json(CODE, stages.code)
+    with atomic_path(CHECKED) as path:
+        path.write_text("dvc.yaml is the pipeline of params.yaml\n", encoding="utf-8")
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes a list that stands in several places out in each of them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _Stages(dict[str, dict[str, Any]]):
+    """The stages, in the order in which they are added."""
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        self.params = params
+        self.runs = params.all_runs()
+        self.studies = params.study.chosen()
+        self.read = {path for name in self.studies for path in inputs(name, params)}
+        """What the tables and figures are made from."""
+        self.code: dict[str, str] = {}
+        self.pictures: list[str] = []
+        """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
+        self["check_pipeline"] = {
+            "cmd": "apao dvc --check",
+            "deps": [*(os.path.relpath(path) for path in params.files), *map(str, _own_code())],
+            "outs": [str(path) for path in (CHECKED, COPY, CODE)],
+        }
+        datasets = dict.fromkeys(run.dataset for run in self.runs)
+        for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
+            self.add_dataset(DatasetPaths(dataset), coded=dataset in datasets)
+        groups: dict[tuple[str, str, str], list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault((run.dataset, run.backbone, run.objective), []).append(run)
+        for group in groups.values():
+            self.add_runs(group)
+        for name in self.studies:
+            self.add_study(name)
+
+    def add(
+        self,
+        name: str,
+        command: str,
+        deps: Iterable[Path],
+        keys: Sequence[str] = (),
+        outs: Sequence[Path] = (),
+        small: Sequence[Path] = (),
+        metrics: Sequence[Path] = (),
+        runs: Sequence[Run] = (),
+        code: str | None = None,
+        linked: Sequence[Path] = (),
+    ) -> None:
+        """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
+
+        ``command`` is a subcommand of ours, ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its
+        cache; what is ``small``, and the metrics, may go into git. ``code`` is the version of the code that makes them.
+        What is ``linked`` describes links that DVC does not keep, so that it may not be taken from an earlier
+        execution without making them.
+        """
+        stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
+        stage |= {"cmd": f"apao --params {COPY} {command}", "deps": [str(path) for path in deps]}
+        if code is not None:
+            self.code[name] = code
+        if keys or code:
+            stage["params"] = [*([{str(COPY): list(keys)}] if keys else []), *([{str(CODE): [name]}] if code else [])]
+        stage["outs"] = [*(str(path) for path in outs), *({str(path): {"cache": False}} for path in small)]
+        stage["outs"] += [{str(path): {"persist": True}} for path in linked]
+        if metrics:
+            stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
+        assert name not in self, name
+        self[name] = stage
+
+    def add_dataset(self, paths: DatasetPaths, coded: bool) -> None:
+        """From the download to the codes."""
+        name, source = paths.name, self.params.dataset(paths.name)
+        entry = [_key("datasets", name)]
+        made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
+        deps = [CHECKED, *source.own_files()]
+        self.add(
+            _named("download_dataset", name),
+            f"download {name}",
+            deps,
+            entry,
+            # DVC would put copies in the place of links and keep the user's own files in its cache.
+            [] if source.links else [paths.raw, paths.raw_hash],
+            linked=[paths.raw_hash] if source.links else [],
+        )
+        code = stage_version("preprocess", source)
+        self.add(_named("preprocess_dataset", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
+        if not coded:
+            return
+        codes = self.params.codes[source.codes]
+        coded_from, embedder = codes.inputs(paths), self.params.embedder_of(name)
+        if paths.embeddings in coded_from or any(
+            paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs
+        ):
+            assert embedder is not None
+            made = [paths.embeddings, paths.embedding_facts, record_path(paths.folder, "embed")]
+            deps = [paths.items, *embedder.own_files()]
+            keys = [_key("embedders", str(codes.embedder))]
+            code = stage_version("embed")
+            self.add(_named("embed_items", name), f"embed {name}", deps, keys, made, code=code)
+        deps = [paths.items, *coded_from]
+        made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
+        entry, code = [_key("codes", source.codes)], stage_version("codes", source)
+        self.add(_named("code_items", name), f"codes {name}", deps, entry, made, code=code)
+        if paths.baselines in self.read:
+            self.add(
+                _named("evaluate_baselines", name),
+                f"baselines {name}",
+                [paths.interactions, paths.codes],
+                small=[record_path(paths.baselines.parent, "baselines")],
+                metrics=[paths.baselines],
+                code=stage_version("baselines"),
+            )
+
+    def add_runs(self, group: Sequence[Run]) -> None:
+        """Training and evaluation of the runs of one objective, which differ in overrides and seed."""
+        run, folder = group[0], RESULTS / "${item.run}"
+        made_of = self.params.resolve(run)
+        parts = (run.dataset, run.backbone, run.objective)
+        data = DatasetPaths(run.dataset)
+        recipe = ("recipes", self.params.dataset(run.dataset).recipe)
+        keys = [
+            _key("objectives", run.objective),
+            _key(*recipe, "backbones", run.backbone),
+            _key(*recipe, "training"),
+        ]
+        if run.objective in self.params.tuned:
+            keys.append(_key("tuned", run.objective))
+        for i, (deps, some) in enumerate(self._by_inputs(group)):
+            self.add(
+                _named("train_run", *parts, *([str(i)] if i else [])),
+                "train '${item.run}'",
+                deps,
+                keys,
+                [folder / run.model.name],
+                [
+                    folder / run.record.name,
+                    folder / "config.json",
+                    folder / "history.csv",
+                    record_path(folder, "train"),
+                ],
+                runs=some,
+                code=run_version("train", made_of),
+            )
+        keys = [_key(*recipe, "decoding")]
+        for rule, stage, file, more, outs in (
+            ("evaluate_run", "evaluate", "metrics.json", [], [folder / "ranks.parquet"]),
+            ("measure_pruning", "pruning", "pruning.json", [], []),
+            ("measure_beams", "beams", "beams.json", [_key("studies", self.params.scale, "figure4", "beams")], []),
+        ):
+            if some := [one for one in group if one.folder / file in self.read or stage == "evaluate"]:
+                self.add(
+                    _named(rule, *parts),
+                    f"{stage} '${{item.run}}'",
+                    [folder / run.record.name, folder / run.model.name, data.interactions, data.codes],
+                    [*keys, *more],
+                    outs,
+                    [record_path(folder, stage)],
+                    [folder / file],
+                    runs=some,
+                    code=run_version(stage, made_of),
+                )
+
+    def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:
+        """The runs by what their training reads: those that start from another run read its weights."""
+        found: dict[tuple[Path, ...], list[Run]] = {}
+        for run in group:
+            found.setdefault(tuple(self.params.resolve(run).training_inputs()), []).append(run)
+        return list(found.items())
+
+    def add_study(self, name: str) -> None:
+        """A table or figure, and the timings that belong to no run."""
+        study, entry = self.studies[name], ("studies", self.params.scale, name)
+        if isinstance(study, Figure1):
+            recipe = ("recipes", self.params.dataset(study.dataset).recipe)
+            for backbone in study.backbones:
+                file = decoding_time_file(study.dataset, backbone)
+                sized = self.params.recipes[recipe[1]].backbones[backbone]
+                sizes = [_key(*recipe, "backbones", backbone), _key(*recipe, "decoding")]
+                self.add(
+                    _named("measure_decoding_time", study.dataset, backbone),
+                    f"decoding-time {study.dataset} {backbone}",
+                    [CHECKED],
+                    [*sizes, _key(*entry, "catalogue_sizes"), _key(*entry, "timed_users")],
+                    small=[record_path(file.parent, "decoding_time")],
+                    metrics=[file],
+                    code=stage_version("decoding-time", sized),
+                )
+        made = [*outputs(name), record_path(outputs(name)[0].parent, name)]
+        pictures = [path for path in made if path.suffix in (".pdf", ".png")]
+        small = [path for path in made if path not in pictures]
+        self.pictures += [str(path) for path in pictures if path.suffix == ".png"]
+        self.add(
+            f"draw_{name}",
+            f"report {name}",
+            inputs(name, self.params),
+            ["scale", _key(*entry)],
+            pictures,
+            small,
+            code=report_version(name),
+        )
+
+
+def _training_curves(runs: Iterable[Run]) -> dict[str, Any]:
+    """What ``dvc plots`` shows: the validation loss, one line a run."""
+    curves = {str(run.folder / "history.csv"): "valid_loss" for run in runs}
+    return {"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}
+
+
+def _own_code() -> list[Path]:
+    """This package, where the project holds it: ``CODE`` is written anew when a file in it changes."""
+    return [SOURCE.relative_to(Path.cwd())] if SOURCE.is_relative_to(Path.cwd()) else []
+
+
+def _key(*names: str) -> str:
+    """A key that DVC can follow: it takes a point in a name for the next level, so the entry above such a one."""
+    return ".".join(takewhile(lambda name: "." not in name, names))
+
+
+def _named(rule: str, *parts: str) -> str:
+    """A stage's name: the Snakefile's rule and what it is for. DVC allows neither plus nor arrow in it."""
+    return "-".join([rule, *(re.sub(r"[^A-Za-z0-9_]+", "-", part) for part in parts)])

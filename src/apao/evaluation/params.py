@@ -1,0 +1,50 @@
+"""Parameters of evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from apao.errors import UserError
+from apao.evaluation.metrics import CUTOFFS
+from apao.parameters import Model
+
+
+class DecodingParams(Model):
+    """Beam search at evaluation."""
+
+    beam: Annotated[int, Field(ge=max(CUTOFFS))] | Literal["all"] = 20
+    """Number of beams: at least the largest cutoff of the metrics and at most the number of distinct codes.
+    ``all``: as many as there are codes, which ranks the whole catalogue; the only choice for one with fewer
+    codes than the largest cutoff."""
+    eos: bool | Literal["release"] | None = None
+    """Decode eos after the code and divide scores by T + 1. null: for tiger, where the objective trains eos;
+    ``release``: for tiger, even where no loss has trained it; true, false: for every backbone."""
+    batch_users: PositiveInt = 128
+    """Users decoded at once."""
+
+    @field_validator("beam", mode="before")
+    @classmethod
+    def _enough_for_every_cutoff(cls, beam: object) -> object:
+        if beam == "all" or (type(beam) is int and beam >= max(CUTOFFS)):
+            return beam
+        raise ValueError(
+            f"expected a whole number of at least {max(CUTOFFS)}, which recall@{max(CUTOFFS)} needs, or all (as many "
+            f"beams as the catalogue has codes, for one that has fewer), found {beam!r}"
+        )
+
+    def width(self, codes: int) -> int:
+        """Number of beams in a catalogue of ``codes`` distinct codes.
+
+        Raises:
+            UserError: when ``beam`` is larger than ``codes``.
+        """
+        if self.beam == "all":
+            return codes
+        if self.beam > codes:
+            raise UserError(
+                f"decoding.beam {self.beam} is more than the catalogue's {codes} distinct codes; in params.yaml set "
+                "decoding.beam to all in the dataset's recipe, or in a recipe of its own: every code is ranked then"
+            )
+        return self.beam

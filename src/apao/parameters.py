@@ -1,0 +1,151 @@
+"""Typed parameters: the base of every model, families found by name, and validation errors with their key."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from apao.errors import AtKey, UserError, nearest
+
+Key = tuple[str | int, ...]
+"""Names and list positions that lead to a value."""
+TAGS = ("source", "type", "method", "kind")
+"""Keys that say of which kind an entry is."""
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
+KEY = r"[a-z][a-z0-9_]*"
+VALUE = r"[A-Za-z0-9-][A-Za-z0-9.>-]*"
+OBJECTIVE_NAME = rf"{NAME}(?:\+{NAME})*"
+"""May hold a plus (``ce+s-dpo``): what stands before the first ``key=value`` is the name."""
+OBJECTIVE = rf"{OBJECTIVE_NAME}(?:\+{KEY}={VALUE})*"
+SpelledObjective = Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")]
+"""An objective with its overrides, as in a run's name."""
+MAX_SEED = 999_999_999
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+
+class Model(BaseModel):
+    """Base of every parameter model: immutable, finite, no unknown keys, errors that suggest a name."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_and_booleans(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if key not in cls.model_fields:
+                raise AtKey(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}", key)
+            # Pydantic would take YAML's `yes` for the number 1.
+            values = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(one, bool) for one in values) and not _holds_bool(cls.model_fields[key].annotation):
+                raise AtKey(f"expected a number or a name, found {value!r} (yes, no, on and off mean that)", key)
+        return data
+
+
+def _holds_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_holds_bool(part) for part in get_args(annotation))
+
+
+T = TypeVar("T", bound=Model)
+
+
+class Registry(Generic[T]):
+    """The parameter classes of one kind (objective, backbone, source), by the value of their tag.
+
+    ``tag`` is the field whose literal default names the class, for example ``type``. Every module of
+    ``package`` is imported on first use, so a new file there registers itself.
+    """
+
+    def __init__(self, kind: str, package: str, tag: str = "type") -> None:
+        self.kind, self.package, self.tag = kind, package, tag
+        self._classes: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator: file ``cls`` under the one literal that its tag field allows."""
+        (name,) = cls.model_fields[self.tag].annotation.__args__  # type: ignore[union-attr]
+        if name in self._classes:
+            raise ValueError(f"two {self.kind}s are called {name!r}: {self._classes[name]} and {cls}")
+        self._classes[name] = cls
+        return cls
+
+    def _load(self) -> dict[str, type[T]]:
+        if not self._loaded:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, self.package + "."):
+                importlib.import_module(module.name)
+            self._loaded = True
+        return self._classes
+
+    def __getitem__(self, name: str) -> type[T]:
+        classes = self._load()
+        if name not in classes:
+            raise UserError(f"unknown {self.kind} {name!r}; {nearest(name, classes)}")
+        return classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._load()))
+
+    def classes(self) -> tuple[type[T], ...]:
+        """Every registered class, in the order of their names."""
+        return tuple(self._load()[name] for name in self)
+
+
+def one_of(registry: Registry[Any]) -> Any:
+    """The type of a field that holds any registered class, chosen by its tag."""
+    return Annotated[Union[registry.classes()], Field(discriminator=registry.tag)]  # noqa: UP007
+
+
+def first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:
+    """Message and key of the first error; ``data`` is what was validated, where it holds unions."""
+    first = error.errors()[0]
+    key = _key_in_file(first["loc"], data)
+    context = first.get("ctx", {})
+    if isinstance(context.get("error"), AtKey):
+        key += context["error"].key
+    match first["type"]:
+        case "value_error":
+            return str(context["error"]), key
+        case "union_tag_invalid":
+            known = [name.strip("'") for name in context["expected_tags"].split(", ")]
+            return f"unknown {context['tag']!r}; {nearest(context['tag'], known)}", (*key, _tag(context))
+        case "union_tag_not_found":
+            return "required, but not given", (*key, _tag(context))
+        case "missing":
+            return "required, but not given", key
+        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
+            wanted = "expected keys and values"
+        case "tuple_type":
+            wanted = "expected a list"
+        case _:
+            wanted = first["msg"]
+    return f"{wanted}, found {first['input']!r}", key
+
+
+def _tag(context: Mapping[str, str]) -> str:
+    return context["discriminator"].strip("'")
+
+
+def _key_in_file(loc: Key, data: object) -> Key:
+    """``loc`` without what pydantic adds to it: the tag behind each union, and marks in square brackets."""
+    key: list[str | int] = []
+    for part in loc:
+        if isinstance(data, dict) and part not in data and part in [data.get(tag) for tag in TAGS]:
+            continue
+        if not (isinstance(part, str) and part.startswith("[") and part.endswith("]")):
+            key.append(part)
+            data = data.get(part) if isinstance(data, dict) else None
+    return tuple(key)
+
+
+def spelled(message: str, key: Key) -> str:
+    """``a.b.c: message``."""
+    return f"{'.'.join(map(str, key))}: {message}" if key else message

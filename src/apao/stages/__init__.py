@@ -1,0 +1,1 @@
+"""One module per subcommand: read files, call the science, write files."""

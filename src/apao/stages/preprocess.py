@@ -1,0 +1,42 @@
+"""The stage ``preprocess``: the prepared dataset, its sizes, and what was dropped."""
+
+from __future__ import annotations
+
+from apao.data.base import Source
+from apao.data.prepared import prepare
+from apao.data.summary import check_items, statistics, summary
+from apao.errors import UserError
+from apao.progress import console
+from apao.stages.download import changed_hashes, check_raw
+from apao.stages.record import Stage
+from apao.study.paths import DatasetPaths
+
+
+def preprocess(dataset: str, source: Source) -> None:
+    """Write ``interactions.parquet``, ``items.parquet`` and ``stats.json`` of a downloaded dataset.
+
+    Raises:
+        UserError: when a raw file was damaged, holds too many malformed records or ids of other items than the
+            item table, or nothing is left.
+    """
+    paths = DatasetPaths(dataset)
+    params = source.model_dump(mode="json", exclude={"recipe", "codes"})
+    if not paths.manifest.exists():
+        raise UserError(f"{paths.manifest}: not found; run: apao download {dataset}")
+    with Stage("preprocess", paths.folder, [paths.manifest], params) as stage:
+        for line in changed_hashes([paths]):
+            raise UserError(f"{line}; run: apao download {dataset}")
+        check_raw(dataset, source)
+        raw = source.read(paths.raw)
+        prepared = prepare(dataset, raw, source.core, source.duplicates, source.ties, source.ties_seed)
+        check_items(dataset, raw, prepared)
+        with stage.output(paths.interactions.name) as path:
+            prepared.interactions.to_parquet(path, index=False)
+        with stage.output(paths.items.name) as path:
+            prepared.items.to_parquet(path, index=False)
+        stats = statistics(dataset, source, raw, prepared)
+        stage.output_json(paths.stats.name, stats)
+    for line in summary(stats):
+        console.print(line)
+    for line in stats["warnings"]:
+        console.print(f"warning: {line}", style="yellow")

@@ -1,0 +1,105 @@
+"""A stage's outputs and the record of how they were made.
+
+The record, ``<stage>.provenance.json``, holds the hashes of what the stage read and wrote, its parameters,
+package versions, device, seconds and git revision.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of, verified, write_json
+
+RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
+
+
+class Stage:
+    """Context manager around one stage: its outputs and its provenance file.
+
+    Use ``with Stage("codes", folder, inputs, params) as stage: with stage.output("codes.parquet")
+    as path: ...``. The provenance file is written last, so its presence says the stage finished.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, inputs: Iterable[Path], params: Mapping[str, Any], device: str = "cpu"
+    ) -> None:
+        self.name, self.folder, self.params, self.device = name, folder, dict(params), device
+        self.inputs = {str(path): sha256_of(verified(path)) for path in inputs}
+        self.outputs: dict[str, str] = {}
+        self.record = record_path(folder, name)
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        return self
+
+    def forget_record(self) -> None:
+        """Drop the old record, which would vouch for files about to be replaced; ``output`` does it by itself."""
+        self.record.unlink(missing_ok=True)
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path for the output ``name``; it appears whole when the block ends."""
+        path = self.folder / name
+        with atomic_path(path) as temporary:
+            yield temporary
+            self.forget_record()
+        self.outputs[name] = sha256_of(path)
+
+    def output_json(self, name: str, value: Any) -> None:
+        """Write a JSON output."""
+        with self.output(name) as path:
+            path.write_text(json_text(value), encoding="utf-8")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        record = {
+            "stage": self.name,
+            "params": self.params,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "device": self.device,
+            "python": platform.python_version(),
+            "packages": _package_versions(),
+            "revision": _git_revision(),
+            "command": sys.argv[1:],
+        }
+        write_json(self.record, record | {"digest": digest_of(json.loads(json_text(record)))})
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The checked-out commit, with ``+changes`` where the tree differs from it; None outside git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

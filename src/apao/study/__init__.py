@@ -1,0 +1,1 @@
+"""What is to be made: params.yaml, runs and their names, paths, studies."""

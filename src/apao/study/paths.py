@@ -1,0 +1,88 @@
+"""Where the files of a study lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA = Path("data")
+RESULTS = Path("results")
+FIGURES = Path("figures")
+TABLES = RESULTS / "tables"
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Where the files of a dataset lie, all below ``data/<name>``."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """``data/<name>``."""
+        return DATA / self.name
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the downloaded files and their ``manifest.json``."""
+        return self.folder / "raw"
+
+    @property
+    def raw_hash(self) -> Path:
+        """The manifest's hash, for ``sha256sum --check``: the folder's content as one file beside it."""
+        return self.folder / "raw.sha256"
+
+    @property
+    def arriving(self) -> Path:
+        """The same folder until the last file is there."""
+        return self.folder / "raw.part"
+
+    @property
+    def manifest(self) -> Path:
+        """List of the downloaded files with their hashes."""
+        return self.raw / "manifest.json"
+
+    @property
+    def interactions(self) -> Path:
+        """Table user, item, timestamp, split."""
+        return self.folder / "interactions.parquet"
+
+    @property
+    def items(self) -> Path:
+        """Table item, raw_id, text."""
+        return self.folder / "items.parquet"
+
+    @property
+    def stats(self) -> Path:
+        """Sizes, as in the paper's Table 2."""
+        return self.folder / "stats.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Tensor ``embeddings`` (items, width)."""
+        return self.folder / "embeddings.safetensors"
+
+    @property
+    def embedding_facts(self) -> Path:
+        """What the embeddings were made from: items without text, repeated texts, tokens that were cut."""
+        return self.folder / "embeddings.json"
+
+    @property
+    def codes(self) -> Path:
+        """Table item, level_1 .. level_T."""
+        return self.folder / "codes.parquet"
+
+    @property
+    def codebooks(self) -> Path:
+        """Tensors ``level_1`` .. ``level_T`` (clusters, width)."""
+        return self.folder / "codebooks.safetensors"
+
+    @property
+    def code_quality(self) -> Path:
+        """Collisions, usage, entropy, reconstruction error, prefix counts a level."""
+        return self.folder / "code_quality.json"
+
+    @property
+    def baselines(self) -> Path:
+        """Metrics of the untrained baselines."""
+        return RESULTS / self.name / "baselines" / "metrics.json"

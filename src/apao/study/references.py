@@ -1,0 +1,169 @@
+"""What the entries of params.yaml ask of each other: every name that one mentions is defined, and suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from apao.codes.params import PublishedCodes, ResidualKMeansCodes
+from apao.errors import AtKey, UserError, nearest
+from apao.parameters import Model, first_mistake
+from apao.study.runs import Run, format_value
+
+if TYPE_CHECKING:
+    from apao.objectives.base import Objective
+    from apao.study.params import Params
+    from apao.study.run_params import RunParams
+    from apao.study.studies import Sweep
+
+FIXED = {"type", "tuned"}
+"""Keys of an objective that no run changes."""
+
+
+def changed(model: Model, values: Mapping[str, Any]) -> Model:
+    """``model`` with some fields replaced, validated again."""
+    return type(model).model_validate({**model.model_dump(), **values})
+
+
+def resolve_sweeps(studies: object, sweeps: Mapping[str, Sweep]) -> object:
+    """The section ``studies`` as it was read, with the sweeps in the place of their names.
+
+    What has another shape is left for the studies' own validation to refuse.
+
+    Raises:
+        AtKey: for a sweep that is not defined; the key starts below ``studies``.
+    """
+
+    def in_study(study: object, *where: str) -> object:
+        if not isinstance(study, dict) or not isinstance(study.get("sweeps"), list):
+            return study
+        for i, name in enumerate(study["sweeps"]):
+            if not isinstance(name, str):
+                raise AtKey(f"expected the name of a sweep, found {name!r}; {nearest('', sweeps)}", *where, "sweeps", i)
+            _known(name, sweeps, "sweeps", *where, "sweeps", i)
+        return {**study, "sweeps": [sweeps[name] for name in study["sweeps"]]}
+
+    if not isinstance(studies, dict):
+        return studies
+    return {
+        scale: {name: in_study(study, scale, name) for name, study in group.items()}
+        if isinstance(group, dict)
+        else group
+        for scale, group in studies.items()
+    }
+
+
+def check_references(params: Params) -> None:
+    """Raise AtKey at the first entry that mentions what is not there."""
+    _known(params.scale, params.studies, "studies", "scale")
+    for name, code in params.codes.items():
+        if code.embedder is not None:
+            _known(code.embedder, params.embedders, "embedders", "codes", name, "embedder")
+    for name in params.datasets:
+        _check_dataset(params, name)
+    for name in params.objectives:
+        _check_objective(params, name)
+    for name in params.tuned:
+        _check_tunings(params, name)
+    for name in params.sweeps:
+        _check_sweep(params, name)
+
+
+def _check_dataset(params: Params, name: str) -> None:
+    source = params.datasets[name]
+    _known(source.codes, params.codes, "codes", "datasets", name, "codes")
+    _known(source.recipe, params.recipes, "recipes", "datasets", name, "recipe")
+    code = params.codes[source.codes]
+    if isinstance(code, PublishedCodes) and not source.publishes_codes:
+        message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry, or one of a file of yours"
+        raise AtKey(message, "datasets", name, "codes")
+    if isinstance(code, ResidualKMeansCodes):
+        beam, most = params.recipes[source.recipe].decoding.beam, code.clusters**code.levels
+        if beam != "all" and beam > most:
+            message = f"{beam} is more than the {most} codes that codes.{source.codes}, "
+            message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}; write all"
+            raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
+
+
+def _check_objective(params: Params, name: str) -> None:
+    objective = params.objectives[name]
+    if objective.start is not None:
+        start = Run.of("any", "any", objective.start, 0).objective
+        _known(start, params.objectives, "objectives", "objectives", name, "start")
+    for place, values in objective.tuned.items():
+        _check_tuned(params, objective, place, values, ("objectives", name, "tuned", place))
+
+
+def _check_tunings(params: Params, name: str) -> None:
+    _known(name, params.objectives, "objectives", "tuned", name)
+    for i, tuning in enumerate(params.tuned[name]):
+        for place, values in tuning.values.items():
+            _check_tuned(params, params.objectives[name], place, values, ("tuned", name, i, "values", place))
+
+
+def _check_tuned(
+    params: Params, objective: Objective, place: str, values: Mapping[str, Any], where: tuple[str | int, ...]
+) -> None:
+    """Values of an objective for one place: it exists, and the objective takes them."""
+    dataset, slash, backbone = place.partition("/")
+    _known(dataset, params.datasets, "datasets", *where)
+    if slash:
+        recipe = params.datasets[dataset].recipe
+        _known(backbone, params.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
+    for fixed in sorted(FIXED & set(values)):
+        raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
+    try:
+        changed(objective, values)
+    except ValidationError as error:
+        message, key = first_mistake(error)
+        raise AtKey(message, *where, *key) from error
+
+
+def _check_sweep(params: Params, name: str) -> None:
+    """Every objective has the key as a parameter that takes each value."""
+    sweep, where = params.sweeps[name], ("sweeps", name)
+    for i, spelled in enumerate(sweep.objectives):
+        try:
+            run = Run.of("any", "any", spelled, 0)
+        except UserError as error:
+            raise AtKey(str(error), *where, "objectives", i) from error
+        _known(run.objective, params.objectives, "objectives", *where, "objectives", i)
+        objective = params.objectives[run.objective]
+        fields = set(type(objective).model_fields) - FIXED
+        if sweep.key not in fields:
+            raise AtKey(f"{run.objective} has no parameter {sweep.key!r}; {nearest(sweep.key, fields)}", *where, "key")
+        # Other overrides may be of the training or the model, which only a study's runs have.
+        overrides = {key: value for key, value in run.overrides if key in fields}
+        for j, value in enumerate(sweep.values):
+            try:
+                taken = getattr(changed(objective, {**overrides, sweep.key: value}), sweep.key)
+            except ValidationError as error:
+                message, _ = first_mistake(error)
+                raise AtKey(f"{run.objective}: {message}", *where, "values", j) from error
+            # Pydantic takes 1 for true.
+            if format_value(taken) != format_value(value):
+                raise AtKey(f"{sweep.key!r} of {run.objective} is not a number; only numbers are swept", *where, "key")
+
+
+def check_fit(params: Params, run: Run, resolved: RunParams) -> None:
+    """What the objective of a resolved run asks of its dataset's codes.
+
+    Raises:
+        UserError: naming the run, when they lack it.
+    """
+    name = params.datasets[run.dataset].codes
+    codes = params.codes[name]
+    if isinstance(codes, ResidualKMeansCodes):
+        try:
+            resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
+        except ValueError as error:
+            raise UserError(f"{run}: {error}") from error
+    if resolved.objective.needs().level_gains and codes.embedder is None:
+        raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
+
+
+def _known(name: str, known: Mapping[str, object], section: str, *where: str | int) -> None:
+    if name not in known:
+        raise AtKey(f"{name!r} is not defined under {section}; {nearest(name, known)}", *where)

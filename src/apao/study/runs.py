@@ -1,0 +1,117 @@
+"""A run and its one spelling: ``dataset/backbone/objective[+key=value...]/seedN``.
+
+The spelling is used in paths, Snakemake targets, on the command line and in figure legends; this
+module turns it into a typed value and back, and knows where the files of a run lie.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from apao.errors import UserError
+from apao.parameters import NAME, OBJECTIVE
+from apao.study.paths import RESULTS
+
+Value = bool | int | float | str
+
+SEED = r"0|[1-9][0-9]{0,8}"
+_RUN = re.compile(rf"({NAME})/({NAME})/({OBJECTIVE})/seed({SEED})")
+_SHAPE = "dataset/backbone/objective[+key=value...]/seedN, such as office/tiger/apao-pairwise+beta=0.2/seed42"
+
+
+def parse_value(text: str) -> Value:
+    """Read an override's value: ``true``/``false``, an integer, a decimal number, else a word."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        # "nan" and "inf" are words here: no parameter takes them.
+        if abs(value) < float("inf"):
+            return value
+    return text
+
+
+def format_value(value: Value) -> str:
+    """The one spelling of a value: shortest digits, no trailing ``.0``, exponents without padding."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        # A zero has no sign here: "-0" would be read as the integer 0.
+        text = repr(value or 0.0).removesuffix(".0")
+        return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
+    return str(value)
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training: which data, model and loss, with which departures from params.yaml, which seed."""
+
+    dataset: str
+    backbone: str
+    objective: str
+    overrides: tuple[tuple[str, Value], ...] = ()
+    seed: int = 42
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a spelling.
+
+        Raises:
+            UserError: when it has another shape, or is another spelling of a run (keys out of
+                order, ``3.0e-05`` for ``3e-5``); two spellings would be two trainings of one thing.
+        """
+        match = _RUN.fullmatch(text.removeprefix("results/").rstrip("/"))
+        if match is None:
+            raise UserError(f"{text!r} does not name a run; expected {_SHAPE}")
+        dataset, backbone, spelled, seed = match.groups()
+        run = cls.of(dataset, backbone, spelled, int(seed))
+        if run.spelled_objective != spelled:
+            raise UserError(f"{text!r}: write it as {run}; a run has one spelling")
+        return run
+
+    @classmethod
+    def of(cls, dataset: str, backbone: str, spelled_objective: str, seed: int) -> Self:
+        """A run from an objective with its overrides, as studies in params.yaml write it."""
+        if re.fullmatch(OBJECTIVE, spelled_objective) is None:
+            raise UserError(f"{spelled_objective!r} does not name an objective; expected name[+key=value...]")
+        # An exponent may hold a plus of its own (1e+3); the pattern has no such value, so none is split.
+        parts = spelled_objective.split("+")
+        objective = "+".join(part for part in parts if "=" not in part)
+        items = [part.split("=", 1) for part in parts if "=" in part]
+        overrides = {key: parse_value(value) for key, value in items}
+        if len(overrides) < len(items):
+            raise UserError(f"{spelled_objective!r} gives a key twice")
+        return cls(dataset, backbone, objective, tuple(sorted(overrides.items())), seed)
+
+    def with_overrides(self, **more: Value) -> Run:
+        """The same run with further keys set."""
+        return replace(self, overrides=tuple(sorted({**dict(self.overrides), **more}.items())))
+
+    @property
+    def spelled_objective(self) -> str:
+        """Objective and overrides, as in the path."""
+        return "+".join([self.objective, *(f"{key}={format_value(value)}" for key, value in self.overrides)])
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.backbone}/{self.spelled_objective}/seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return RESULTS / str(self)
+
+    @property
+    def record(self) -> Path:
+        """All that decided the training (``run_params.RunRecord``)."""
+        return self.folder / "run.json"
+
+    @property
+    def model(self) -> Path:
+        """The run's trained weights."""
+        return self.folder / "model.safetensors"

@@ -1,0 +1,85 @@
+"""YAML files with their lines, so that a mistake is named with its line and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apao.errors import UserError
+from apao.parameters import Key
+
+
+def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
+    """The values of a file, its parse tree, which knows the lines, and its text.
+
+    Raises:
+        UserError: when it cannot be read, is not YAML, or gives a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not found; run from the project's root, or name the file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _plain_keys(root, path)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # 2024-13-01 has the form of a date; a tag may be of another type than its value (!!int x).
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    return data, root, text
+
+
+def line_of(key: Key, node: yaml.Node | None) -> int:
+    """Line of the deepest part of ``key`` that the file has."""
+    assert node is not None
+    line = node.start_mark.line + 1
+    for part in key:
+        if isinstance(node, yaml.MappingNode):
+            found = [(name, value) for name, value in node.value if name.value == str(part)]
+            if not found:
+                break
+            name, node = found[0]
+            line = name.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _plain_keys(node: yaml.Node | None, path: Path) -> None:
+    """Every key is a word, given once: YAML lets a later key silently replace an earlier one."""
+    for mapping in _mappings(node):
+        seen: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{path}:{line}: a key must be a single word or number")
+            if key.value in seen:
+                raise UserError(f"{path}:{line}: key {key.value!r} was given before, on line {seen[key.value]}")
+            seen[key.value] = line
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Every mapping of the file once, although aliases may lead to it again and again."""
+    seen: set[int] = set()
+    left = [root] if root is not None else []
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            left += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value

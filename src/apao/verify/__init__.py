@@ -1,0 +1,1 @@
+"""Golden values of another implementation, recomputed."""

@@ -1,0 +1,222 @@
+"""Recomputing what a golden folder holds, through the code that trains and decodes.
+
+Shapes: B examples, T levels, N negatives, U users, K beams.
+
+Examples and histories are those of the file. Places are counted from 0, as they are there.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from apao.backbones.base import Backbone
+from apao.codes.catalogue import Catalogue, legal_continuations
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.trie import Trie
+from apao.data.histories import Histories
+from apao.decoding.beam import beam_search
+from apao.errors import AtKey, UserError
+from apao.objectives.base import OBJECTIVES, Scores
+from apao.parameters import Key, first_mistake, spelled
+from apao.training.batches import Examples
+from apao.training.packing import PackedSampler, Rows
+from apao.training.scoring import score_batch
+from apao.verify.golden import BeamValues, Expected, check_shape, load_backbone, read_expected
+
+USUAL_HISTORY = 20
+"""Items that the histories of the beams are cut to, unless an example shows that more are kept."""
+STRENGTH = {"msl": "tau", "apao-pointwise": "eta", "apao-pairwise": "eta"}
+"""The parameter by which the values of an objective are filed."""
+MAX_WHOLE = 1 << 53
+"""JSON has larger ones, tensors of floating-point numbers have not."""
+PLACES = ("".format, "position {}: ".format, "example {}, position {}: ".format)
+"""Spell an index of a number, a row, a table."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One line of the report.
+
+    Attributes:
+        backbone: with which it was computed; ``-`` for what the catalogue alone decides.
+        name: what was compared.
+        difference: the largest absolute one; of the beams' codes, how many places differ.
+        agrees: whether that is within the tolerance; NaN never is.
+        remark: where the largest difference is, or what was accepted.
+    """
+
+    backbone: str
+    name: str
+    difference: float
+    agrees: bool
+    remark: str
+
+
+def report(quantities: Sequence[Quantity], tolerance: float) -> Iterator[str]:
+    """The quantities as aligned lines, and one that sums up."""
+    backbone = max(len(each.backbone) for each in quantities)
+    name = max(len(each.name) for each in quantities)
+    for each in quantities:
+        verdict = ("ok" if each.agrees else "DIFFERS") + (f" ({each.remark})" if each.remark else "")
+        yield f"{each.backbone:<{backbone}}  {each.name:<{name}}  {each.difference:7.1e}  {verdict}"
+    wrong = sum(not each.agrees for each in quantities)
+    largest = np.max([each.difference for each in quantities])
+    verdict = f"{wrong} differ{'s' if wrong == 1 else ''}" if wrong else "all agree"
+    bound = f"{tolerance:.0e}" if float(f"{tolerance:.0e}") == tolerance else f"{tolerance:g}"
+    yield f"{len(quantities)} quantities, largest difference {largest:.1e}, tolerance {bound}: {verdict}"
+
+
+@torch.no_grad()
+def verify(folder: Path, tolerance: float) -> list[Quantity]:
+    """Recompute everything that a golden folder holds.
+
+    Raises:
+        UserError: when a file is missing or damaged, a value malformed, a model not ours, or nothing to verify.
+    """
+    path = folder / "expected.json"
+    expected = read_expected(path)
+    codes = ItemCodes.from_strings(expected.codes, f"{path}: codes")
+    try:
+        found = list(_Verification(folder, expected, codes, tolerance).quantities())
+    except AtKey as error:
+        raise UserError(f"{path}: {spelled(str(error), error.key)}") from error
+    if not found:
+        raise UserError(f"{path}: nothing to verify; it has no values under backbones, vocabulary or valid_prefixes")
+    return found
+
+
+class _Verification:
+    """The catalogue of one file, as training and decoding hold it, and what follows from it."""
+
+    def __init__(self, folder: Path, expected: Expected, codes: ItemCodes, tolerance: float) -> None:
+        self.folder, self.expected, self.codes, self.tolerance = folder, expected, codes, tolerance
+        self.trie = Trie.of(codes)
+        self.catalogue = Catalogue(self.trie.prefix_counts, legal=legal_continuations(self.trie))
+        self.longest = max((len(example.history) for example in expected.examples), default=1)
+
+    def quantities(self) -> Iterator[Quantity]:
+        ours, theirs, counts = self.codes.vocabulary, self.expected.vocabulary, self.expected.valid_prefixes
+        if theirs is not None:
+            tokens = [*ours, *sorted(set(theirs) - set(ours))]
+            found = torch.tensor([i if i < len(ours) else torch.nan for i in range(len(tokens))])
+            ids = [theirs.get(token, torch.nan) for token in tokens]
+            yield self._compared("-", "vocabulary", found, ids, ("vocabulary",), lambda i: f"{tokens[i]}: ")
+        if counts is not None:
+            found = torch.tensor(self.trie.prefix_counts)
+            yield self._compared("-", "valid_prefixes", found, counts, ("valid_prefixes",), PLACES[1])
+        for key, values in self.expected.backbones.items():
+            losses = list(values.losses())
+            if not losses and not values.beam:
+                continue
+            backbone = load_backbone(self.folder, key, len(ours))
+            for label, scores in self._scores(backbone, bool(values.pairwise)) if losses else ():
+                for kind, strength, each in losses:
+                    yield from self._objective(label, scores, kind, strength, each, ("backbones", key, kind))
+            if values.beam:
+                yield from self._beams(backbone, values.beam, ("backbones", key, "beam"))
+
+    def _scores(self, backbone: Backbone, with_negatives: bool) -> Iterator[tuple[str, Scores]]:
+        """Scores of the examples, in each of the ways that training reads them."""
+        name, given = backbone.params.type, self.expected.examples
+        # Leave-one-out holds two items of every user out; they are never read.
+        histories = _histories([[*example.history, *3 * [example.target]] for example in given])
+        examples = Examples(histories, self.codes, self.longest, torch.device("cpu"))
+        positions = histories.train_end(np.arange(len(given))) - 1
+        negatives = None
+        if with_negatives:
+            negatives = torch.as_tensor(self.codes.code_of_item[np.array(self.expected.negatives, dtype=np.int64)])
+        batch = examples.batch(np.arange(len(given)), positions, negatives)
+        # As in the release, the step after the code counts.
+        yield name, score_batch(backbone, batch, True, self.catalogue)
+        if name == "llama":
+            rows = Rows(histories.offsets[:-1], positions + 1, np.ones_like(positions))
+            packed = PackedSampler(examples, histories, negatives=0, budget=1).batch(rows, torch.Generator())
+            if negatives is not None:
+                tokens, prefixes = examples.codes_of(negatives[:, None])
+                packed = replace(packed, negatives=tokens, negative_prefixes=prefixes)
+            yield f"{name}, packed", score_batch(backbone, packed, True, self.catalogue)
+
+    def _objective(
+        self, label: str, scores: Scores, kind: str, strength: str | None, values: dict[str, Any], key: Key
+    ) -> Iterator[Quantity]:
+        params: dict[str, Any] = {"type": kind}
+        if strength is not None:
+            params[STRENGTH[kind]], key = strength, (*key, strength)
+        if kind.startswith("apao"):
+            params["beta"] = self.expected.beta
+        try:
+            objective = OBJECTIVES[kind].model_validate(params)
+        except ValidationError as error:
+            raise AtKey(first_mistake(error)[0], *key) from error
+        loss, terms, _ = objective(scores, {})
+        # The release logs the loss of msl as its ce too.
+        found = {"loss": loss} | ({"ce": terms.get("ce", loss)} if kind != "msl" or "ce" in values else {})
+        if kind == "ce":
+            found["token_logp"] = torch.cat([scores.target_logp, scores.eos_logp[:, None]], dim=1)
+        if kind.startswith("apao"):
+            for field, term in (("prefix_losses", "prefix_loss"), ("weights", "prefix_weight")):
+                found[field] = torch.stack([terms[f"{term}_{m + 1}"] for m in range(self.codes.levels)])
+        name = kind if strength is None else f"{kind} {STRENGTH[kind]}={strength}"
+        for field, value in found.items():
+            if field not in values:
+                raise AtKey("required, but not given", *key, field)
+            yield self._compared(label, f"{name} {field}", value, values[field], (*key, field), PLACES[value.dim()])
+
+    def _beams(self, backbone: Backbone, values: BeamValues, key: Key) -> Iterator[Quantity]:
+        name, users = backbone.params.type, values.users
+        histories = _histories([self.expected.interactions[str(user)] for user in users])
+        examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), torch.device("cpu"))
+        batch = examples.batch(np.arange(len(users)), histories.evaluation_targets("test"))
+        context = backbone.encode(batch.history)
+        beams = beam_search(backbone, context, self.trie, values.beam_size, backbone.params.decodes_eos)
+        check_shape(values.codes, beams.tokens.shape, *key, "codes")
+        check_shape(values.scores, beams.scores.shape, *key, "scores")
+        scores, swapped, wrong = beams.scores.clone(), 0, []
+        for u, (theirs, their_scores) in enumerate(zip(values.codes, values.scores, strict=True)):
+            for place, tokens in enumerate(beams.tokens[u].tolist()):
+                code = [self.codes.vocabulary[token] for token in tokens]
+                there = theirs.index(code) if code in theirs else -1
+                if there == place:
+                    continue
+                if there >= 0 and abs(their_scores[there] - their_scores[place]) < self.tolerance:
+                    swapped += 1
+                    # Its score is compared with its own, which is at the other place.
+                    scores[u, there] = beams.scores[u, place]
+                else:
+                    both = f"found {''.join(code)}, expected {''.join(theirs[place])}"
+                    wrong.append(f"user {users[u]}, place {place}: {both}")
+        remark = wrong[0] if wrong else f"{swapped} at another place, among equal scores" if swapped else ""
+        yield Quantity(name, "beam codes", len(wrong), not wrong, remark)
+        place_of: Callable[..., str] = lambda u, place: f"user {users[u]}, place {place}: "  # noqa: E731
+        yield self._compared(name, "beam scores", scores, values.scores, (*key, "scores"), place_of)
+
+    def _compared(
+        self, backbone: str, name: str, found: Tensor, expected: Any, key: Key, spelled_place: Callable[..., str]
+    ) -> Quantity:
+        check_shape(expected, found.shape, *key)
+        flat = np.array(expected, dtype=object).reshape(-1).tolist() if found.dim() else [expected]
+        for value in flat:
+            if type(value) not in (int, float) or (type(value) is int and abs(value) > MAX_WHOLE):
+                raise AtKey(f"expected a number, found {textwrap.shorten(repr(value), 80)}", *key)
+        wanted = torch.tensor(flat, dtype=torch.float64).reshape(found.shape)
+        gap = (found - wanted).abs()
+        # argmax prefers NaN.
+        at = np.unravel_index(int(gap.argmax()), gap.shape)
+        difference = gap[at].item()
+        # Ids and counts, which need no backbone, are whole numbers.
+        agrees = difference <= (0 if backbone == "-" else self.tolerance)
+        remark = f"{spelled_place(*at)}found {found[at].item():.7g}, expected {wanted[at].item():.7g}"
+        return Quantity(backbone, name, difference, agrees, "" if agrees else remark)
+
+
+def _histories(rows: list[list[int]]) -> Histories:
+    return Histories(np.cumsum([0, *map(len, rows)]), np.concatenate([np.array(row, dtype=np.int64) for row in rows]))
