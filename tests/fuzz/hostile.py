@@ -123,7 +123,6 @@ def bounded(action: Callable[[], Any], megabytes: int = 1024, seconds: int = 20)
 
 
 DEEP = 20_000
-"""YAML: nine lists, each nine times the one before."""
 
 TOKENS = (
     # Of every format: nothing, other types, numbers too large, not finite or not whole.

