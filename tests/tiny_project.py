@@ -105,6 +105,7 @@ def tiny_params() -> dict:
             "backbones": {"tiger": tiger, "llama": llama},
             "training": {"epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.01},
             "decoding": {"beam": "all"},
+            "measure": {"beams": [2, 5], "decoding_time": {"catalogue_sizes": [20, 40], "users": 1}},
         }
     }
     params.pop("tuned")
@@ -133,8 +134,6 @@ def tiny_params() -> dict:
         modules={"full": "apao-pairwise", "w/o prefix loss": "ce"},
         prefixes={"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
     )
-    small["figure1"].update(catalogue_sizes=[20, 40], timed_users=1)
-    small["figure4"]["beams"] = [2, 5]
     return params
 
 

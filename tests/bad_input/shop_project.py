@@ -145,7 +145,7 @@ def params() -> dict:
     for objective in given["objectives"].values():
         objective.pop("tuned", None)
     given["objectives"]["apao-pairwise"] |= {"negatives": 4}
-    table = {"datasets": ["shop"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
+    table = {"kind": "comparison", "datasets": ["shop"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
     return given | {
         "scale": "own",
         "datasets": {"shop": shop, "office": office},

@@ -80,10 +80,10 @@ def create(folder: Path) -> None:
     runs = {"datasets": ["toy"], "objectives": ["apao-pairwise"], "seeds": [42]}
     small = params["studies"]["small"]
     params["studies"]["small"] = {
-        "table1": runs | {"backbones": ["tiger", "llama"]},
-        "table2": {"datasets": ["toy"]},
-        "table4": runs | {"backbones": ["tiger", "llama"]},
+        "table1": runs | {"kind": "comparison", "backbones": ["tiger", "llama"]},
+        "table2": {"kind": "dataset-sizes", "datasets": ["toy"]},
+        "table4": runs | {"kind": "training-cost", "backbones": ["tiger", "llama"]},
         "figure1": small["figure1"] | {"backbones": ["tiger"], "objectives": ["apao-pairwise"]},
-        "figure4": runs | {"backbones": ["tiger"], "beams": [2, 5]},
+        "figure4": runs | {"kind": "beam-sizes", "backbones": ["tiger"]},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

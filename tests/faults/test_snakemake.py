@@ -127,7 +127,7 @@ def test_killed_job(study: Study, faults, tmp_path: Path) -> None:
             row.tried += 1
             assert process.wait(timeout=60) == 1
             text = printed(project)
-            assert "Error in rule train_run" in text and f"logs/{TIGER}/train.log" in text
+            assert "Error in rule train" in text and f"logs/{TIGER}/train.log" in text
             assert "rerun the same command" in text
             epochs = epochs_in(run / "checkpoint.safetensors")
             assert epochs and not (project / target).exists()

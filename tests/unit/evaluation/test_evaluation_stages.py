@@ -10,13 +10,14 @@ import torch
 from tiny import SlowModel, run_params
 
 from apao.errors import UserError
-from apao.files import write_json
+from apao.files import digest_of, write_json
 from apao.stages.beams import beams as beam_sizes
 from apao.stages.decoding_time import decoding_time, synthetic_codes
 from apao.stages.evaluate import evaluate, evaluate_split
 from apao.stages.pruning import pruning
 from apao.stages.trained import TrainedRun
-from apao.study.studies import decoding_time_file
+from apao.study.paths import decoding_time_file
+from apao.study.run_params import TimedDecoding
 
 CPU = torch.device("cpu")
 
@@ -136,7 +137,13 @@ def test_beam_sizes_agree_with_evaluation(toy):
 
 
 def test_decoding_time_grows_with_the_catalogue_list(toy):
-    decoding_time(toy.run, toy.params, (40, 300), 2, CPU)
+    params = TimedDecoding(
+        backbone=toy.params.backbone,
+        decoding=toy.params.decoding,
+        threads=1,
+        timing={"catalogue_sizes": (40, 300), "users": 2},
+    )
+    decoding_time("toy", toy.run.backbone, params, CPU)
     found = json.loads(decoding_time_file("toy", toy.run.backbone).read_text())
     assert [row["items"] for row in found["rows"]] == [40, 300]
     assert all(row[kind] > 0 for row in found["rows"] for kind in row)
@@ -172,7 +179,8 @@ def test_a_model_of_other_sizes_is_named(toy):
 
 def test_a_model_changed_after_its_stage_is_named(toy):
     """The provenance file of training vouches for the weights."""
-    write_json(toy.run.folder / "train.provenance.json", {"outputs": {"model.safetensors": "0" * 64}})
+    record = {"outputs": {"model.safetensors": "0" * 64}}
+    write_json(toy.run.folder / "train.provenance.json", {**record, "digest": digest_of(record)})
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)
 

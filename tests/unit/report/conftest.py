@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from apao.stages.report import chosen_study, inputs
+from apao.evaluation.metrics import CODE_LEVEL, metric_names
+from apao.stages.report import inputs
 from apao.study.params import Params, load
 from apao.study.runs import Run
-from apao.study.studies import Figure1, Figure4
 
 PARAMS = """
 scale: tiny
@@ -49,7 +49,29 @@ sweeps:
 """
 
 LEVELS = 4
-CODE_METRICS = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in (5, 10, 20)]
+KINDS = {
+    "table1": "comparison",
+    "table2": "dataset-sizes",
+    "table3": "training-stages",
+    "table4": "training-cost",
+    "table5": "sweep-best",
+    "figure1": "pruning",
+    "figure2": "ablation",
+    "figure3": "sweep",
+    "figure4": "beam-sizes",
+    "figure5": "prefix-recall",
+}
+"""Of the studies that bear the paper's names; others name their own."""
+
+SIZES = (1000, 3000, 10_000, 30_000, 100_000)
+"""Of the catalogues that decoding_time.json has."""
+BEAMS = (1, 5, 10, 20, 50, 100)
+"""Of beams.json."""
+
+
+def code_metrics() -> list[str]:
+    """Every code-level metric at every cutoff."""
+    return metric_names(levels=[CODE_LEVEL])
 
 
 class Project:
@@ -61,12 +83,14 @@ class Project:
     def params(self, sweeps: dict[str, dict] | None = None, **studies: dict) -> Params:
         """params.yaml with these studies and further sweeps, loaded, and the run.json of every run they list."""
         path = self.folder / "params.yaml"
-        content = {**yaml.safe_load(PARAMS), "studies": {"tiny": studies}}
+        named = {name: {"kind": KINDS.get(name)} | study for name, study in studies.items()}
+        content = {**yaml.safe_load(PARAMS), "studies": {"tiny": named}}
         content["sweeps"] |= sweeps or {}
         path.write_text(yaml.safe_dump(content))
         params = load(path)
-        for _, run in params.study.named_runs():
-            self.record(params.normalised(run), params)
+        for study in params.chosen_studies.values():
+            for run in study.runs():
+                self.record(params.normalised(run), params)
         return params
 
     def record(self, run: Run, params: Params, **otherwise: object) -> None:
@@ -78,7 +102,7 @@ class Project:
         """metrics.json: the given metrics, all others 0.01, item-level ones 0.9 of the code-level ones."""
 
         def split(given: dict[str, float]) -> dict[str, object]:
-            code = {metric: given.get(metric, 0.01) for metric in CODE_METRICS}
+            code = {metric: given.get(metric, 0.01) for metric in code_metrics()}
             return {
                 "users": 10,
                 "seconds": 3.1,
@@ -113,9 +137,9 @@ class Project:
 
     def baselines(self, dataset: str, popular: float, random: float = 0.002, strict: float | None = None) -> None:
         """Baselines with one value for every metric; ``strict`` is another one of most-popular at item level."""
-        item_metrics = [f"item_{metric}" for metric in CODE_METRICS]
+        item_metrics = [f"item_{metric}" for metric in code_metrics()]
         content = {
-            name: {"users": 10, **dict.fromkeys([*CODE_METRICS, *item_metrics], value)}
+            name: {"users": 10, **dict.fromkeys([*code_metrics(), *item_metrics], value)}
             for name, value in (("most-popular", popular), ("random", random))
         }
         if strict is not None:
@@ -136,23 +160,22 @@ class Project:
         """Write every input of a study with plausible numbers, different for every run."""
         for path in inputs(study, params):
             if not path.exists():
-                self._fill(path, chosen_study(study, params))
+                self._fill(path)
 
-    def _fill(self, path: Path, study: object) -> None:
+    def _fill(self, path: Path) -> None:
         rng = np.random.default_rng(zlib.crc32(str(path.parent).encode()))
         match path.name:
             case "stats.json":
                 sizes = {"users": 943, "items": 1682, "interactions": 100_000, "density_percent": 6.3047}
                 self.json(str(path), sizes)
             case "decoding_time.json":
-                assert isinstance(study, Figure1)
                 rows = [
                     {
                         "items": n,
                         "beam_seconds_per_user": 0.02 + 0.004 * math.log(n),
                         "full_sort_seconds_per_user": n / 4e3,
                     }
-                    for n in study.catalogue_sizes
+                    for n in SIZES
                 ]
                 self.json(
                     str(path), {"beam": 20, "device": "NVIDIA H100 80GB HBM3", "threads": 1, "users": 4, "rows": rows}
@@ -160,14 +183,17 @@ class Project:
             case "metrics.json" if path.parent.name == "baselines":
                 self.baselines(path.parent.parent.name, 0.02)
             case _:
-                self._fill_run(path, Run.parse(str(path.parent)), study, rng)
+                self._fill_run(path, Run.parse(str(path.parent)), rng)
 
-    def _fill_run(self, path: Path, run: Run, study: object, rng: np.random.Generator) -> None:
+    def _fill_run(self, path: Path, run: Run, rng: np.random.Generator) -> None:
         level = 0.03 * (1.2 if run.objective != "ce" else 1) * rng.uniform(0.96, 1.04)
         match path.name:
             case "metrics.json":
                 scale = {"recall": 2.0, "ndcg": 1.0}
-                code = {m: level * scale[m.split("@")[0]] * math.log2(int(m.split("@")[1])) / 3.3 for m in CODE_METRICS}
+                code = {
+                    m: level * scale.get(m.split("@")[0], 0.5) * math.log2(int(m.split("@")[1])) / 3.3
+                    for m in code_metrics()
+                }
                 prefix = sorted(rng.uniform(0.9, 1.1, LEVELS) * [0.6, 0.35, 0.15, 0.1] * level / 0.03, reverse=True)
                 self.metrics(str(run), code, **{"prefix_recall@20": prefix})
             case "ranks.parquet":
@@ -178,15 +204,14 @@ class Project:
                 kept = sorted(rng.uniform(0.9, 1.05, LEVELS) * [0.93, 0.8, 0.7, 0.64], reverse=True)
                 self.json(str(path), {"run": str(run), "beam": 20, "top": 20, "users": 10, "kept": kept})
             case "beams.json":
-                assert isinstance(study, Figure4)
                 rows = [
                     {
                         "beam": b,
                         "seconds": (0.5 + 0.05 * b) * level / 0.03,
-                        "ndcg@5": level * (1 - 0.4 / b),
+                        "ndcg@5": level * (1 - 0.4 / b) if b >= 5 else None,
                         "recall@5": level,
                     }
-                    for b in study.beams
+                    for b in BEAMS
                 ]
                 content = {
                     "run": str(run),

@@ -1,77 +1,147 @@
-"""Table 3: objectives trained at once against those that start from a trained model."""
+"""A table of objectives trained at once against those that start from a trained model."""
 
 from __future__ import annotations
 
-import math
+from typing import ClassVar, Literal
 
 import pandas as pd
+from pydantic import model_validator
+from typing_extensions import override
 
+from apao.evaluation.metrics import ITEM_LEVEL, MetricName, metric_title
 from apao.evaluation.significance import RESAMPLES
 from apao.report import comparisons
-from apao.report.comparisons import Experiment, Pair, Verdict, best, corrected, judged
+from apao.report.base import TableStudy
+from apao.report.comparisons import Experiment, Key, Pair, Verdict, best, corrected, judged
 from apao.report.paper import coverage, printed
-from apao.report.render import Cell, Grid, Table, bold_best, compared, spread
-from apao.report.results import Results, origin, seeds_sentence
-from apao.study.studies import Table3
+from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, spread
+from apao.report.results import Results, seed_list, seeds_sentence
+from apao.study.runs import Run
+from apao.study.studies import STUDIES, Names, Seeds, grid
 
-METRIC = "ndcg@10"
-"""The paper's."""
-METRICS = (METRIC, f"item_{METRIC}")
 COLUMNS = (
     *("stages", "objective", "dataset", "backbone", "metric", "value", "sd", "seeds", "paper", "difference"),
     *("best_one_stage", *comparisons.COLUMNS),
 )
-COMPARED = ("ours", "paper", "difference", "ours, item level")
+CELLS = (*COMPARED, "ours, item level")
 Place = tuple[str, str]
 """Dataset and backbone."""
 
 
-def build(study: Table3, results: Results) -> Table:
-    """The table of a study."""
-    places = [(dataset, backbone) for dataset in study.datasets for backbone in study.backbones]
-    objectives = (*study.one_stage, *study.two_stage)
-    trained = {
-        place: [Experiment.read(results, *place, objective, study.seeds, METRICS) for objective in objectives]
-        for place in places
-    }
-    verdicts = {place: _verdicts(experiments, len(study.one_stage)) for place, experiments in trained.items()}
-    rows = [
-        row
-        for i in range(len(objectives))
-        for place in places
-        for row in _long(place, _stages(study, i), trained[place][i], verdicts[place])
-    ]
-    notes = [
-        origin(results.scale, [results.normalised(run) for run in study.runs()]),
-        "NDCG@10 on the test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: "
-        "the items of one code share its rank in expectation. Bold: the best of a column. "
-        + seeds_sentence(study.seeds, "± is"),
-        _comparison_note(trained) if study.one_stage and len(objectives) > 1 else "",
-        "" if study.two_stage else "This scale trains no two-stage objective.",
-        "" if study.one_stage else "This scale trains no one-stage objective.",
-        coverage(study.datasets),
-    ]
-    return Table(
-        "One training stage against two (NDCG@10)",
-        pd.DataFrame(rows, columns=list(COLUMNS)),
-        [_grid(study, dataset, trained) for dataset in study.datasets],
-        [note for note in notes if note],
-    )
+@STUDIES.register
+class TrainingStages(TableStudy):
+    """One metric of objectives trained in one stage and in two (the paper's Table 3)."""
 
+    kind: Literal["training-stages"]
+    datasets: Names
+    backbones: Names
+    one_stage: tuple[str, ...]
+    two_stage: tuple[str, ...]
+    metric: MetricName = "ndcg@10"
+    seeds: Seeds
 
-def _stages(study: Table3, i: int) -> str:
-    """Of the i-th objective, as the paper's numbers name them."""
-    return "1" if i < len(study.one_stage) else "2"
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
 
+    @model_validator(mode="after")
+    def _some_objective(self) -> TrainingStages:
+        if not self.one_stage and not self.two_stage:
+            raise ValueError("name an objective in one_stage or two_stage")
+        return self
 
-def _verdicts(experiments: list[Experiment], one_stage: int) -> dict[tuple[str, str], Verdict]:
-    """The best of the first ``one_stage`` against each other; a family of tests is one metric."""
+    @override
+    def runs(self) -> list[Run]:
+        return grid(self.datasets, self.backbones, (*self.one_stage, *self.two_stage), self.seeds)
 
-    def best_against(one: Experiment, metric: str) -> Pair | None:
-        ours = best(experiments[:one_stage], metric)
-        return None if ours is None or ours.runs == one.runs else (ours, one)
+    @override
+    def build(self, results: Results) -> Table:
+        places = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
+        trained = {
+            place: [
+                Experiment.read(results, *place, objective, self.seeds, self._metrics())
+                for _, objective in self._objectives()
+            ]
+            for place in places
+        }
+        verdicts = {place: self._verdicts(experiments) for place, experiments in trained.items()}
+        rows = [
+            row
+            for i, (stages, _) in enumerate(self._objectives())
+            for place in places
+            for row in self._long(place, stages, trained[place][i], verdicts[place])
+        ]
+        title = metric_title(self.metric)
+        notes = [
+            results.origin(self),
+            f"{title} on the test items. Code level: a hit is the target's code, as the paper counts. Item level, "
+            "strict: the items of one code share its rank in expectation. Bold: the best of a column. "
+            + seeds_sentence(self.seeds, "± is"),
+            _comparison_note(trained) if self.one_stage and len(self._objectives()) > 1 else "",
+            "" if self.two_stage else "This scale trains no two-stage objective.",
+            "" if self.one_stage else "This scale trains no one-stage objective.",
+            coverage(self.datasets),
+        ]
+        return Table(
+            f"One training stage against two ({title})",
+            pd.DataFrame(rows, columns=list(COLUMNS)),
+            [self._grid(dataset, trained) for dataset in self.datasets],
+            notes,
+        )
 
-    return corrected(judged(experiments, METRICS, best_against), family=lambda key: key[1])
+    def _metrics(self) -> tuple[str, str]:
+        """At code and at item level."""
+        return self.metric, f"{ITEM_LEVEL}{self.metric}"
+
+    def _objectives(self) -> list[tuple[str, str]]:
+        """Number of stages, as the paper's numbers name it, and objective."""
+        return [*(("1", name) for name in self.one_stage), *(("2", name) for name in self.two_stage)]
+
+    def _verdicts(self, experiments: list[Experiment]) -> dict[Key, Verdict]:
+        """The best one-stage objective against each other; a family of tests is one metric."""
+
+        def best_against(one: Experiment, metric: str) -> Pair | None:
+            ours = best(experiments[: len(self.one_stage)], metric)
+            return None if ours is None or ours.runs == one.runs else (ours, one)
+
+        return corrected(judged(experiments, self._metrics(), best_against), family=lambda key: key[1])
+
+    def _paper(self, metric: str, place: Place, stages: str, objective: str) -> float:
+        dataset, backbone = place
+        return printed("table3", metric, stages=stages, objective=objective, dataset=dataset, backbone=backbone)
+
+    def _long(
+        self, place: Place, stages: str, one: Experiment, verdicts: dict[Key, Verdict]
+    ) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = []
+        for metric, score in one.scores.items():
+            verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.objective)
+            rows.append(
+                (
+                    *(stages, one.objective, *place, metric, score.mean, score.sd, seed_list(self.seeds)),
+                    *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
+                )
+            )
+        return rows
+
+    def _grid(self, dataset: str, trained: dict[Place, list[Experiment]]) -> Grid:
+        grid = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
+        grid.header += [(backbone, name) for backbone in self.backbones for name in CELLS]
+        cells: list[list[Cell]] = []
+        means: list[list[float]] = []
+        for i, (stages, objective) in enumerate(self._objectives()):
+            first = i in (0, len(self.one_stage))
+            cells.append([Cell({"1": "one", "2": "two"}[stages] if first else ""), Cell(objective)])
+            means.append([])
+            for backbone in self.backbones:
+                place = (dataset, backbone)
+                code, item = trained[place][i].scores.values()
+                cells[-1] += compared(code.mean, code.sd, self._paper(self.metric, place, stages, objective))
+                cells[-1].append(Cell(spread(item.mean, item.sd)))
+                means[-1] += [code.mean, item.mean]
+        width = len(CELLS)
+        bold_best(cells, [2 + width * i + at for i in range(len(self.backbones)) for at in (0, width - 1)], means)
+        parts = [cells[: len(self.one_stage)], cells[len(self.one_stage) :]]
+        grid.parts = [part for part in parts if part]
+        return grid
 
 
 def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
@@ -83,48 +153,3 @@ def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
         "its seeds against the other's mean, and 95 % percentile bootstrap intervals "
         f"({RESAMPLES:,} resamples of the test users). Test users: {counted}."
     )
-
-
-def _grid(study: Table3, dataset: str, trained: dict[Place, list[Experiment]]) -> Grid:
-    grid = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
-    grid.header += [(backbone, name) for backbone in study.backbones for name in COMPARED]
-    cells: list[list[Cell]] = []
-    means: list[list[float]] = []
-    for i, objective in enumerate((*study.one_stage, *study.two_stage)):
-        stages = _stages(study, i)
-        first = i in (0, len(study.one_stage))
-        cells.append([Cell({"1": "one", "2": "two"}[stages] if first else ""), Cell(objective)])
-        means.append([])
-        for backbone in study.backbones:
-            place = (dataset, backbone)
-            code, item = (trained[place][i].scores[metric] for metric in METRICS)
-            cells[-1] += compared(code.mean, code.sd, _paper(place, stages, objective))
-            cells[-1].append(Cell(spread(item.mean, item.sd)))
-            means[-1] += [code.mean, item.mean]
-    width = len(COMPARED)
-    bold_best(cells, [2 + width * i + at for i in range(len(study.backbones)) for at in (0, width - 1)], means)
-    parts = [cells[: len(study.one_stage)], cells[len(study.one_stage) :]]
-    grid.parts = [part for part in parts if part]
-    return grid
-
-
-def _paper(place: Place, stages: str, objective: str) -> float:
-    dataset, backbone = place
-    return printed("table3", METRIC, stages=stages, objective=objective, dataset=dataset, backbone=backbone)
-
-
-def _long(
-    place: Place, stages: str, one: Experiment, verdicts: dict[tuple[str, str], Verdict]
-) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for metric in METRICS:
-        score, verdict = one.scores[metric], verdicts[one.objective, metric]
-        paper = _paper(place, stages, one.objective) if metric == METRIC else math.nan
-        seeds = " ".join(str(run.seed) for run in one.runs)
-        rows.append(
-            (
-                *(stages, one.objective, *place, metric, score.mean, score.sd, seeds),
-                *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
-            )
-        )
-    return rows
