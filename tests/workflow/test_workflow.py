@@ -76,6 +76,17 @@ def test_changed_drawing_reruns_no_training(project: Project):
     assert counts == {"report_figure5": 1, "all": 1, "total": 2}
 
 
+def test_another_study_of_a_kind_takes_params_yaml_alone(project: Project):
+    study = project.params()["studies"]["small"]["figure2"] | {"title": "Parts of APAO"}
+    project.edit("studies", "small", "ablation-toy", value=study)
+    assert "1 of 1 steps (100%) done" in project.snakemake("report_ablation-toy")
+    for suffix in ("csv", "pdf", "png"):
+        figures = project.folder / "figures"
+        assert (figures / f"ablation-toy.{suffix}").read_bytes() == (figures / f"figure2.{suffix}").read_bytes()
+    project.snakemake("--report", "report.html", "all")
+    assert "Parts of APAO" in (project.folder / "report.html").read_text()
+
+
 def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     write_interactions(project.folder / "toy.csv", seed=1)
     counts = jobs(project.snakemake("-n", "all"))

@@ -85,7 +85,7 @@ class Study(Model, ABC):
         return self.title or (f"{numbered[1].title()} {numbered[2]}" if numbered else name)
 
 
-STUDIES: Registry[Study] = Registry("kind of study", "apao.report.kinds", tag="kind")
+STUDIES: Registry[Study] = Registry("study kind", "apao.report.kinds", tag="kind")
 
 
 class GridStudy(Study):
