@@ -173,12 +173,14 @@ def baselines(dataset: DatasetName) -> None:
 def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
     """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
     from apao.devices import pick_device
+    from apao.engines.code_versions import run_version
     from apao.stages.train import train as stage
     from apao.training.parallel import joined
 
     with joined() as processes:
         parsed = Run.parse(run)
-        stage(parsed, settings.to_train(parsed, resolved), pick_device(device), processes)
+        params = settings.to_train(parsed, resolved)
+        stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
 @app.command()
