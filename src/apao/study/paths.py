@@ -16,11 +16,13 @@ class DatasetPaths:
     """Where the files of a dataset lie, all below ``data/<name>``."""
 
     name: str
+    root: Path = Path()
+    """The study's folder."""
 
     @property
     def folder(self) -> Path:
         """``data/<name>``."""
-        return DATA / self.name
+        return self.root / DATA / self.name
 
     @property
     def raw(self) -> Path:
@@ -85,4 +87,4 @@ class DatasetPaths:
     @property
     def baselines(self) -> Path:
         """Metrics of the untrained baselines."""
-        return RESULTS / self.name / "baselines" / "metrics.json"
+        return self.root / RESULTS / self.name / "baselines" / "metrics.json"
