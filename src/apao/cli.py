@@ -1,4 +1,4 @@
-"""The command line: one subcommand a stage, each reading and writing files only.
+"""The command line: one subcommand per stage, each reading and writing files only.
 
 Snakemake and DVC call these commands; so can anyone. Heavy libraries are imported by the command that
 uses them, which keeps ``apao --help`` and the light stages quick.
@@ -35,7 +35,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class Commands(typer.core.TyperGroup):
-    """The subcommands; what a user can put right ends in one line and a status that is not 0."""
+    """The subcommands; an error that the user can correct ends in one line and a non-zero status."""
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -56,7 +56,7 @@ class Commands(typer.core.TyperGroup):
 
 
 def _explain(error: Exception) -> None:
-    """Stop with one line where the error is the user's to put right; return where it is a bug of ours."""
+    """Exit with one line for an error that the user can correct; return for a bug of ours."""
     match error:
         case UserError():
             _stop(f"error: {error}", 1)
@@ -171,7 +171,7 @@ def baselines(dataset: DatasetName) -> None:
 
 @app.command()
 def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
+    """Train one run, or resume it from its checkpoint; with torchrun on several devices."""
     from apao.devices import pick_device
     from apao.engines.code_versions import run_version
     from apao.stages.train import train as stage

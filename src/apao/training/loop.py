@@ -137,7 +137,7 @@ class Sums:
 
 
 class Training:
-    """One run on this process's device; ``fit`` goes on from the checkpoint if there is a matching one."""
+    """One run on this process's device; ``fit`` resumes from the checkpoint if there is a matching one."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class Training:
                 history, best = self._restore(saved)
             except (LookupError, TypeError, ValueError, RuntimeError) as error:
                 raise UserError(
-                    f"{checkpoint}: is of this run, but not as this version of apao writes it ({error}); "
+                    f"{checkpoint}: was written for this run by an incompatible version of apao ({error}); "
                     "delete it to train this run from the start"
                 ) from error
         first = len(history)
