@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from tiny import padded, random_codes, random_histories, shaken
+from helpers.models import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import backbone_of, histories_of, random_codes, run_params
+from helpers.models import backbone_of, histories_of, random_codes, run_params
 
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler

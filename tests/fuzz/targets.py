@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from helpers.content import record_of
+from helpers.models import backbone_of, run_params
 from hostile import Target
 from safetensors.torch import save as save_tensors
-from tiny import backbone_of, run_params
 
 from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.codefile import given_codes
@@ -324,7 +325,7 @@ MANIFEST = json.dumps(
         "files": {"interactions.table": {"sha256": SHA256, "bytes": 2}},
     }
 )
-RECORD = json.dumps({"stage": "codes", "outputs": {"codes.parquet": SHA256}})
+RECORD = json.dumps(record_of({"codes.parquet": SHA256}, stage="codes"))
 
 
 def read_manifest() -> None:

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import slow_catalogue as slow
 import torch
+from helpers import slow_catalogue as slow
+from helpers.models import random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny import random_codes
 
 from apao.codes.catalogue import information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes

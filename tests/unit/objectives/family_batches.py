@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import slow_losses as slow
 import torch
+from helpers.models import random_codes
 from slow_families import Referred
-from tiny import random_codes
 
 from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
 from apao.codes.itemcodes import ItemCodes

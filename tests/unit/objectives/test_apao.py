@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.models import prefix_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tiny import prefix_ids
 
 from apao.codes.catalogue import Catalogue
 from apao.objectives.apao import CARRIED, FORWARD_EXAMPLES, first_occurrences, log_prefix_weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slow_losses as slow
 import torch
-from tiny import prefix_ids
+from helpers.models import prefix_ids
 
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES, Scores

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import slow_catalogue
 import slow_families as slow
 import torch
 from family_batches import (
@@ -19,6 +18,7 @@ from family_batches import (
     gradients,
     objective_of,
 )
+from helpers import slow_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_losses import STEP, assert_gradients

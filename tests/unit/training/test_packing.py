@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 import torch
+from helpers.models import backbone_of, histories_of, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import backbone_of, histories_of, random_codes, random_histories
 
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES
