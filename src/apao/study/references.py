@@ -160,7 +160,7 @@ def check_fit(params: Params, run: Run, resolved: RunParams) -> None:
             resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-    if resolved.objective.needs().level_gains and codes.embedder is None:
+    if resolved.objective.needs().embeddings and codes.embedder is None:
         raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
 
 
