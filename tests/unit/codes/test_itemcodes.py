@@ -53,8 +53,8 @@ def test_tokens_spell_the_codes(table):
 @given(tables)
 def test_the_tokens_of_a_level_are_contiguous(table):
     codes = ItemCodes(table)
-    levels = [np.unique(codes.tokens[:, level]).tolist() for level in range(codes.levels)]
-    assert sum(levels, []) == list(range(len(SPECIAL_TOKENS), len(codes.vocabulary)))
+    levels = [np.unique(codes.tokens[:, level]) for level in range(codes.levels)]
+    assert np.concatenate(levels).tolist() == list(range(len(SPECIAL_TOKENS), len(codes.vocabulary)))
 
 
 @given(tables)
