@@ -21,10 +21,12 @@ CollisionPolicy = Literal["keep", "extra", "reassign"]
 last level, which takes codebooks."""
 
 
-def apply_policy(coding: Coding, policy: CollisionPolicy, most: int | None = None) -> tuple[Coding, NDArray[np.bool_]]:
+def apply_policy(
+    coding: Coding, policy: CollisionPolicy, sizes: tuple[int, ...] | None = None
+) -> tuple[Coding, NDArray[np.bool_]]:
     """``coding`` after the policy, and whether it changed an item's code (I,): moved it, or numbered it above 0.
 
-    ``most`` is the number of codes that the last level may have; None: as many as its codebook has.
+    ``sizes`` are the most codes that each level may have; None: as many as its codebook has.
 
     Raises:
         UserError: when ``reassign`` finds no codebooks.
@@ -38,7 +40,7 @@ def apply_policy(coding: Coding, policy: CollisionPolicy, most: int | None = Non
         case "reassign":
             if coding.vectors is None:
                 raise UserError("collisions: reassign needs codebooks, which these codes lack; write keep or extra")
-            most = most or len(coding.codebooks[-1])
+            most = sizes[-1] if sizes else len(coding.codebooks[-1])
             codes, codebooks = reassigned(coding.codes, coding.vectors, coding.codebooks, most)
             return replace(coding, codes=codes, codebooks=codebooks), codes[:, -1] != coding.codes[:, -1]
 

@@ -51,7 +51,7 @@ def build_codes(
         folder = unfinished / digest_of({"params": params, "inputs": stage.inputs})[:16]
         vectors = None if embeddings is None else read_embeddings(embeddings, paths.items)
         fitted = tokenizer.fit(Inputs(raw_ids, paths.items, folder, device, vectors, published))
-        final, moved = apply_policy(fitted, tokenizer.collisions, tokenizer.sizes[-1] if tokenizer.sizes else None)
+        final, moved = apply_policy(fitted, tokenizer.collisions, tokenizer.sizes)
         table = ItemCodes(final.codes)
         try:
             decoding.width(len(table.distinct))

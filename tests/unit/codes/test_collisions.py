@@ -122,13 +122,13 @@ def test_reassign_matches_brute_force_and_adds_no_collision(codes, data):
 def test_policies_of_a_coding():
     """Reassign ends at the codebook where nothing else bounds the last level."""
     coding = Coding(np.zeros((3, 2), dtype=np.int64), [np.zeros((1, 1)), LAST[:2]], np.zeros((3, 1)))
-    for policy, most, codes, changed in (
+    for policy, sizes, codes, changed in (
         ("keep", None, [[0, 0], [0, 0], [0, 0]], [False, False, False]),
         ("extra", None, [[0, 0, 0], [0, 0, 1], [0, 0, 2]], [False, True, True]),
         ("reassign", None, [[0, 0], [0, 1], [0, 0]], [False, True, False]),
-        ("reassign", 3, [[0, 0], [0, 1], [0, 2]], [False, True, True]),
+        ("reassign", (1, 3), [[0, 0], [0, 1], [0, 2]], [False, True, True]),
     ):
-        final, moved = apply_policy(coding, policy, most)
+        final, moved = apply_policy(coding, policy, sizes)
         assert (final.codes.tolist(), moved.tolist()) == (codes, changed)
         assert len(final.codebooks) == 2 and final.vectors is coding.vectors
 
