@@ -9,7 +9,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Replace every formula of a page; ``\\(...\\)`` is within a line, ``\\[...\\]`` a block."""
+    """Replace every formula of a page: round brackets in a line, square ones for a block."""
     return FORMULA.sub(_mathml, content)
 
 
