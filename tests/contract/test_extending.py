@@ -8,16 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE)
-FILES = {title: text for _, title, text in BLOCKS if title and title != "params.yaml"}
+FILES = {title: text for language, title, text in BLOCKS if language == "python" and title}
+EDITS = [(title, text.splitlines()) for language, title, text in BLOCKS if language == "diff"]
 ENTRIES = [yaml.safe_load(text) for _, title, text in BLOCKS if title == "params.yaml"]
 COMMANDS = [shlex.split(line)[1:] for language, _, text in BLOCKS if language == "sh" for line in text.splitlines()]
-NAMES = re.findall(r'^    (?:type|source): Literal\["(.+?)"\]', "".join(FILES.values()), re.MULTILINE)
+NAMES = re.findall(r'^    (?:type|source|method|kind): Literal\["(.+?)"\]', "".join(FILES.values()), re.MULTILINE)
 ALL_COMMANDS = """
 import json, sys
 from apao.cli import app
@@ -33,14 +36,20 @@ def merged(here, there):
     return here | {key: merged(here.get(key), value) for key, value in there.items()}
 
 
-def write_reviews(path: Path) -> None:
-    """Ratings of 30 users, for the page's dataset."""
-    rows = [
-        {"user": f"u{user}", "item": f"i{(user + k * k) % 25}", "time": k, "title": f"film {(user + k * k) % 25}"}
-        for user in range(30)
-        for k in range(8)
-    ]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def edited(text, lines):
+    """``text`` with the change that the lines of a diff show."""
+    before, after = ("\n".join(line[1:] for line in lines if line[:1] != left) for left in "+-")
+    assert text.count(before) == 1, before
+    return text.replace(before, after)
+
+
+def write_reviews(folder: Path) -> None:
+    """The page's dataset, ratings of 30 users, and vectors of its items in place of MiniLM's."""
+    rows = [(f"u{user}", f"i{(user + k * k) % 25}", k) for user in range(30) for k in range(8)]
+    lines = [json.dumps({"user": user, "item": item, "time": k, "title": item.upper()}) for user, item, k in rows]
+    (folder / "reviews.jsonl").write_text("\n".join(lines))
+    vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(25, 8)), columns=list("abcdefgh"))
+    vectors.assign(item=[f"i{i}" for i in range(25)]).to_parquet(folder / "vectors.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +63,14 @@ def project(tmp_path_factory) -> Path:
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+    for name, lines in EDITS:
+        (folder / name).write_text(edited((ROOT / name).read_text(), lines))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for entry in ENTRIES:
         params = merged(params, entry)
+    params["embedders"]["minilm"] = {"file": "vectors.parquet"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    write_reviews(folder / "reviews.jsonl")
+    write_reviews(folder)
     return folder
 
 
@@ -82,7 +94,7 @@ def run(project: Path, *arguments: str, stdin: str = "") -> str:
 def test_every_name_of_the_examples_keeps_its_contract(project):
     """The contract tests find the new names by themselves; the examples' own tests pass."""
     own = [name for name in FILES if name.startswith("tests/")]
-    contract = [f"tests/contract/test_{kind}_contract.py" for kind in ("source", "backbone", "objective")]
+    contract = [str(path.relative_to(project)) for path in project.glob("tests/contract/test_*_contract.py")]
     selected = " or ".join([*(Path(name).stem for name in own), *(f"[{name}" for name in NAMES)])
     printed = run(project, "-m", "pytest", "-v", "-p", "no:cacheprovider", *own, *contract, "-k", selected)
     for name in [*own, *(f"[{name}" for name in NAMES)]:
