@@ -31,8 +31,6 @@ def python(project, *arguments):
 
 
 def test_the_example_is_a_run_like_any_other(project):
-    found = python(project, "-m", "apao.cli", "params", "check")
-    assert found.status == 0, found.output
     found = python(project, "-m", "apao.cli", "train", f"ml-100k/tiger/{NAME}+epsilon=0.2/seed1")
     # The name and its parameter are known; only the data is not there.
     assert found.status == 1 and "interactions.parquet" in found.output, found.output

@@ -1,7 +1,7 @@
 """What a bare GPU machine needs: training and decoding import without the workflow's packages."""
 
-import subprocess
-import sys
+from helpers.processes import run
+from helpers.project import ROOT
 
 ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformers", "transformers", "sklearn")
 NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
@@ -10,5 +10,5 @@ NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "
 def test_training_and_decoding_import_on_a_bare_machine():
     code = "import sys, importlib\n" + f"for name in {ABSENT}: sys.modules[name] = None\n"
     code += f"for name in {NEEDED}: importlib.import_module(name)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run(ROOT, "python", "-c", code)
+    assert done.status == 0, done.output
