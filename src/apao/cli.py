@@ -1,4 +1,4 @@
-"""The command line: one subcommand a stage, each reading and writing files only.
+"""The command line: one subcommand per stage, each reading and writing files only.
 
 Snakemake and DVC call these commands; so can anyone. Heavy libraries are imported by the command that
 uses them, which keeps ``apao --help`` and the light stages quick.
@@ -35,7 +35,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class Commands(typer.core.TyperGroup):
-    """The subcommands; what a user can put right ends in one line and a status that is not 0."""
+    """The subcommands; an error that the user can correct ends in one line and a non-zero status."""
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -56,7 +56,7 @@ class Commands(typer.core.TyperGroup):
 
 
 def _explain(error: Exception) -> None:
-    """Stop with one line where the error is the user's to put right; return where it is a bug of ours."""
+    """Exit with one line for an error that the user can correct; return for a bug of ours."""
     match error:
         case UserError():
             _stop(f"error: {error}", 1)
@@ -151,13 +151,15 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
 
 
 @app.command()
-def codes(dataset: DatasetName) -> None:
+def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
     """Give every item its code."""
+    from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
     params = settings.job_params()
-    source = params.dataset(dataset)
-    build_codes(dataset, source, params.codes[source.codes], params.decoding_of(dataset))
+    source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
+    picked = pick_device(device if tokenizer.uses_gpu else "cpu")
+    build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
 
 
 @app.command()
@@ -171,14 +173,16 @@ def baselines(dataset: DatasetName) -> None:
 
 @app.command()
 def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Train one run, or go on with it where it was stopped; with torchrun on several devices."""
+    """Train one run, or resume it from its checkpoint; with torchrun on several devices."""
     from apao.devices import pick_device
+    from apao.engines.code_versions import run_version
     from apao.stages.train import train as stage
     from apao.training.parallel import joined
 
     with joined() as processes:
         parsed = Run.parse(run)
-        stage(parsed, settings.to_train(parsed, resolved), pick_device(device), processes)
+        params = settings.to_train(parsed, resolved)
+        stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
 @app.command()

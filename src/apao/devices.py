@@ -81,7 +81,7 @@ def keep_freed_memory() -> bool:
     """Have glibc keep large blocks for the next step; returns whether this process has a glibc to ask.
 
     By default it takes a tensor of some megabytes from the system and gives it back when it is freed, so
-    that every page of every activation is faulted in anew, step after step.
+    that every page of every activation is faulted in again at every step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -50,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if temporary.stat().st_mode != mode:
-            # safetensors makes files that nobody but their owner can read, whatever the umask.
+            # safetensors makes files that only their owner can read, whatever the umask.
             temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
@@ -100,12 +100,12 @@ def _is_running(process: int) -> bool:
 
 
 def explained(error: OSError, path: Path) -> UserError | OSError:
-    """A UserError for the operating-system errors that a user can mend, else the error itself."""
+    """A UserError for the operating-system errors that a user can correct, else the error itself."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(
                 f"{path}: no space left on the disk; the earlier version of the file, if any, is "
-                "untouched. Free some space and run the same command again: it continues."
+                "untouched. Free some space and rerun the same command to resume."
             )
         case errno.EACCES | errno.EROFS | errno.EPERM | errno.EFBIG | errno.EIO:
             return UserError(f"{path}: cannot be written ({error.strerror}); check the folder's permissions and disk.")
@@ -185,7 +185,7 @@ def digest_of(record: Mapping[str, Any]) -> str:
 
 
 def changed(folders: Iterable[Path]) -> Iterator[str]:
-    """What differs from the records below ``folders``: one line a file."""
+    """Files below ``folders`` that differ from their records: one line per file."""
     for folder in folders:
         for record in sorted(folder.rglob("*.provenance.json")):
             try:

@@ -106,7 +106,7 @@ def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
     assert done.status == 1
     (error,) = done.errors
     assert "another process of this training has ended" in error
-    assert error.endswith("the same command goes on from the last checkpoint")
+    assert error.endswith("rerun the same command to resume from the last checkpoint")
     # torchrun tells, with a traceback of its own, which process it was.
     assert "Signal 9 (SIGKILL)" in done.output and "apao/cli.py" not in done.output
     assert not (project / MODEL).exists()

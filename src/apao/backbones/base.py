@@ -82,7 +82,7 @@ class Context:
     Attributes:
         along: (B, 1 + S, D) final hidden states after the history and after each token of the target.
         after: (B, C, S, D) final hidden states after each token of the candidates that were read with it, or None.
-        layers: one entry a layer, of the backbone's own kind.
+        layers: one entry per layer, of the backbone's own kind.
         mask: additive attention mask of the history's tokens, in the backbone's own shape.
         lengths: (B, 1) or (B, C) tokens before the first candidate token.
     """
@@ -100,7 +100,7 @@ class Context:
 
 
 Past = tuple[KeyValues, ...]
-"""Cached keys and values of the tokens that candidates do not share, one entry a layer."""
+"""Cached keys and values of the tokens that candidates do not share, one entry per layer."""
 
 
 def reorder(past: Past, parents: Tensor) -> Past:
@@ -135,7 +135,7 @@ class Backbone(nn.Module, ABC):
         """Causal states of whole sequences, and a context for candidates in the middle of them.
 
         ``tokens`` (R, L) are padded on the right; ``starts`` (R, E) are places in them. Returns the
-        states (R, L, D) and a context in which ``candidates`` codes go on from each place: candidate
+        states (R, L, D) and a context in which ``candidates`` codes continue each place: candidate
         e * ``candidates`` + c of row r sees the tokens up to ``starts[r, e]``. Its ``start`` is empty.
         Only for backbones whose parameters may say ``packs``.
         """

@@ -1,4 +1,4 @@
-"""A small Llama that reads the history and goes on with the code.
+"""A small Llama that reads the history and continues it with the item code.
 
 Equal to ``transformers``' ``LlamaForCausalLM`` (no grouped heads, tied embeddings) on the same
 weights; shapes as in ``base``. The last history token predicts the first code; there is no bos. The
@@ -174,7 +174,7 @@ class Parts:
 
     Attributes:
         line: tokens of the history and of the target after it, with padding.
-        candidates: codes of equal length that come then, each going on from the history.
+        candidates: codes of equal length that follow, each continuing the history.
         mask: additive (B, 1, 1, 1, line): what of the line is history.
     """
 

@@ -67,10 +67,6 @@ class Trie:
             prefix_counts=tuple(counts),
         )
 
-    def to(self, device: torch.device | str) -> Trie:
-        """The same tree on another device."""
-        return Trie(self.indptr.to(device), self.tokens.to(device), self.vocabulary, self.prefix_counts)
-
     @property
     def states(self) -> int:
         """Number of states, the root counted."""

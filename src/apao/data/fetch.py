@@ -125,9 +125,9 @@ def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
             break
         except (OSError, http.client.HTTPException, ValueError, _BrokeOff) as error:
             # A ValueError: the server sent us on to what is no address.
-            told = explained(error, part) if isinstance(error, OSError) else error
-            if isinstance(told, UserError):
-                raise told from error
+            shown = explained(error, part) if isinstance(error, OSError) else error
+            if isinstance(shown, UserError):
+                raise shown from error
             if attempt == ATTEMPTS or not _may_pass(error):
                 kept = f"; {part.stat().st_size} bytes are kept and continued from next time" if part.exists() else ""
                 raise UserError(

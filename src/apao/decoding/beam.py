@@ -21,7 +21,7 @@ from apao.codes.trie import Trie
 
 @dataclass(frozen=True)
 class Beams:
-    """What the search found, best first.
+    """The codes found, best first.
 
     Attributes:
         tokens: (B, K, T) codes, K being the beam or, where there are fewer, the number of codes.
@@ -54,7 +54,7 @@ def beam_search(
         legal = trie.legal(states)
         logp = softmax.logp(backbone.logits(hidden), legal)
         total = torch.where(legal, logp + scores[..., None], -torch.inf)
-        # Every prefix goes on, so there are always as many continuations as this asks for.
+        # Every prefix has a continuation, so there are always as many as this asks for.
         scores, flat = total.flatten(1).topk(min(beam, prefixes), dim=1)
         parents, chosen = flat // trie.vocabulary, flat % trie.vocabulary
         states = trie.advance(states.gather(1, parents), chosen)

@@ -77,7 +77,7 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, lev
 
     Args:
         values: (users, columns).
-        resamples: how often all users are drawn anew.
+        resamples: number of bootstrap resamples of the users.
         seed: of the draws.
         level: share of the resampled means between the ends.
 

@@ -20,8 +20,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
+from apao.objectives.functional import (
+    Weighting,
+    first_occurrences,
+    log_prefix_weights,
+    pairwise_prefix_losses,
+    pointwise_prefix_losses,
+)
 
-Weighting = Literal["eq17", "algorithm1", "release", "uniform"]
 FORWARD_EXAMPLES = 128
 """Examples of one forward pass of the paper's training; 8 of them make an optimizer step."""
 RELEASE_EPSILON = 1e-12
@@ -110,28 +116,6 @@ class PrefixObjective(Objective):
         return Outcome(loss, terms, {CARRIED: weights_after(moves)} if CARRIED in state else state)
 
 
-def log_prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float, carried: Tensor | None) -> Tensor:
-    """log w (T,) from the detached prefix losses (T,) and the carried log w (T,); -inf for levels not kept.
-
-    * ``eq17``: w <- w exp(eta L), normalised, from the carried w (paper Eq. 17).
-    * ``algorithm1``: the same with L / sum L for L (paper Algorithm 1).
-    * ``release``: (L / sum L) exp(eta L), normalised, nothing carried; non-finite L count as 0.
-    * ``uniform``: equal weights (Figure 2a, "without adaptive weights").
-    """
-    losses = torch.where(kept & losses.isfinite(), losses, 0.0)
-    share = losses / losses.sum().clamp(min=torch.finfo(losses.dtype).tiny)
-    match form:
-        case "uniform":
-            log_weights = torch.zeros_like(losses)
-        case "release":
-            # A batch whose losses are all 0 has nothing to lean towards.
-            log_weights = torch.where(losses.sum() > 0, share.log() + eta * losses, 0.0)
-        case "eq17" | "algorithm1":
-            assert carried is not None
-            log_weights = carried + eta * (losses if form == "eq17" else share)
-    return log_weights.masked_fill(~kept, -torch.inf).log_softmax(dim=0)
-
-
 @OBJECTIVES.register
 class Pointwise(PrefixObjective):
     """APAO with L_m = -S_m / m, the mean negative log-likelihood of the prefix."""
@@ -140,8 +124,7 @@ class Pointwise(PrefixObjective):
 
     @override
     def prefix_losses(self, scores: Scores) -> Tensor:
-        lengths = torch.arange(1, scores.targets.shape[1] + 1, device=scores.targets.device)
-        return (-scores.prefix_logp / lengths).mean(dim=0)
+        return pointwise_prefix_losses(scores.prefix_logp)
 
 
 @OBJECTIVES.register
@@ -164,34 +147,15 @@ class Pairwise(PrefixObjective):
     def prefix_losses(self, scores: Scores) -> Tensor:
         assert scores.negative_logp is not None and scores.negative_prefixes is not None
         margins = scores.negative_logp.cumsum(dim=2) - scores.prefix_logp[:, None]
-        levels = scores.targets.shape[1]
-        log_scale = margins.new_zeros(len(margins), levels)
-        own = margins.new_zeros(len(margins), 1, levels)
-        if self.candidates == "release":
-            keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
-            margins = margins.masked_fill(~keep, -torch.inf)
-            # The kept candidates stand for all other legal prefixes of that length.
-            others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
-            kept = keep.sum(dim=1) + 1
-            log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
-            # Not negligible before a model is trained: probabilities of whole codes are near it then.
-            epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]
-            own = torch.cat([own, epsilon], dim=1)
-        # -log(e^S / (e^S + sum e^S_j)) = log(1 + sum e^(S_j - S)); the target's own term is the 0.
-        pool = torch.cat([margins + log_scale[:, None], own], dim=1)
-        losses = pool.logsumexp(dim=1).mean(dim=0)
-        if self.divide_by_length:
-            losses = losses / torch.arange(1, levels + 1, device=losses.device)
-        return losses
-
-
-def first_occurrences(prefixes: Tensor, negative_prefixes: Tensor) -> Tensor:
-    """Bool (B, N, T): the negative's prefix of that length is neither the target's nor an earlier one's.
-
-    Prefixes are ids: ``prefixes`` (B, T) of the target, ``negative_prefixes`` (B, N, T).
-    """
-    ids = torch.cat([prefixes[:, None], negative_prefixes], dim=1)
-    order = ids.sort(dim=1, stable=True)
-    repeated = torch.zeros_like(ids, dtype=torch.bool)
-    repeated[:, 1:] = order.values[:, 1:] == order.values[:, :-1]
-    return ~torch.zeros_like(repeated).scatter(1, order.indices, repeated)[:, 1:]
+        if self.candidates == "plain":
+            return pairwise_prefix_losses(margins, divide_by_length=self.divide_by_length)
+        keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
+        # The kept candidates stand for all other legal prefixes of that length.
+        others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
+        kept = keep.sum(dim=1) + 1
+        log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
+        margins = margins.masked_fill(~keep, -torch.inf) + log_scale[:, None]
+        # Not negligible before a model is trained: probabilities of whole codes are near it then.
+        epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]
+        own = torch.cat([torch.zeros_like(epsilon), epsilon], dim=1)
+        return pairwise_prefix_losses(margins, own, self.divide_by_length)

@@ -19,7 +19,7 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
 
     The manifest holds what decided the download (``source``) and every file's sha256 and size
     (``files``); its own hash is beside the folder. Files that an earlier manifest vouches for are kept;
-    changed ones are had anew. Until the last file is there, all lie in ``data/<dataset>/raw.part``, where
+    changed ones are fetched again. Until the last file is there, all lie in ``data/<dataset>/raw.part``, where
     the next attempt finds them.
 
     Args:

@@ -43,7 +43,7 @@ class Stage:
         return self
 
     def forget_record(self) -> None:
-        """Drop the old record, which would vouch for files about to be replaced; ``output`` does it by itself."""
+        """Delete the old record, whose hashes are of files about to be replaced; ``output`` does this by itself."""
         self.record.unlink(missing_ok=True)
 
     @contextmanager

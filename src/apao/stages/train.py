@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import time
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -18,25 +13,24 @@ from safetensors.torch import save_file
 from apao.backbones.exchange import read_weights
 from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
-from apao.engines.code_versions import run_version
-from apao.files import explained
 from apao.progress import console
 from apao.stages.dataset import load_dataset
+from apao.stages.event_files import EventFiles
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import TrainedParams
 from apao.study.runs import Run
-from apao.training.loop import Row, Training
+from apao.training.loop import Training
 from apao.training.parallel import ALONE, Processes
 
 
-def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE) -> None:
+def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE, code: str = "") -> None:
     """Train ``run`` and write run.json, model.safetensors, config.json and history.csv into its folder.
 
     run.json (``run_params.RunRecord``) holds ``params``, the values that are used here, and the hashes of the
     inputs. The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
-    after each epoch until the end, so the same command continues a training that was stopped. Of several
-    ``processes`` all compute and the first writes.
+    after each epoch until the end, so the same command resumes a training that was interrupted; one written by
+    another version of the ``code`` is not resumed. Of several ``processes`` all compute and the first writes.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
@@ -45,16 +39,15 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
     stage = Stage("train", run.folder, params.training_inputs(), record, devices)
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
-        embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
+        embeddings = read_embeddings(paths.embeddings, paths.items) if params.objective.needs().embeddings else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
-        code = run_version("train", params)
         fingerprint = _fingerprint(record, list(stage.inputs.values()), code)
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
             return
-        events = _EventFiles(run.folder / "tensorboard")
+        events = EventFiles(run.folder / "tensorboard")
         trained = training.fit(checkpoint, fingerprint, events.write)
 
         stage.output_json(run.record.name, {"run": str(run), **record, "inputs": stage.inputs})
@@ -76,42 +69,3 @@ def _fingerprint(record: dict[str, object], hashes: list[str], code: str) -> str
     """Identity of a training: its parameters, the content of what it reads, and its code."""
     facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-class _EventFiles:
-    """TensorBoard's event file of a run, written anew from the history when a training goes on.
-
-    Written here and now: TensorBoard's own writer is a thread that dies of a full disk with a traceback.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event
-        except ImportError:
-            console.print("TensorBoard is not installed; no event files are written.")
-            self._event = None
-            return
-        self._event = Event
-        shutil.rmtree(folder, ignore_errors=True)
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def write(self, row: Row) -> None:
-        """Add one epoch."""
-        if self._event is not None:
-            summary = [
-                {"tag": name.replace("_", "/", 1), "simple_value": value}
-                for name, value in row.items()
-                if name not in ("epoch", "best")
-            ]
-            self._append(self._event(wall_time=time.time(), step=int(row["epoch"]), summary={"value": summary}))
-
-    def _append(self, event: Any) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                RecordWriter(file).write(event.SerializeToString())
-        except OSError as error:
-            raise explained(error, self.path) from error

@@ -40,11 +40,13 @@ class Decoded:
 class TrainedRun:
     """Weights, catalogue and histories of a run, on a device, for evaluation in fp32."""
 
-    def __init__(self, run: Run, params: RunParams, device: torch.device) -> None:
+    def __init__(self, run: Run, params: RunParams, device: torch.device, root: Path = Path()) -> None:
+        """``params`` as in run.json, and how to decode; ``root`` is the study's folder."""
         self.run, self.params, self.device = run, params, device
         torch.set_num_threads(params.training.threads)
-        self.histories, self.codes = load_dataset(DatasetPaths(run.dataset))
-        for path in RunRecord.read(run).changed_inputs():
+        self.paths = DatasetPaths(run.dataset, root)
+        self.histories, self.codes = load_dataset(self.paths)
+        for path in RunRecord.read(run, root).changed_inputs(root):
             console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
         self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
         self.trie = self.examples.trie
@@ -52,7 +54,7 @@ class TrainedRun:
             self.beam = params.decoding.width(len(self.codes.distinct))
         except UserError as error:
             raise UserError(f"{run}: {error}") from error
-        self.backbone = self._backbone(run.model)
+        self.backbone = self._backbone(root / run.model)
 
     def _backbone(self, path: Path) -> Backbone:
         weights = read_weights(path)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apao.codes.tokenizers.base import Tokenizer
 
 DATA = Path("data")
 RESULTS = Path("results")
@@ -16,11 +20,13 @@ class DatasetPaths:
     """Where the files of a dataset lie, all below ``data/<name>``."""
 
     name: str
+    root: Path = Path()
+    """The study's folder."""
 
     @property
     def folder(self) -> Path:
         """``data/<name>``."""
-        return DATA / self.name
+        return self.root / DATA / self.name
 
     @property
     def raw(self) -> Path:
@@ -72,6 +78,13 @@ class DatasetPaths:
         """Table item, level_1 .. level_T."""
         return self.folder / "codes.parquet"
 
+    def coded_from(self, tokenizer: Tokenizer) -> list[Path]:
+        """What ``tokenizer`` makes the codes from, beside the item table."""
+        files = [self.embeddings] if tokenizer.reads_embeddings else []
+        if tokenizer.reads_published:
+            files.append(self.raw_hash)
+        return [*files, *tokenizer.own_files()]
+
     @property
     def codebooks(self) -> Path:
         """Tensors ``level_1`` .. ``level_T`` (clusters, width)."""
@@ -85,4 +98,4 @@ class DatasetPaths:
     @property
     def baselines(self) -> Path:
         """Metrics of the untrained baselines."""
-        return RESULTS / self.name / "baselines" / "metrics.json"
+        return self.root / RESULTS / self.name / "baselines" / "metrics.json"

@@ -57,7 +57,7 @@ class TrainedParams(Setup):
         """Files that training reads."""
         paths = DatasetPaths(self.dataset)
         files = [paths.interactions, paths.codes]
-        if self.objective.needs().level_gains:
+        if self.objective.needs().embeddings:
             files.append(paths.embeddings)
         if self.start is not None:
             files.append(Run.parse(self.start.run).model)
@@ -114,13 +114,13 @@ class RunRecord(TrainedParams):
     """Path to SHA-256 of every file that the training read."""
 
     @classmethod
-    def read(cls, run: Run) -> Self:
-        """The run.json of a trained run.
+    def read(cls, run: Run, root: Path = Path()) -> Self:
+        """The run.json of a trained run of the study in ``root``.
 
         Raises:
             UserError: when it is missing, damaged, or another run's.
         """
-        path = verified(run.record)
+        path = verified(root / run.record)
         again = f"delete it and train the run again (snakemake -c2 {path})"
         values = read_json(path)
         try:
@@ -143,11 +143,11 @@ class RunRecord(TrainedParams):
         except ValidationError as error:
             raise UserError(f"{self.run}: {spelled(*first_mistake(error))}") from error
 
-    def changed_inputs(self) -> list[Path]:
-        """Those of the dataset's files that the run was trained on which have another content by now."""
+    def changed_inputs(self, root: Path = Path()) -> list[Path]:
+        """Those of the dataset's files whose content is no longer what the run was trained on."""
         paths = DatasetPaths(self.dataset)
-        files = [path for path in (paths.interactions, paths.codes) if path.exists()]
-        return [path for path in files if sha256_of(path) != self.inputs.get(str(path))]
+        files = [path for path in (paths.interactions, paths.codes) if (root / path).exists()]
+        return [path for path in files if sha256_of(root / path) != self.inputs.get(str(path))]
 
     def difference(self, params: TrainedParams) -> str | None:
         """The first parameter that has another value in ``params``, with both values; None where all agree."""

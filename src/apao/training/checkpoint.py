@@ -1,4 +1,4 @@
-"""One file that holds all a training needs to go on as if it had never been stopped.
+"""One file with everything that a training needs to resume as if it had not been interrupted.
 
 Tensors (weights, best weights, optimizer moments, objective state, random states) and, as metadata,
 progress and history, in one safetensors file: it is replaced whole after each epoch, so a kill at any

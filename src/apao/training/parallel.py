@@ -1,4 +1,4 @@
-"""One training shared by the processes that torchrun started, one a device; without torchrun there is one.
+"""One training shared by the processes that torchrun started, one per device; without torchrun there is one.
 
 Every process holds the whole model and draws the same effective batches from the same seed. Each computes
 its share of a step's micro-batches, whose gradients add up over the processes to those that one process
@@ -30,7 +30,7 @@ Part = TypeVar("Part")
 
 ANSWERS_WITHIN = timedelta(minutes=10)
 """What is alive but does not answer for so long has failed; what died is noticed at once."""
-GOES_ON = "the same command goes on from the last checkpoint"
+RERUN = "rerun the same command to resume from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,8 @@ def _all_reached() -> Iterator[None]:
     except RuntimeError as error:
         # Gloo begins with its source file and ends with advice to those who write programs.
         reason = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
-        raise UserError(
-            f"another process of this training has ended or does not answer ({reason}); {GOES_ON}"
-        ) from error
+        raise UserError(f"another process of this training has ended or does not answer ({reason}); {RERUN}") from error
 
 
 def _told_to_end(number: int, frame: object) -> NoReturn:
-    raise UserError(f"told to end (SIGTERM), as when another process of this training has ended; {GOES_ON}")
+    raise UserError(f"terminated (SIGTERM), as when another process of this training has failed; {RERUN}")

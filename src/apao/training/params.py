@@ -25,13 +25,13 @@ class TrainingParams(Model):
     grad_clip: PositiveFloat = 0.125
     """Largest norm of the mean gradient of a batch. The release clips the sum of 8 micro-batches' at 1.0."""
     batch_size: PositiveInt = 1024
-    """Examples an optimizer step."""
+    """Examples per optimizer step."""
     micro_batch_tokens: Literal["auto"] | PositiveInt = "auto"
     """Padded history and candidate tokens computed at once; bounds memory. ``auto``: 4,096 on a CPU, whose caches
     hold that, and 65,536 on a GPU. APAO's weights and BEAR's normalisation are those of the examples computed
     together, so that they (and nothing else) depend on it, as on the release's batch."""
     examples_per_epoch: PositiveInt | None = None
-    """Train on a fresh random sample of so many examples an epoch; null: on all."""
+    """Train on a fresh random sample of so many examples per epoch; null: on all."""
     selection: Literal["mean", "release"] = "mean"
     """Best epoch by the mean validation loss; ``release``: as the authors' trainer does for APAO, by
     the last validation batch alone."""

@@ -1,4 +1,4 @@
-"""What a model says of a batch: the logits and log-probabilities that every objective is computed from.
+"""The logits and log-probabilities of a batch that every objective is computed from.
 
 Shapes: B batch, C candidates a history, S tokens fed a candidate, T levels, N negatives, V vocabulary, D width.
 """

@@ -172,7 +172,7 @@ def test_a_model_of_other_sizes_is_named(toy):
 
 
 def test_a_model_changed_after_its_stage_is_named(toy):
-    """The provenance file of training vouches for the weights."""
+    """The record of training holds the hash of the weights."""
     write_json(toy.run.folder / "train.provenance.json", record_of({"model.safetensors": "0" * 64}))
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)

@@ -1,0 +1,68 @@
+"""The prefix losses for a model of one's own: ``torch`` modules on the log-probabilities of tokens.
+
+Shapes: B batch, T levels, N negatives.
+
+    criterion = PairwisePrefixLoss(levels=4, beta=0.2, eta=3e-5)
+    loss = criterion(target_logp, negative_logp)    # (B, T) and (B, N, T), each the log-softmax at the token
+
+The loss is CE + beta * sum_m w_m L_m. The weights w carry no gradient. They move with every call
+in training mode, towards the prefix length that is worst, and are a buffer, so a checkpoint of the module keeps
+them. The objectives of params.yaml (``apao.objectives.apao``) compute the same from the same functions, and have
+the forms of the authors' release besides.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from apao.objectives.functional import (
+    Weighting,
+    log_prefix_weights,
+    pairwise_prefix_losses,
+    pointwise_prefix_losses,
+)
+
+
+class _PrefixLoss(nn.Module):
+    """Cross-entropy plus the weighted losses of all prefixes.
+
+    Args:
+        levels: T, tokens per item code.
+        beta: strength of the prefix losses.
+        eta: step size of the weights.
+        weights: ``eq17`` or ``algorithm1`` (paper), ``release`` (authors' code) or ``uniform``.
+    """
+
+    log_prefix_weights: Tensor
+
+    def __init__(self, levels: int, beta: float = 0.1, eta: float = 1e-4, weights: Weighting = "eq17") -> None:
+        super().__init__()
+        self.beta, self.eta, self.weights = beta, eta, weights
+        self.register_buffer("log_prefix_weights", torch.full((levels,), -math.log(levels)))
+
+    def _total(self, target_logp: Tensor, losses: Tensor) -> Tensor:
+        kept = torch.ones_like(losses, dtype=torch.bool)
+        moved = log_prefix_weights(losses.detach(), kept, self.weights, self.eta, self.log_prefix_weights)
+        if self.training:
+            self.log_prefix_weights.copy_(moved)
+        return self.beta * (moved.exp() * losses).sum() - target_logp.mean()
+
+
+class PointwisePrefixLoss(_PrefixLoss):
+    """APAO-pointwise: L_m = -S_m / m, S_m being the log-probability of the target's prefix of length m."""
+
+    def forward(self, target_logp: Tensor) -> Tensor:
+        """The loss (scalar) from the log-probabilities (B, T) of the target's tokens."""
+        return self._total(target_logp, pointwise_prefix_losses(target_logp.cumsum(dim=1)))
+
+
+class PairwisePrefixLoss(_PrefixLoss):
+    """APAO-pairwise: L_m = -log(e^S_m / (e^S_m + sum_j e^S_m^j)) / m over N sampled codes j (paper Eq. 14)."""
+
+    def forward(self, target_logp: Tensor, negative_logp: Tensor) -> Tensor:
+        """The loss (scalar) from the log-probabilities of the tokens of the target (B, T) and negatives (B, N, T)."""
+        margins = negative_logp.cumsum(dim=2) - target_logp.cumsum(dim=1)[:, None]
+        return self._total(target_logp, pairwise_prefix_losses(margins))
