@@ -11,18 +11,19 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
 from typing_extensions import override
 
-from apao.devices import keep_freed_memory
 from apao.errors import UserError, one_line
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, schema_text
+from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
-from apao.study.settings import Settings
+
+if TYPE_CHECKING:
+    from apao.study.settings import Settings
 
 _interrupts: list[int] = []
 """Every Ctrl-C so far."""
@@ -101,7 +102,15 @@ Resolved = Annotated[
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
-settings = Settings()
+options: dict[str, Any] = {}
+"""Given before the subcommand."""
+
+
+def settings() -> Settings:
+    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    from apao.study.settings import Settings
+
+    return Settings(**options)
 
 
 @app.callback()
@@ -111,7 +120,7 @@ def _settings(
         str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies, in place of the file's.")
     ] = None,
 ) -> None:
-    settings.file, settings.scale = params, scale
+    options.update(file=params, scale=scale)
 
 
 @app.command()
@@ -124,7 +133,7 @@ def download(
     """Fetch a dataset's files and check them."""
     from apao.stages.download import download as stage
 
-    stage(dataset, settings.job_params().dataset(dataset), mirror)
+    stage(dataset, settings().job_params().dataset(dataset), mirror)
 
 
 @app.command()
@@ -132,7 +141,7 @@ def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
     from apao.stages.preprocess import preprocess as stage
 
-    stage(dataset, settings.job_params().dataset(dataset))
+    stage(dataset, settings().job_params().dataset(dataset))
 
 
 @app.command()
@@ -141,7 +150,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.embed import embed as stage
 
-    params = settings.job_params()
+    params = settings().job_params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
         place = f"codes.{params.dataset(dataset).codes}"
@@ -155,7 +164,7 @@ def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
-    params = settings.job_params()
+    params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
     build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
@@ -166,7 +175,7 @@ def baselines(dataset: DatasetName) -> None:
     """Measure the most-popular and random recommendations."""
     from apao.stages.baselines import baselines as stage
 
-    settings.job_params().dataset(dataset)
+    settings().job_params().dataset(dataset)
     stage(dataset)
 
 
@@ -180,7 +189,7 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
     with joined() as processes:
         parsed = Run.parse(run)
-        params = settings.to_train(parsed, resolved)
+        params = settings().to_train(parsed, resolved)
         stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
@@ -191,7 +200,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
     from apao.stages.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -201,7 +210,7 @@ def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto"
     from apao.stages.pruning import pruning as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -211,7 +220,7 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
-    params, measure = settings.to_measure(parsed, resolved)
+    params, measure = settings().to_measure(parsed, resolved)
     stage(parsed, params, measure.beams, pick_device(device))
 
 
@@ -223,7 +232,7 @@ def decoding_time(
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
-    stage(dataset, backbone, settings.job_params().timed_decoding(dataset, backbone), pick_device(device))
+    stage(dataset, backbone, settings().job_params().timed_decoding(dataset, backbone), pick_device(device))
 
 
 @app.command()
@@ -233,7 +242,7 @@ def report(
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
 
-    for path in stage(study, settings.job_params()):
+    for path in stage(study, settings().job_params()):
         console.print(str(path))
 
 
@@ -246,7 +255,7 @@ def tune(
     from apao.report.tuning import tunings
     from apao.study.tuned import with_tuning, write_tuned
 
-    path, params = settings.tuned_file(), settings.params()
+    path, params = settings().tuned_file(), settings().params()
     found = dict(params.tuned)
     for objective, tuning in tunings(study, params, objectives or ()):
         found[objective] = with_tuning(found.get(objective, ()), tuning)
@@ -265,9 +274,9 @@ def dvc(
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
 
     if check:
-        check_pipeline(settings.params())
+        check_pipeline(settings().params())
     else:
-        write_pipeline(settings.params())
+        write_pipeline(settings().params())
         console.print(str(DVC_FILE))
 
 
@@ -276,7 +285,7 @@ def headline() -> None:
     """Print the first comparison of the scale in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
-    typer.echo(text(settings.job_params()))
+    typer.echo(text(settings().job_params()))
 
 
 @app.command()
@@ -313,7 +322,7 @@ def intact() -> None:
 @app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
-    params = settings.params()
+    params = settings().params()
     for run in params.all_runs():
         typer.echo(str(run))
 
@@ -321,19 +330,25 @@ def runs() -> None:
 @params_app.command()
 def check() -> None:
     """Read params.yaml as every stage does and say what it asks for."""
-    params = settings.params()
+    params = settings().params()
     count = len(params.all_runs())
-    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs")
+    typer.echo(
+        f"{options['file']}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs"
+    )
 
 
 @params_app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
+    from apao.study.params import schema_text
+
     typer.echo(schema_text(), nl=False)
 
 
 def main() -> None:
     """Entry point."""
+    from apao.devices import keep_freed_memory
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have had it ignored
         signal.signal(signal.SIGINT, _on_interrupt)
     keep_freed_memory()

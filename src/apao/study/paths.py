@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from apao.codes.tokenizers.base import Tokenizer
 
+PARAMS_FILE = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
 FIGURES = Path("figures")
