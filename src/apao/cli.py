@@ -18,12 +18,11 @@ import typer.core
 from typing_extensions import override
 
 from apao.devices import keep_freed_memory
-from apao.errors import UserError, nearest, one_line
+from apao.errors import UserError, one_line
 from apao.progress import console
 from apao.study.params import PARAMS_FILE, schema_text
 from apao.study.runs import Run
 from apao.study.settings import Settings
-from apao.study.studies import Study
 
 _interrupts: list[int] = []
 """Every Ctrl-C so far."""
@@ -197,7 +196,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
 
 @app.command()
 def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure how much of the true top 20 each beam step keeps (Figure 1c)."""
+    """Measure how much of the true top 20 each beam step keeps."""
     from apao.devices import pick_device
     from apao.stages.pruning import pruning as stage
 
@@ -207,50 +206,40 @@ def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto"
 
 @app.command()
 def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure metrics and time at every beam size of Figure 4."""
+    """Measure metrics and time at the beam sizes of the dataset's recipe."""
     from apao.devices import pick_device
     from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
-    params, sizes = settings.to_measure_beams(parsed, resolved)
-    stage(parsed, params, sizes, pick_device(device))
+    params, measure = settings.to_measure(parsed, resolved)
+    stage(parsed, params, measure.beams, pick_device(device))
 
 
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
 ) -> None:
-    """Time beam search and full sorting as the catalogue grows (Figure 1b)."""
+    """Time beam search and full sorting as the catalogue grows."""
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
-    params = settings.job_params()
-    study = params.study.figure1
-    if study is None:
-        raise UserError(f"scale {params.scale} has no figure1, which lists the catalogue sizes; add it under studies")
-    # Only the sizes of the model matter here, so any objective would do.
-    run = Run.of(dataset, backbone, study.objectives[0], study.seeds[0])
-    stage(run, params.resolve(run), study.catalogue_sizes, study.timed_users, pick_device(device))
+    stage(dataset, backbone, settings.job_params().timed_decoding(dataset, backbone), pick_device(device))
 
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="table1 .. table5, figure1 .. figure5.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A name under the chosen scale in params.yaml.")],
 ) -> None:
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
 
-    params = settings.job_params()
-    chosen: dict[str, Study] = params.study.chosen()
-    if study not in chosen:
-        raise UserError(f"scale {params.scale} has no study {study!r}; {nearest(study, chosen)}")
-    for path in stage(study, params):
+    for path in stage(study, settings.job_params()):
         console.print(str(path))
 
 
 @app.command()
 def tune(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps, such as table5.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps.")],
     objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="By default all.")] = None,
 ) -> None:
     """Choose hyper-parameters by finished sweeps, and write them into the file that params.yaml names as tuned."""
@@ -284,7 +273,7 @@ def dvc(
 
 @app.command()
 def headline() -> None:
-    """Print Table 1 in short: each objective beside the untrained baseline."""
+    """Print the first comparison of the scale in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
     typer.echo(text(settings.job_params()))
@@ -334,7 +323,7 @@ def check() -> None:
     """Read params.yaml as every stage does and say what it asks for."""
     params = settings.params()
     count = len(params.all_runs())
-    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.study.chosen())} studies from {count} runs")
+    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs")
 
 
 @params_app.command()

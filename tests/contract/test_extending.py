@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.processes import run
-from helpers.project import ROOT, merged
+from helpers.project import ROOT, merged, write_params
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE)
@@ -61,7 +61,7 @@ def project(tmp_path_factory) -> Path:
     for entry in ENTRIES:
         params = merged(params, entry)
     params["embedders"]["minilm"] = {"file": "vectors.parquet"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(folder, params)
     write_reviews(folder)
     return folder
 

@@ -51,7 +51,7 @@ def test_runs_are_those_of_the_chosen_scale():
         listed = run("--scale", scale, "runs").output.split()
         assert len(set(listed)) == len(listed)
         params = load(SHIPPED, scale)
-        named = {str(params.normalised(each)) for _, each in studies.named_runs()}
+        named = {str(params.normalised(each)) for study in studies.values() for each in study.runs()}
         starts = {start.run for each in listed if (start := params.resolve(Run.parse(each)).start)}
         assert named <= set(listed)
         # What no study names is there because another run starts from it, and every such run is there.
@@ -71,8 +71,8 @@ def test_options_may_come_from_the_environment(tmp_path):
 
 def test_check_counts_what_it_asks_for():
     params = load(SHIPPED)
-    runs = {params.normalised(each) for _, each in params.study.named_runs()}
-    expected = f"{SHIPPED}: valid; scale small: {len(params.study.chosen())} studies from {len(runs)} runs\n"
+    runs = {params.normalised(each) for study in params.chosen_studies.values() for each in study.runs()}
+    expected = f"{SHIPPED}: valid; scale small: {len(params.chosen_studies)} studies from {len(runs)} runs\n"
     assert run("params", "check").output == expected
 
 
@@ -107,9 +107,9 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
         (["download", "no-such"], "error: unknown dataset 'no-such'; known: "),
         (["train", "ml-100k"], "error: 'ml-100k' does not name a run; expected "),
         (["--scale", "smal", "runs"], f"error: {SHIPPED}:5: scale: 'smal' is not defined under studies; did you mean"),
-        (["report", "table6"], "error: scale small has no study 'table6'; did you mean 'table"),
+        (["report", "table6"], "error: studies.small: unknown study 'table6'; did you mean 'table"),
         (["baselines", "no-such"], "error: unknown dataset 'no-such'"),
-        (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such/"),
+        (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such: unknown backbone"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "tpu"], "error: device 'tpu' cannot be used here"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "meta"], "error: device 'meta' cannot be used here"),
         (["download", "ml-100k", "--mirror", "nowhere"], "error: nowhere: the mirror is not a folder"),

@@ -99,3 +99,8 @@ class DatasetPaths:
     def baselines(self) -> Path:
         """Metrics of the untrained baselines."""
         return self.root / RESULTS / self.name / "baselines" / "metrics.json"
+
+
+def decoding_time_file(dataset: str, backbone: str) -> Path:
+    """Timings of a backbone of the sizes in the dataset's recipe."""
+    return RESULTS / dataset / backbone / "decoding_time.json"
