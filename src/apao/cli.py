@@ -236,12 +236,33 @@ def decoding_time(
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A name under the chosen scale in params.yaml.")],
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="A study of the scale published, from results/published; gaps are marked."),
+    ] = False,
 ) -> None:
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
+    from apao.study.paths import OWN, PUBLISHED
 
-    for path in stage(study, settings().job_params()):
+    params = settings().published_params() if published else settings().job_params()
+    for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def publish(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Trained and evaluated runs.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Machine that made them, for runs whose records name none.")
+    ] = None,
+) -> None:
+    """Copy the small files of finished runs into results/published."""
+    from apao.stages.publish import publish as stage
+
+    stage([Run.parse(run) for run in runs], source, replace, machine)
 
 
 @app.command()
@@ -304,13 +325,14 @@ def verify(
 
 @app.command()
 def intact() -> None:
-    """Check that the files of data, results and figures still match the hashes that their stages recorded."""
+    """Check data, results and figures against the recorded hashes, and that published runs are whole."""
     from apao.files import changed
     from apao.stages.download import changed_hashes
+    from apao.stages.publish import published_faults
     from apao.study.paths import DATA, FIGURES, RESULTS, DatasetPaths
 
     datasets = [DatasetPaths(folder.name) for folder in sorted(DATA.glob("*/"))]
-    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets)]
+    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets), *published_faults()]
     for line in lines:
         typer.echo(line)
     if lines:

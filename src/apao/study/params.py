@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 else:
     AnySource, AnyTokenizer, AnyStudy = one_of(SOURCES), one_of(TOKENIZERS), one_of(STUDIES)
 
+PUBLISHED_SCALE = "published"
+"""The group of studies that ``snakemake published`` draws from the published runs."""
+
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 """Becomes a part of paths and of the spelling of runs."""
 
