@@ -10,7 +10,7 @@ QUIET := --quiet --disable-pip-version-check
 # Containers often set it. Each of the study's 50 processes would compile half of torch for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test setup lint audit bench clean
+.PHONY: demo test setup lint docs audit bench clean
 
 ## demo: install, run the whole study at small scale, print where everything is and the headline table
 demo: setup
@@ -48,6 +48,15 @@ lint: setup
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
+## docs: the documentation as a site in site/; a warning or a broken link is an error
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'docs     site/index.html'
+
+$(VENV)/.docs: $(VENV)/.installed requirements-docs.lock
+	$(BIN)/pip install $(QUIET) --no-compile --no-deps -r requirements-docs.lock
+	touch $@
+
 ## audit: known vulnerabilities of the locked packages, where PyPI can be asked
 audit:
 	$(PYTHON) .ci/audit.py
@@ -58,4 +67,4 @@ bench: setup
 
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
-	rm -rf data figures/* logs .snakemake
+	rm -rf data figures/* logs site .snakemake

@@ -151,13 +151,15 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
 
 
 @app.command()
-def codes(dataset: DatasetName) -> None:
+def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
     """Give every item its code."""
+    from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
     params = settings.job_params()
-    source = params.dataset(dataset)
-    build_codes(dataset, source, params.codes[source.codes], params.decoding_of(dataset))
+    source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
+    picked = pick_device(device if tokenizer.uses_gpu else "cpu")
+    build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
 
 
 @app.command()

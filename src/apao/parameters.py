@@ -58,7 +58,7 @@ T = TypeVar("T", bound=Model)
 
 
 class Registry(Generic[T]):
-    """The parameter classes of one kind (objective, backbone, source), by the value of their tag.
+    """The parameter classes of one kind (objective, backbone, source, tokenizer), by the value of their tag.
 
     ``tag`` is the field whose literal default names the class, for example ``type``. Every module of
     ``package`` is imported on first use, so a new file there registers itself.

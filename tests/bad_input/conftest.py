@@ -1,24 +1,25 @@
 """The project with its data made, with its training interrupted, and with everything finished."""
 
-from contextlib import chdir
 from pathlib import Path
 from shutil import copytree
 from signal import SIGKILL
 
 import pytest
-from shop_project import CHECKPOINT, RUN, create, end, start, stop_after_epochs
+from helpers.forks import preload
+from helpers.processes import run_here, start
+from one_run import CHECKPOINT, EVALUATE, TRAIN, create, stop_after_an_epoch
 
-from apao.cli import app
+preload("apao.stages.codes", "pyarrow.parquet", "sklearn.cluster")
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data and codes."""
-    folder = tmp_path_factory.mktemp("shop") / "made"
+    folder = tmp_path_factory.mktemp("project") / "made"
     create(folder)
-    with chdir(folder):
-        for stage in ("download", "preprocess", "codes"):
-            app([stage, "shop"], standalone_mode=False)
+    for stage in ("download", "preprocess", "codes"):
+        done = run_here(folder, stage, "toy")
+        assert done.status == 0, done.output
     return folder
 
 
@@ -26,9 +27,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trainings(made: Path) -> tuple[Path, Path]:
     """A project whose training was never disturbed, and one whose training was killed after its first epoch."""
     whole, killed = (Path(copytree(made, made.with_name(name))) for name in ("whole", "killed"))
-    process = start(whole, "train", RUN, "--device", "cpu")
-    stop_after_epochs(killed, SIGKILL)
-    done = end(process)
+    process = start(whole, "apao", *TRAIN)
+    stop_after_an_epoch(killed, SIGKILL)
+    done = process.end()
     assert done.status == 0, done.output
     return whole, killed
 
@@ -43,6 +44,6 @@ def interrupted(trainings: tuple[Path, Path]) -> Path:
 @pytest.fixture(scope="session")
 def finished(trainings: tuple[Path, Path]) -> Path:
     """Trained and evaluated."""
-    with chdir(trainings[0]):
-        app(["evaluate", RUN, "--device", "cpu"], standalone_mode=False)
+    done = run_here(trainings[0], *EVALUATE)
+    assert done.status == 0, done.output
     return trainings[0]

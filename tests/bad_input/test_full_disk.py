@@ -4,8 +4,10 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from disks import fill, small_disk
-from shop_project import CHECKPOINT, MODEL, RUN, RUN_FOLDER, Done, entry_point, hashes
+from helpers.content import hashes
+from helpers.disks import fill, small_disk
+from helpers.processes import Done, run_here
+from one_run import CHECKPOINT, MODEL, RUN, RUN_FOLDER, TRAIN
 
 
 def assert_full(done: Done, file: str) -> None:
@@ -17,36 +19,36 @@ def assert_full(done: Done, file: str) -> None:
 
 
 def test_training(interrupted, finished, tmp_path):
-    project = Path(copytree(interrupted, tmp_path / "shop"))
+    project = Path(copytree(interrupted, tmp_path / "project"))
     size = (project / CHECKPOINT).stat().st_size // 1024
     # The old checkpoint stays until the new one is whole: there is room for one and a half.
     with small_disk(project / "results", size * 3 // 2) as resize:
         before = hashes(project)
-        assert_full(entry_point(project, "train", RUN, "--device", "cpu"), str(CHECKPOINT))
+        assert_full(run_here(project, *TRAIN), str(CHECKPOINT))
         assert hashes(project) == before
         resize(10 * size)
-        assert entry_point(project, "train", RUN, "--device", "cpu").status == 0
+        assert run_here(project, *TRAIN).status == 0
         assert (project / MODEL).read_bytes() == (finished / MODEL).read_bytes()
 
 
 @pytest.mark.parametrize(
     ("folder", "command", "file"),
     [
-        ("data", "preprocess shop", "data/shop/interactions.parquet"),
-        ("data", "codes shop", "data/shop/codes.parquet"),
+        ("data", "preprocess toy", "data/toy/interactions.parquet"),
+        ("data", "codes toy", "data/toy/codes.parquet"),
         ("results", f"train {RUN}", f"{RUN_FOLDER}/"),
         ("results", f"evaluate {RUN}", f"{RUN_FOLDER}/ranks.parquet"),
-        ("results", "baselines shop", "results/shop/baselines/metrics.json"),
+        ("results", "baselines toy", "results/toy/baselines/metrics.json"),
     ],
     ids=lambda value: value.split()[0] if " " in value else "",
 )
 def test_no_room_at_all(finished, tmp_path, folder, command, file):
-    project = Path(copytree(finished, tmp_path / "shop"))
-    with small_disk(project / folder, 400):
+    project = Path(copytree(finished, tmp_path / "project"))
+    with small_disk(project / folder, 1600):
         filler = fill(project / folder / "filler")
         before = hashes(project)
-        assert_full(entry_point(project, *command.split()), file)
+        assert_full(run_here(project, *command.split()), file)
         assert hashes(project) == before
         filler.unlink()
-        done = entry_point(project, *command.split())
+        done = run_here(project, *command.split())
         assert done.status == 0, done.output

@@ -1,39 +1,26 @@
 """Every mistake ends in one line that names file, key or run and says what to do; nothing finished is touched."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import one_run
 import pandas as pd
 import pytest
-from shop_project import (
-    CHECKPOINT,
-    MODEL,
-    RUN,
-    RUN_FOLDER,
-    USERS,
-    Done,
-    apao,
-    entry_point,
-    hashes,
-    params,
-    write_embeddings,
-    write_params,
-)
+from helpers.content import hashes
+from helpers.forks import run_forked
+from helpers.processes import run_here
+from helpers.project import ITEMS, USERS, Project, write_embeddings
+from one_run import CHECKPOINT, MODEL, RUN, RUN_FOLDER
 
-from apao.cli import app
-
-DATA = Path("data", "shop")
+DATA = Path("data", "toy")
 TABLE = DATA / "raw" / "interactions.table"
 RECORD, TRAINED = RUN_FOLDER / "run.json", RUN_FOLDER / "train.provenance.json"
 INTERACTIONS, CODES = DATA / "interactions.parquet", DATA / "codes.parquet"
-OTHER = '{"dataset":"shop","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}'
-TRAIN, EVALUATE = f"train {RUN} --device cpu", f"evaluate {RUN} --device cpu"
+OTHER = '{"dataset":"toy","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}'
+TRAIN, EVALUATE = " ".join(one_run.TRAIN), " ".join(one_run.EVALUATE)
 
 Damage = Callable[[Path], None]
 
@@ -75,9 +62,7 @@ def with_params(section: str, name: str, **values: object) -> Damage:
     """Other values in params.yaml."""
 
     def damage(project: Path) -> None:
-        changed = params()
-        changed[section][name] |= values
-        write_params(project, changed)
+        Project(project).change({section: {name: values}})
 
     return damage
 
@@ -92,25 +77,28 @@ def with_record(**values: object) -> Damage:
     return damage
 
 
+def download(project: Path) -> None:
+    done = run_here(project, "download", "toy")
+    assert done.status == 0, done.output
+
+
 def without_item(project: Path) -> None:
     """A row of the raw table that names no item, downloaded as it is."""
-    lines = (project / "shop.csv").read_text().splitlines()
+    lines = (project / "toy.csv").read_text().splitlines()
     user, _, rest = lines[6].split(",", 2)
     lines[6] = f"{user},,{rest}"
-    (project / "shop.csv").write_text("\n".join(lines))
-    with chdir(project):
-        app(["download", "shop"], standalone_mode=False)
+    (project / "toy.csv").write_text("\n".join(lines))
+    download(project)
 
 
 def with_table(change: Callable[[list[str]], list[str]], **keys: object) -> Damage:
     """A raw table of other lines, and other keys of its entry, downloaded as it is."""
 
     def damage(project: Path) -> None:
-        with_params("datasets", "shop", **keys)(project)
-        lines = (project / "shop.csv").read_text().splitlines()
-        (project / "shop.csv").write_text("\n".join(change(lines)) + "\n")
-        with chdir(project):
-            app(["download", "shop"], standalone_mode=False)
+        with_params("datasets", "toy", **keys)(project)
+        lines = (project / "toy.csv").read_text().splitlines()
+        (project / "toy.csv").write_text("\n".join(change(lines)) + "\n")
+        download(project)
 
     return damage
 
@@ -184,33 +172,28 @@ class Case:
     command: str
     words: tuple[str, ...]
     project: str = "finished"
-    here: bool = False
-    """Met in this process, by the command's entry point: every process takes two seconds to import torch."""
 
 
 CASES = [
-    Case("unknown dataset", nothing, "download shopp", ("'shopp'", "did you mean 'shop'?", "known: office, shop")),
+    Case("unknown dataset", nothing, "download toyy", ("'toyy'", "did you mean 'toy'?", "known: office, toy")),
     Case(
         "unknown objective",
         nothing,
-        "train shop/tiger/apao-pairwize/seed1",
+        "train toy/tiger/apao-pairwize/seed1",
         ("'apao-pairwize'", "did you mean 'apao-pairwise'?", "apao-pointwise", " ce"),
-        here=True,
     ),
-    Case("unknown backbone", nothing, "train shop/tigger/ce/seed1", ("'tigger'", "did you mean 'tiger'?"), here=True),
+    Case("unknown backbone", nothing, "train toy/tigger/ce/seed1", ("'tigger'", "did you mean 'tiger'?")),
     Case(
         "another spelling",
         nothing,
-        "train shop/tiger/ce+lr=1e-3/seed1",
+        "train toy/tiger/ce+lr=1e-3/seed1",
         ("lr=1e-3", "lr=0.001", "one spelling"),
-        here=True,
     ),
     Case(
         "wrong type",
         nothing,
-        "train shop/tiger/ce+epochs=many/seed1",
+        "train toy/tiger/ce+epochs=many/seed1",
         ("ce+epochs=many", "integer", "'many'"),
-        here=True,
     ),
     Case(
         "wrong range",
@@ -218,42 +201,38 @@ CASES = [
         TRAIN,
         ("params.yaml:", "objectives.apao-pairwise.beta", "greater than or equal to 0", "-1"),
     ),
-    Case("unknown key", with_params("objectives", "ce", eoss=True), TRAIN, ("objectives.ce.eoss", "'eos'"), here=True),
-    Case("cut download", truncated(TABLE), "preprocess shop", (str(TABLE), "bytes", "apao download shop")),
-    Case("row without an item", without_item, "preprocess shop", ("shop.csv:7", "item id is empty"), here=True),
+    Case("unknown key", with_params("objectives", "ce", eoss=True), TRAIN, ("objectives.ce.eoss", "'eos'")),
+    Case("cut download", truncated(TABLE), "preprocess toy", (str(TABLE), "bytes", "apao download toy")),
+    Case("row without an item", without_item, "preprocess toy", ("toy.csv:7", "item id is empty")),
     Case(
         "a number beside dates",
         with_table(with_time(5, "2019-01-31")),
-        "preprocess shop",
-        ("shop.csv:5", "'2019-01-31'", "line 2 has '0'", "write all times of the column alike"),
-        here=True,
+        "preprocess toy",
+        ("toy.csv:5", "'2019-01-31'", "line 2 has '0'", "write all times of the column alike"),
     ),
     Case(
         "ids through floats",
         with_table(with_float_items),
-        "preprocess shop",
-        ("shop.csv:", ".0' is '", "write them without .0"),
-        here=True,
+        "preprocess toy",
+        ("toy.csv:", ".0' is '", "write them without .0"),
     ),
     Case(
         "an item table of other items",
         with_item_table("a,Thing", "b,Thing"),
-        "preprocess shop",
-        ("shop: none of the", "'a' and 'b'", "write the ids alike"),
-        here=True,
+        "preprocess toy",
+        ("toy: none of the", "'a' and 'b'", "write the ids alike"),
     ),
     Case(
         "another separator",
         with_table(lambda lines: [line.replace(",", ";") for line in lines]),
-        "preprocess shop",
-        ("shop.csv:1", "'user;item;timestamp;title'", "set separator: ';'"),
-        here=True,
+        "preprocess toy",
+        ("toy.csv:1", "'user;item;timestamp;title'", "set separator: ';'"),
     ),
     Case(
         "nothing left by the filter",
-        with_params("datasets", "shop", core=30),
-        "preprocess shop",
-        ("shop: none of the", "30-core", "lower core"),
+        with_params("datasets", "toy", core=30),
+        "preprocess toy",
+        ("toy: none of the", "30-core", "lower core"),
     ),
     Case("damaged parquet", flipped(INTERACTIONS), TRAIN, (str(INTERACTIONS), "hash", "run its stage again")),
     Case(
@@ -261,14 +240,12 @@ CASES = [
         unrecorded(truncated(INTERACTIONS), DATA / "preprocess.provenance.json"),
         TRAIN,
         (str(INTERACTIONS), "not a table", "run its stage again"),
-        here=True,
     ),
     Case(
         "history too short",
         unrecorded(with_short_history, DATA / "preprocess.provenance.json"),
         TRAIN,
         (str(INTERACTIONS), "user 3", "at least three"),
-        here=True,
     ),
     Case(
         "history without items",
@@ -280,7 +257,7 @@ CASES = [
         "codes of another catalogue",
         unrecorded(codes_of_fewer_items, DATA / "codes.provenance.json"),
         TRAIN,
-        (str(CODES), "14 items", "15", "apao codes shop"),
+        (str(CODES), f"{ITEMS - 1} items", str(ITEMS), "apao codes toy"),
     ),
     Case(
         "published codes of another catalogue",
@@ -291,79 +268,66 @@ CASES = [
             "no entry for 1 of the 2 items, such as '1'",
             "data/office/items.parquet",
         ),
-        here=True,
     ),
     Case(
         "embeddings of another catalogue",
         lambda project: write_embeddings(project, USERS),
-        "codes shop",
-        ("embeddings.safetensors", "expected 15 rows", "run its stage again"),
-        here=True,
+        "codes toy",
+        ("embeddings.safetensors", f"expected {ITEMS} rows", "run its stage again"),
     ),
     Case(
         "more beams than codes",
         with_params("recipes", "tiny", decoding={"beam": 20}),
-        "codes shop",
-        ("shop: decoding.beam 20", "15 distinct codes", "decoding.beam to all"),
-        here=True,
+        "codes toy",
+        ("toy: decoding.beam 20", f"{ITEMS} distinct codes", "decoding.beam to all"),
     ),
     Case("cut checkpoint", truncated(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
     Case("flipped checkpoint", flipped(CHECKPOINT), TRAIN, (str(CHECKPOINT), "damaged", "delete it"), "interrupted"),
-    Case("cut model", truncated(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again"), here=True),
+    Case("cut model", truncated(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again")),
     Case("flipped model", flipped(MODEL), EVALUATE, (str(MODEL), "hash", "run its stage again")),
     Case(
         "cut model of the user's own",
         unrecorded(truncated(MODEL), MODEL.with_name("train.provenance.json")),
         EVALUATE,
         (str(MODEL), "not a whole safetensors file", "train again"),
-        here=True,
     ),
     Case(
         "model of other sizes",
         unrecorded(with_record(backbone={"type": "tiger", "d_model": 8}), TRAINED),
         f'{EVALUATE} --resolved {{"beam":"all"}}',
         (str(MODEL), "other parameters", "train it again"),
-        here=True,
     ),
     Case(
         "model of sizes beyond memory",
         unrecorded(with_record(backbone={"type": "tiger", "d_model": 10**12}), TRAINED),
         f'{EVALUATE} --resolved {{"beam":"all"}}',
         (str(MODEL), "too few for a model of the given sizes", "train it again"),
-        here=True,
     ),
     Case(
         "resolved parameters of another run",
         nothing,
-        TRAIN
-        + ' --resolved {"dataset":"shop","backbone":{"type":"tiger"},"objective":{"type":"ce"},"training":{},"seed":4}',
-        ("--resolved", "dataset shop and seed 4", RUN),
-        here=True,
+        f"{TRAIN} --resolved {OTHER}",
+        ("--resolved", "dataset toy and seed 4", RUN),
     ),
     Case(
         "resolved decoding with an unknown key",
         nothing,
         EVALUATE + ' --resolved {"baem":5}',
         ("--resolved", "unknown key 'baem'; did you mean 'beam'?"),
-        here=True,
     ),
-    Case(
-        "resolved decoding that is no JSON", nothing, f"{EVALUATE} --resolved beam=5", ("--resolved", "JSON"), here=True
-    ),
-    Case("edited run.json", with_record(seed=4), EVALUATE, (str(RECORD), "train.provenance.json"), here=True),
+    Case("resolved decoding that is no JSON", nothing, f"{EVALUATE} --resolved beam=5", ("--resolved", "JSON")),
+    Case("edited run.json", with_record(seed=4), EVALUATE, (str(RECORD), "train.provenance.json")),
     Case(
         "run.json of another run",
         unrecorded(with_record(seed=4), TRAINED),
         EVALUATE,
         (str(RECORD), f"expected the record of {RUN}", "train the run again"),
-        here=True,
     ),
     Case(
         "run.json with an unknown key",
         unrecorded(with_record(sed=4), TRAINED),
         EVALUATE,
         (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "train the run again"),
-        here=True,
     ),
     Case(
         "mirror without a file",
@@ -376,58 +340,29 @@ CASES = [
         mirror_has_another_file,
         "download office --mirror mirror",
         ("mirror/data/Office/Office.inter.json", "not the expected file", "Ways out"),
-        here=True,
     ),
-    Case("no such device", nothing, f"train {RUN} --device tpu", ("'tpu'", "auto, cpu or cuda"), here=True),
-    Case("no such command", nothing, "trian shop/tiger/ce/seed1", ("'trian'", "Did you mean 'train'?"), here=True),
+    Case("no such device", nothing, f"train {RUN} --device tpu", ("'tpu'", "auto, cpu or cuda")),
+    Case("no such command", nothing, "trian toy/tiger/ce/seed1", ("'trian'", "Did you mean 'train'?")),
     Case(
         "runs not made",
         nothing,
         "report table1",
-        ("table1", "results/shop/tiger/ce/seed1/metrics.json", "snakemake"),
-        here=True,
+        ("table1", "results/toy/tiger/ce/seed1/metrics.json", "snakemake"),
     ),
 ]
 
 
-@dataclass
-class Outcome:
-    """A command that met a mistake, and the project's files before and after it."""
-
-    done: Done
-    before: dict[str, str]
-    after: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def outcome_of(
-    request: pytest.FixtureRequest, finished: Path, interrupted: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[Case], Outcome]]:
-    """Meets a case. Those in processes of their own start together, as many at a time as there are cores."""
-    projects = {"finished": finished, "interrupted": interrupted}
-
-    def meet(case: Case) -> Outcome:
-        project = Path(shutil.copytree(projects[case.project], tmp_path_factory.mktemp("case") / "shop"))
-        case.damage(project)
-        before = hashes(project)
-        done = (entry_point if case.here else apao)(project, *case.command.split())
-        return Outcome(done, before, hashes(project))
-
-    chosen = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
-    cases = [case for case in CASES if case.name in chosen]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = {case.name: pool.submit(meet, case) for case in cases if not case.here}
-        yield lambda case: meet(case) if case.here else found[case.name].result()
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_one_line(case: Case, outcome_of: Callable[[Case], Outcome]) -> None:
-    outcome = outcome_of(case)
-    assert outcome.done.status in (1, 2), outcome.done.output
-    assert "Traceback" not in outcome.done.output
-    assert len(outcome.done.errors) == 1, outcome.done.output
-    missing = [word for word in case.words if word not in outcome.done.errors[0]]
-    assert not missing, outcome.done.output
-    lines = outcome.done.output.splitlines()
-    assert lines[-1] == outcome.done.errors[0] and (len(lines) == 1 or lines[0].startswith("Usage:"))
-    assert outcome.after == outcome.before
+def test_one_line(case: Case, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(request.getfixturevalue(case.project), tmp_path / "project"))
+    case.damage(project)
+    before = hashes(project)
+    done = run_forked(project, *case.command.split())
+    assert done.status in (1, 2), done.output
+    assert "Traceback" not in done.output
+    assert len(done.errors) == 1, done.output
+    missing = [word for word in case.words if word not in done.errors[0]]
+    assert not missing, done.output
+    lines = done.output.splitlines()
+    assert lines[-1] == done.errors[0] and (len(lines) == 1 or lines[0].startswith("Usage:"))
+    assert hashes(project) == before

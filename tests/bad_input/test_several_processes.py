@@ -1,8 +1,5 @@
 """One training by several processes, as a user starts it: same result, one line when something is wrong."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from shutil import copytree
@@ -10,28 +7,26 @@ from signal import SIGKILL
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
-from processes import run_processes
+from helpers.content import hashes
+from helpers.forks import run_processes
+from helpers.processes import Done, run_here, start
+from helpers.project import Project
+from one_run import CHECKPOINT, MODEL, RUN, RUN_FOLDER, TRAIN
 from safetensors.numpy import load_file
-from shop_project import SECONDS, Done, end, entry_point, hashes, params, stamp, write_params
-
-RUN = "shop/tiger/apao-pairwise+weights=eq17/seed3"
-TRAIN = ("train", RUN, "--device", "cpu")
-FOLDER = Path("results", RUN)
 
 
 @pytest.fixture(scope="module")
 def alone(made, tmp_path_factory) -> Path:
     """Trained by one process."""
-    project = Path(copytree(made, tmp_path_factory.mktemp("alone") / "shop"))
-    done = entry_point(project, *TRAIN)
+    project = Path(copytree(made, tmp_path_factory.mktemp("alone") / "project"))
+    done = run_here(project, *TRAIN)
     assert done.status == 0, done.output
     return project
 
 
 def command_as_one_of(rank: int, folders: list[Path], command: tuple[str, ...]) -> Done:
-    return entry_point(folders[rank], *command)
+    return run_here(folders[rank], *command)
 
 
 def train_in(*folders: Path, command: tuple[str, ...] = TRAIN) -> list[Done]:
@@ -41,12 +36,16 @@ def train_in(*folders: Path, command: tuple[str, ...] = TRAIN) -> list[Done]:
 
 def assert_same_training(project: Path, other: Path) -> None:
     """To rounding."""
-    weights, expected = (load_file(one / FOLDER / "model.safetensors") for one in (project, other))
+    weights, expected = (load_file(one / MODEL) for one in (project, other))
     assert weights.keys() == expected.keys()
     for name, value in weights.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
-    history, known = (pd.read_csv(one / FOLDER / "history.csv").drop(columns="seconds") for one in (project, other))
+    history, known = (pd.read_csv(one / RUN_FOLDER / "history.csv").drop(columns="seconds") for one in (project, other))
     pd.testing.assert_frame_equal(history, known, rtol=1e-6)
+
+
+def names(project: Path) -> set[str]:
+    return {path.name for path in (project / RUN_FOLDER).iterdir()}
 
 
 def test_only_the_first_process_writes_and_speaks(made, alone, tmp_path):
@@ -56,11 +55,13 @@ def test_only_the_first_process_writes_and_speaks(made, alone, tmp_path):
     assert f"{RUN}: best of" in dones[0].output and dones[1].output == ""
     assert hashes(second) == hashes(made)
     assert_same_training(first, alone)
-    assert {path.name for path in (first / FOLDER).iterdir()} == {path.name for path in (alone / FOLDER).iterdir()}
+    assert {path.name for path in (first / RUN_FOLDER).iterdir()} == {
+        path.name for path in (alone / RUN_FOLDER).iterdir()
+    }
 
 
 def test_a_mistake_that_all_meet_is_told_once(made):
-    dones = train_in(made, made, made, command=("train", "shop/tiger/apao-pairwize/seed1"))
+    dones = train_in(made, made, made, command=("train", "toy/tiger/apao-pairwize/seed1"))
     assert [done.status for done in dones] == [1, 1, 1]
     (error,) = [line for done in dones for line in done.output.splitlines()]
     assert error.startswith("error: ") and "'apao-pairwize'" in error
@@ -69,55 +70,38 @@ def test_a_mistake_that_all_meet_is_told_once(made):
 def test_a_mistake_that_one_meets_is_told_by_that_one(made, tmp_path):
     """The others notice that it has gone and do not wait."""
     whole, broken = (Path(copytree(made, tmp_path / name)) for name in ("whole", "broken"))
-    codes = broken / "data" / "shop" / "codes.parquet"
+    codes = broken / "data" / "toy" / "codes.parquet"
     codes.write_bytes(codes.read_bytes()[:-100])
     dones = train_in(whole, broken)
     assert [done.status for done in dones] == [1, 1]
     assert dones[0].output == ""
     (error,) = dones[1].output.splitlines()
-    assert error.startswith("error: data/shop/codes.parquet") and "hash" in error
+    assert error.startswith("error: data/toy/codes.parquet") and "hash" in error
     assert hashes(whole) == hashes(made)
 
 
 def test_processes_that_would_train_something_else(made, tmp_path):
     """As on two machines that do not share the folder."""
     first, second = (Path(copytree(made, tmp_path / name)) for name in ("first", "second"))
-    values = params()
-    values["recipes"]["tiny"]["training"]["lr"] /= 2
-    write_params(second, values)
+    Project(second).change({"recipes": {"tiny": {"training": {"lr": 1e-3}}}})
     dones = train_in(first, second)
     assert [done.status for done in dones] == [1, 1]
     (error,) = [line for done in dones for line in done.output.splitlines()]
     assert f"{RUN}: its processes see different parameters, inputs or checkpoints" in error
-    assert not (first / FOLDER / "checkpoint.safetensors").exists()
-
-
-def torchrun(project: Path) -> subprocess.Popen[str]:
-    """The command of docs/several-devices.md."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("APAO_")}
-    command = Path(sys.executable).with_name("torchrun")
-    return subprocess.Popen(
-        [command, "--standalone", "--nproc-per-node", "2", "-m", "apao", *TRAIN],
-        cwd=project,
-        env={**kept, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    assert not (first / CHECKPOINT).exists()
 
 
 def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
     """SIGKILL, once there is a checkpoint, to the second of two processes that torchrun started."""
-    project = Path(copytree(made, tmp_path / "shop"))
-    process = torchrun(project)
-    begun = time.monotonic()
-    while stamp(project / FOLDER / "checkpoint.safetensors") is None and process.poll() is None:
-        assert time.monotonic() - begun < SECONDS
-        time.sleep(0.01)
-    (second,) = [one for one in psutil.Process(process.pid).children() if one.environ().get("RANK") == "1"]
+    project = Path(copytree(made, tmp_path / "project"))
+    # The command of docs/several-devices.md.
+    command = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "apao", *TRAIN)
+    process = start(project, *command, OMP_NUM_THREADS="1")
+    process.wait_for((project / CHECKPOINT).exists)
+    (second,) = [one for one in process.children() if one.environ().get("RANK") == "1"]
     second.send_signal(SIGKILL)
     killed = time.monotonic()
-    done = end(process)
+    done = process.end()
     assert time.monotonic() - killed < 20
     assert done.status == 1
     (error,) = done.errors
@@ -125,7 +109,7 @@ def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
     assert error.endswith("rerun the same command to resume from the last checkpoint")
     # torchrun tells, with a traceback of its own, which process it was.
     assert "Signal 9 (SIGKILL)" in done.output and "apao/cli.py" not in done.output
-    assert not (project / FOLDER / "model.safetensors").exists()
+    assert not (project / MODEL).exists()
 
     # Three of them this time.
     dones = train_in(project, project, project)

@@ -6,12 +6,11 @@ import sys
 
 import pytest
 import torch
-from tiny import padded, random_codes, random_histories, shaken
+from helpers.models import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams, reorder
 from apao.backbones.softmax import token_logp
-from apao.codes.catalogue import Catalogue
 from apao.codes.vocabulary import EOS
 from apao.training.batches import Batch, Examples
 from apao.training.packing import PackedSampler
@@ -261,18 +260,17 @@ def test_packed_reading_is_example_by_example(sizes):
     histories = random_histories([4, 9, 3, 6], codes.items)
     model = packing.build(len(codes.vocabulary)).eval()
     shaken(model)
-    catalogue = Catalogue((1, 1, 1))
     sampler = PackedSampler(Examples(histories, codes, 3, torch.device("cpu")), histories, 2, budget=200)
     for effective in sampler.epoch(10**6, 6, torch.Generator().manual_seed(0)):
         for packed in effective.parts:
             with torch.no_grad():
-                found = score_batch(model, packed, True, catalogue)
+                found = score_batch(model, packed, True, None)
             for i, (row, slot) in enumerate(zip(packed.row, packed.slot, strict=True)):
                 history = packed.tokens[row, : packed.starts[row, slot] + 1]
                 target = packed.targets[i : i + 1], packed.prefixes[i : i + 1]
                 drawn = packed.negatives[row, slot][None], packed.negative_prefixes[row, slot][None]
                 alone = Batch(history[None], *target, *drawn)
                 with torch.no_grad():
-                    expected = score_batch(model, alone, True, catalogue)
+                    expected = score_batch(model, alone, True, None)
                 close(found.logits[i : i + 1], expected.logits)
                 close(found.negative_logp[i : i + 1], expected.negative_logp)

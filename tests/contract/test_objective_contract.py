@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import backbone_of, histories_of, random_codes, run_params
+from helpers.models import backbone_of, histories_of, random_codes, run_params
 
+from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from apao.training.loop import Training, known_of
+from apao.training.loop import Training
 from apao.training.scoring import score_batch
 
 CPU = torch.device("cpu")
@@ -49,7 +50,8 @@ def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Mod
     rows = np.arange(seed, seed + 12)
     (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
     backbone = backbone_of("llama", len(CODES.vocabulary), seed)
-    catalogue = known_of(CODES, examples.trie, HISTORIES, needs, EMBEDDINGS)
+    embeddings = EMBEDDINGS if needs.embeddings else None
+    catalogue = Catalogue(CODES, examples.trie, HISTORIES.training_targets(), embeddings)
     scores = score_batch(backbone, batch, objective.eos, catalogue)
     if needs.reference:
         with torch.no_grad():

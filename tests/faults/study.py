@@ -5,13 +5,31 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
-import yaml
-from content import content
-from harness import finish, in_fork
-from tiny_encoder import write_encoder
-from tiny_project import make_project
+from helpers.content import content
+from helpers.encoder import write_encoder
+from helpers.forks import finish, in_fork, preload
+from helpers.project import Project, make_workflow, merged, shipped_objectives, small_params
+
+import apao.report
+import apao.stages
+
+# What any of the commands imports.
+preload(
+    *(f"{room.__name__}.{each.name}" for room in (apao.stages, apao.report) for each in iter_modules(room.__path__)),
+    "huggingface_hub",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.pyplot",
+    "pyarrow.parquet",
+    "sentence_transformers.sentence_transformer.modules",
+    "sklearn.cluster",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.summary.writer.record_writer",
+    "transformers.models.llama.modeling_llama",
+)
 
 TIGER, LLAMA = "toy/tiger/apao-pairwise/seed42", "toy/llama/apao-pairwise/seed42"
 STAGES = {
@@ -66,24 +84,36 @@ def make_study(folder: Path) -> Study:
     return study
 
 
-def create(folder: Path) -> None:
+def create(folder: Path) -> Project:
     """A table, an encoder for its texts, and params.yaml with one run of each backbone."""
-    params = make_project(folder).params()
-    in_fork(write_encoder, folder / "encoder", ["film", "of", "kind", *map(str, range(12))])
-    params["embedders"]["tiny"] = {"model": "encoder", "pooling": "mean", "batch_size": 2, "shard_items": 2}
-    params["codes"]["toy"]["embedder"] = "tiny"
-    tiny = params["recipes"]["tiny"]
-    tiny["training"] |= {"epochs": 6, "patience": 6, "threads": 1}
-    tiny["backbones"]["tiger"]["dropout"] = 0.1
-    # Carries every kind of state from step to step: dropout, drawn negatives, moments, prefix weights.
-    params["objectives"]["apao-pairwise"] |= {"weights": "eq17"}
     runs = {"datasets": ["toy"], "objectives": ["apao-pairwise"], "seeds": [42]}
-    small = params["studies"]["small"]
-    params["studies"]["small"] = {
+    studies = {
         "table1": runs | {"backbones": ["tiger", "llama"]},
         "table2": {"datasets": ["toy"]},
         "table4": runs | {"backbones": ["tiger", "llama"]},
-        "figure1": small["figure1"] | {"backbones": ["tiger"], "objectives": ["apao-pairwise"]},
+        "figure1": {
+            "dataset": "toy",
+            "backbones": ["tiger"],
+            "objectives": ["apao-pairwise"],
+            "seeds": [42],
+            "catalogue_sizes": [20, 40],
+            "timed_users": 1,
+        },
         "figure4": runs | {"backbones": ["tiger"], "beams": [2, 5]},
     }
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    tiny = {
+        "backbones": {"tiger": {"dropout": 0.1}},
+        "training": {"epochs": 6, "patience": 6, "threads": 1},
+    }
+    params = small_params(
+        {
+            "embedders": {"tiny": {"model": "encoder", "pooling": "mean", "batch_size": 2, "shard_items": 2}},
+            "codes": {"toy": {"embedder": "tiny"}},
+            "recipes": {"tiny": tiny},
+            # Carries every kind of state from step to step: dropout, drawn negatives, moments, prefix weights.
+            "objectives": merged(shipped_objectives(), {"apao-pairwise": {"weights": "eq17"}}),
+            "studies": {"small": studies},
+        }
+    )
+    in_fork(write_encoder, folder / "encoder", ["film", "of", "kind", *map(str, range(12))])
+    return make_workflow(folder, params)

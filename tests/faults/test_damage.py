@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from content import content
-from harness import apao, finish
+from helpers.content import content
+from helpers.forks import finish, run_forked
 from study import LLAMA, STAGES, TIGER, Study
 
 pytestmark = pytest.mark.faults
@@ -84,7 +84,7 @@ def test_damage_is_named(file: Path, way: str, study: Study, faults, tmp_path: P
                 before = content_but(project, file)
                 stage = faults.random.choice(READ_BY[file])
                 row.tried += 1
-                done = apao(project, *STAGES[stage])
+                done = run_forked(project, *STAGES[stage])
                 assert done.status == 1, f"{stage} took it\n{done.output}"
                 assert "Traceback" not in done.output
                 (line,) = done.errors
@@ -112,7 +112,7 @@ def test_damage_to_what_no_stage_reads_is_found(way: str, study: Study, faults, 
             whole = (project / name).read_bytes()
             (project / name).write_bytes(WAYS[way](whole, faults.random))
             row.tried += 1
-            done = apao(project, "intact")
+            done = run_forked(project, "intact")
             assert done.status == 1 and done.output.startswith(f"{name}: its content does not match"), done.output
             assert len(done.output.splitlines()) == 1
             (project / name).write_bytes(whole)
@@ -122,13 +122,13 @@ def test_damage_to_what_no_stage_reads_is_found(way: str, study: Study, faults, 
 def test_damaged_checkpoint_is_named(way: str, study: Study, faults, tmp_path: Path) -> None:
     stage, checkpoint = STAGES["train tiger"], TIGER_RUN / "checkpoint.safetensors"
     project = Path(shutil.copytree(study.before["train tiger"], tmp_path / "project", symlinks=True))
-    apao(project, *stage, after=0, seen=(project / checkpoint).exists)
+    run_forked(project, *stage, after=0, seen=(project / checkpoint).exists)
     whole = (project / checkpoint).read_bytes()
     with faults.of(f"{way}: checkpoint") as row:
         for _ in range(faults.times):
             (project / checkpoint).write_bytes(WAYS[way](whole, faults.random))
             row.tried += 1
-            done = apao(project, *stage)
+            done = run_forked(project, *stage)
             assert done.status == 1, done.output
             (line,) = done.errors
             assert line.startswith(f"error: {checkpoint}: damaged checkpoint"), line
@@ -148,7 +148,7 @@ def test_damaged_shard_is_made_again(way: str, study: Study, faults, tmp_path: P
     with faults.of(f"{way}: shard of embeddings") as row:
         for _ in range(faults.times):
             project = Path(shutil.copytree(study.before["embed"], tmp_path / "project", symlinks=True))
-            assert apao(project, *STAGES["embed"], after=0, seen=partial(shards, project)).killed
+            assert run_forked(project, *STAGES["embed"], after=0, seen=partial(shards, project)).killed
             shard = faults.random.choice(shards(project))
             shard.write_bytes(WAYS[way](shard.read_bytes(), faults.random))
             row.tried += 1

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from content import assert_whole, content
-from disks import fill, read_only, small_disk
-from harness import apao, finish
+from helpers.content import assert_whole, content
+from helpers.disks import fill, read_only, small_disk
+from helpers.forks import finish, run_forked
 from study import ONE_OF_EACH_COMMAND, STAGES, TIGER, Study
 
 pytestmark = pytest.mark.faults
@@ -43,7 +43,7 @@ def test_full_disk(stage: str, study: Study, faults, tmp_path: Path) -> None:
                 # Room for a part of the outputs, none to all but the last page.
                 os.truncate(filler, filler.stat().st_size - 1024 * faults.random.randrange(0, needed, 4))
                 row.tried += 1
-                done = apao(project, *STAGES[stage])
+                done = run_forked(project, *STAGES[stage])
                 assert done.status == 1, done.output
                 (line,) = done.errors
                 assert line.startswith(f"error: {top(stage)}/") and "no space left on the disk" in line, line
@@ -62,7 +62,7 @@ def test_read_only(stage: str, study: Study, faults, tmp_path: Path) -> None:
     with faults.of("read-only folder") as row:
         row.tried += 1
         with read_only(project / top(stage)):
-            done = apao(project, *STAGES[stage])
+            done = run_forked(project, *STAGES[stage])
         assert done.status == 1
         (line,) = done.errors
         assert line.startswith(f"error: {top(stage)}/") and "cannot be written (Read-only file system)" in line, line
@@ -74,12 +74,12 @@ def test_read_only_with_a_checkpoint(study: Study, faults, tmp_path: Path) -> No
     stage = "train tiger"
     project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
     checkpoint = project / "results" / TIGER / "checkpoint.safetensors"
-    apao(project, *STAGES[stage], after=0, seen=checkpoint.exists)
+    run_forked(project, *STAGES[stage], after=0, seen=checkpoint.exists)
     with faults.of("read-only folder") as row:
         row.tried += 1
         kept = checkpoint.read_bytes()
         with read_only(project / "results"):
-            (line,) = apao(project, *STAGES[stage]).errors
+            (line,) = run_forked(project, *STAGES[stage]).errors
         assert "cannot be written (Read-only file system)" in line
         assert checkpoint.read_bytes() == kept
         finish(project, *STAGES[stage])

@@ -8,9 +8,9 @@ from signal import SIGINT
 from typing import Any
 
 import pytest
-from content import assert_whole, content, epochs_in, is_finished, seconds_of_epochs
 from counting import TIMES
-from harness import apao, finish
+from helpers.content import assert_whole, content, epochs_in, is_finished, seconds_of_epochs
+from helpers.forks import finish, run_forked
 from study import LLAMA, ONE_OF_EACH_COMMAND, STAGES, TIGER, Study
 
 pytestmark = pytest.mark.faults
@@ -37,7 +37,7 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
             project = Path(shutil.copytree(start, tmp_path / "project", symlinks=True))
             epochs, pieces = [], {}
             for _ in range(faults.random.randint(1, 3)):
-                done = apao(project, *arguments, after=faults.random.uniform(0, study.seconds[stage]))
+                done = run_forked(project, *arguments, after=faults.random.uniform(0, study.seconds[stage]))
                 if not done.killed:
                     row.lost += trained_twice(epochs, project, stage)
                     epochs = []  # what follows is another training
@@ -75,7 +75,7 @@ def test_ctrl_c(stage: str, study: Study, faults, tmp_path: Path) -> None:
         aimed = row.tried + faults.times
         while row.tried < aimed:
             project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
-            done = apao(project, *arguments, after=faults.random.uniform(0.02, study.seconds[stage]), how=SIGINT)
+            done = run_forked(project, *arguments, after=faults.random.uniform(0.02, study.seconds[stage]), how=SIGINT)
             if done.status != 0:
                 row.tried += 1
                 assert done.status == 130, done.output

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from broken_site import Site, point_to, site
-from disks import small_disk
-from harness import apao
+from helpers.disks import small_disk
+from helpers.forks import run_forked
 from study import create
-from tiny_project import Project
 
 pytestmark = pytest.mark.faults
 
@@ -21,11 +20,10 @@ BYTES = 400_000
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    create(folder)
+    project = create(tmp_path / "project")
     office = {"source": "release", "name": "Office", "recipe": "tiny", "codes": "toy"}
-    Project(folder).edit("datasets", "office", value=office)
-    return folder
+    project.change({"datasets": {"office": office}})
+    return project.folder
 
 
 def served(faults) -> dict[str, bytes]:
@@ -55,7 +53,7 @@ def test_network_gone(project: Path, faults) -> None:
             with site(served(faults)) as server:
                 cuts = [faults.random.randint(1, BYTES // 3) for _ in range(faults.random.randint(1, 8))]
                 server.cuts = list(cuts)
-                while (done := apao(project, "download", "office", prepare=prepared(server))).status != 0:
+                while (done := run_forked(project, "download", "office", prepare=prepared(server))).status != 0:
                     (line,) = done.errors
                     assert "connection ended after" in line and "are kept and continued from next time" in line
                 row.tried += len(cuts) - len(server.cuts)
@@ -73,7 +71,7 @@ def test_killed_download(project: Path, faults) -> None:
                 server.seconds_a_block = 0.005
                 seconds = len(NAMES) * BYTES / 10_000 * 0.005
                 for _ in range(faults.random.randint(1, 3)):
-                    done = apao(
+                    done = run_forked(
                         project,
                         "download",
                         "office",
@@ -82,7 +80,7 @@ def test_killed_download(project: Path, faults) -> None:
                     )
                     row.tried += done.killed
                 server.seconds_a_block = 0
-                assert apao(project, "download", "office", prepare=prepared(server)).status == 0
+                assert run_forked(project, "download", "office", prepare=prepared(server)).status == 0
                 assert_downloaded(project, server.files)
             clear(project)
 
@@ -95,11 +93,11 @@ def test_full_disk(project: Path, faults) -> None:
                 kibibytes = faults.random.randint(8, len(NAMES) * BYTES // 1024 - 8)
                 with small_disk(project / "data", kibibytes) as resize:
                     row.tried += 1
-                    done = apao(project, "download", "office", prepare=prepared(server))
+                    done = run_forked(project, "download", "office", prepare=prepared(server))
                     assert done.status == 1
                     (line,) = done.errors
                     assert line.startswith("error: data/office/raw.part/") and "no space left on the disk" in line
                     resize(2 * len(NAMES) * BYTES // 1024)
-                    assert apao(project, "download", "office", prepare=prepared(server)).status == 0
+                    assert run_forked(project, "download", "office", prepare=prepared(server)).status == 0
                     assert_downloaded(project, server.files)
                     assert len(server.from_start) <= len(NAMES) + 1

@@ -5,19 +5,15 @@ Each try takes half a minute, so the ordinary test run leaves them to tests/work
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
+import shutil
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from content import content, epochs_in, seconds_of_epochs
 from counting import TIMES
+from helpers.content import content, epochs_in, seconds_of_epochs
 from study import TIGER, Study, create
-from tiny_project import BIN
 
 pytestmark = [
     pytest.mark.faults,
@@ -27,38 +23,6 @@ pytestmark = [
 TARGET = "results/tables/table1.csv"
 SECONDS = 40
 """About as long as the whole workflow takes."""
-
-
-def start(folder: Path, *targets: str) -> subprocess.Popen[bytes]:
-    with (folder / "output").open("ab") as output:
-        return subprocess.Popen(
-            [BIN / "snakemake", "--cores", "2", *targets],
-            cwd=folder,
-            env={**os.environ, "COLUMNS": "1000", "APAO_MIRROR": ""},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def printed(folder: Path) -> str:
-    """What was printed since the last call."""
-    text = (folder / "output").read_text()
-    (folder / "output").unlink()
-    return text
-
-
-def kill_all(process: subprocess.Popen[bytes]) -> bool:
-    """Kill Snakemake, its shells and their jobs at once; whether there was something to kill."""
-    if process.poll() is not None:
-        return False
-    parent = psutil.Process(process.pid)
-    # Stopped first: nobody reacts to another one's end.
-    parent.suspend()
-    for one in [parent, *parent.children(recursive=True)]:
-        one.kill()
-    process.wait()
-    return True
 
 
 def jobs(text: str) -> tuple[set[str], set[str]]:
@@ -73,30 +37,27 @@ def jobs(text: str) -> tuple[set[str], set[str]]:
 
 
 def test_killed_workflow(study: Study, faults, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    create(project)
+    project = create(tmp_path / "project")
     finished: set[str] = set()
     with faults.of("SIGKILL of Snakemake and all its jobs") as row:
         aimed = row.tried + faults.times
         while row.tried < aimed:
-            process = start(project, TARGET)
+            process = project.start("snakemake", "--cores", "2", TARGET)
             time.sleep(faults.random.uniform(0, SECONDS))
-            row.tried += kill_all(process)
-            text = printed(project)
-            if "cannot be locked" in text:
-                subprocess.run([BIN / "snakemake", "--cores", "1", "--unlock"], cwd=project, check=True)
-            begun, ended = jobs(text)
+            row.tried += process.kill_all()
+            done = process.end()
+            if "cannot be locked" in done.output:
+                project.snakemake("--unlock")
+            begun, ended = jobs(done.output)
             row.lost += len(begun & finished)
             finished |= ended
-            if process.returncode == 0:
-                assert_as(study, project)
+            if done.status == 0:
+                assert_as(study, project.folder)
                 finished.clear()
                 for folder in ("data", "results"):
-                    subprocess.run(["rm", "-r", project / folder], check=True)
-        process = start(project, TARGET)
-        assert process.wait(timeout=300) == 0, printed(project)
-        row.lost += len(jobs(printed(project))[0] & finished)
-        assert_as(study, project)
+                    shutil.rmtree(project.folder / folder)
+        row.lost += len(jobs(project.snakemake(TARGET))[0] & finished)
+        assert_as(study, project.folder)
 
 
 def assert_as(study: Study, project: Path) -> None:
@@ -109,35 +70,29 @@ def assert_as(study: Study, project: Path) -> None:
 
 def test_killed_job(study: Study, faults, tmp_path: Path) -> None:
     """A training that dies under Snakemake, as of too little memory."""
-    project = tmp_path / "project"
-    create(project)
-    run = project / "results" / TIGER
-    target = str(run.relative_to(project) / "model.safetensors")
-    process = start(project, "data/toy/codes.parquet")
-    assert process.wait(timeout=300) == 0, printed(project)
-    printed(project)
+    project = create(tmp_path / "project")
+    target = f"results/{TIGER}/model.safetensors"
+    run = project.folder / "results" / TIGER
+    project.snakemake("data/toy/codes.parquet")
     with faults.of("SIGKILL of a training under Snakemake") as row:
         for _ in range(-(-faults.times // 4)):
-            process = start(project, target)
-            while not (run / "checkpoint.safetensors").exists():
-                assert process.poll() is None, printed(project)
-                time.sleep(0.005)
-            (training,) = (p for p in psutil.Process(process.pid).children(recursive=True) if "train" in p.cmdline())
-            training.send_signal(signal.SIGKILL)
+            process = project.start("snakemake", "--cores", "2", target)
+            process.wait_for((run / "checkpoint.safetensors").exists)
+            (training,) = (one for one in process.children() if "train" in one.cmdline())
+            training.kill()
             row.tried += 1
-            assert process.wait(timeout=60) == 1
-            text = printed(project)
+            done = process.end(timeout=60)
+            assert done.status == 1
+            text = done.output
             assert "Error in rule train_run" in text and f"logs/{TIGER}/train.log" in text
             assert "rerun the same command" in text
             epochs = epochs_in(run / "checkpoint.safetensors")
-            assert epochs and not (project / target).exists()
-            process = start(project, target)
-            assert process.wait(timeout=300) == 0, printed(project)
-            printed(project)
+            assert epochs and not (project.folder / target).exists()
+            project.snakemake(target)
             taken = seconds_of_epochs(run / "history.csv")
             row.lost += sum(old["seconds"] != new for old, new in zip(epochs, taken, strict=False))
-            assert_run_as(study, project)
-            subprocess.run(["rm", "-r", run], check=True)
+            assert_run_as(study, project.folder)
+            shutil.rmtree(run)
 
 
 def assert_run_as(study: Study, project: Path) -> None:

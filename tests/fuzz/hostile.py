@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import traceback
 from collections.abc import Callable, Mapping
-from contextlib import chdir, suppress
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,37 +87,6 @@ def assert_clear(error: UserError, names: str) -> None:
     # A character may be spelled with ten.
     assert message.isprintable() and len(message) <= 11 * LONGEST, repr(message[:3000])
     assert "Traceback" not in message
-
-
-def bounded(action: Callable[[], Any], megabytes: int = 1024, seconds: int = 20) -> str:
-    """Do it in a process that may take so much more memory, and so much time of a processor; what came of it.
-
-    Returns:
-        ``done``, ``UserError: ...`` or a traceback.
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        outcome = "done"
-        try:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + (megabytes << 20)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            action()
-        except UserError as error:
-            outcome = f"UserError: {error}"
-        except BaseException:
-            outcome = traceback.format_exc()
-        finally:
-            with suppress(OSError):
-                os.write(writer, outcome.encode(errors="backslashreplace")[-60_000:])
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    return said if status == 0 else f"died of signal {status & 127} (the processor's time was up, or memory)"
 
 
 DEEP = 20_000

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from helpers.content import record_of
+from helpers.models import backbone_of, run_params
 from hostile import Target
 from safetensors.torch import save as save_tensors
-from tiny import backbone_of, run_params
 
 from apao.backbones.exchange import check_sizes, read_weights
-from apao.codes.codefile import given_codes
+from apao.codes.embedders import VectorFile
 from apao.codes.embeddings import read_embeddings
 from apao.codes.given import joined
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.params import VectorFile
+from apao.codes.tokenizers.file import given_codes
 from apao.codes.vectors import read_vectors
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.histories import Histories
@@ -208,9 +209,9 @@ def read_given(name: str) -> Callable[[], None]:
     """Codes from a release, or from a file of the user's."""
 
     def read() -> None:
-        codes, join = given_codes(Path(name), "item", PATHS)
-        assert len(codes) == len(CODES) == len(join.rows)
-        assert_codes(ItemCodes(codes))
+        found = given_codes(Path(name), IDS, PATHS.items)
+        assert len(found.codes) == len(CODES)
+        assert_codes(ItemCodes(found.codes))
 
     return read
 
@@ -282,7 +283,7 @@ def read_ranks() -> None:
 
 def read_embedded() -> None:
     """The items' embeddings."""
-    vectors = read_embeddings(PATHS)
+    vectors = read_embeddings(PATHS.embeddings, PATHS.items)
     assert len(vectors) == len(CODES) and vectors.shape[1] > 0 and np.isfinite(vectors).all()
     assert np.issubdtype(vectors.dtype, np.floating)
 
@@ -302,7 +303,7 @@ def read_own_vectors(file: str, ids: str | None = None) -> Callable[[], None]:
         found, vectors = read_vectors(params)
         assert vectors.dtype == np.float32 and np.isfinite(vectors).all() and vectors.shape[1] > 0
         assert len(found) == len(vectors) and all(isinstance(name, str) and name for name in found)
-        assert len(vectors[joined(found, IDS, params.file, PATHS).rows]) == len(IDS)
+        assert len(vectors[joined(found, IDS, params.file, PATHS.items).rows]) == len(IDS)
 
     return read
 
@@ -324,7 +325,7 @@ MANIFEST = json.dumps(
         "files": {"interactions.table": {"sha256": SHA256, "bytes": 2}},
     }
 )
-RECORD = json.dumps({"stage": "codes", "outputs": {"codes.parquet": SHA256}})
+RECORD = json.dumps(record_of({"codes.parquet": SHA256}, stage="codes"))
 
 
 def read_manifest() -> None:

@@ -7,7 +7,8 @@ import warnings
 import zipfile
 
 import pytest
-from hostile import assert_clear, bounded, damaged, fuzzed
+from helpers.processes import bounded
+from hostile import assert_clear, damaged, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from targets import source

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import bounded, meet
+from helpers.processes import bounded
+from hostile import meet
 from targets import CODES_JSON, CONFIG, EXPECTED, TABLE, TARGETS, WEIGHTS, closed, compressed, opened, parquet
 
 MEGABYTE = 1 << 20

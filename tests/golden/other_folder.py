@@ -9,7 +9,7 @@ import random
 
 import torch
 import transformers
-from tiny import shaken
+from helpers.models import shaken
 
 LEVELS, ITEMS, NEGATIVES, BEAM, BETA = 3, 60, 7, 6, 0.7
 TAUS, ETAS = ("1", "3.0"), ("0", "0.02", "2.0")

@@ -1,7 +1,13 @@
-"""What a bare GPU machine needs: training and decoding import without the workflow's packages."""
+"""Which module may import which: a bare GPU machine lacks the workflow's packages, science knows no study."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import apao
 
 ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformers", "transformers", "sklearn")
 NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
@@ -12,3 +18,24 @@ def test_training_and_decoding_import_on_a_bare_machine():
     code += f"for name in {NEEDED}: importlib.import_module(name)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+SCIENCE = ("data", "codes", "backbones", "objectives", "training", "decoding", "evaluation")
+ABOVE = tuple(f"apao.{room}" for room in ("study", "report", "stages", "engines", "cli"))
+
+
+@pytest.mark.parametrize("room", SCIENCE)
+def test_science_knows_no_study(room):
+    """Tensors, tables and the paths that it is given: no params.yaml, no file name of ours, no workflow."""
+    for path in (Path(apao.__file__).parent / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Import(names=aliases):
+                    modules = [alias.name for alias in aliases]
+                case ast.ImportFrom(module=module, names=aliases):
+                    modules = [f"{module}.{alias.name}" for alias in aliases]
+                case _:
+                    continue
+            assert not [module for module in modules if f"{module}.".startswith(tuple(f"{top}." for top in ABOVE))], (
+                path
+            )

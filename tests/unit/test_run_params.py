@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from tiny import random_codes, run_params, write_dataset
+from helpers.models import random_codes, run_params
+from helpers.project import Project, small_params, write_dataset, write_params
 from typer.testing import CliRunner
 
 from apao.cli import app
@@ -14,21 +15,14 @@ from apao.study.run_params import RunRecord
 from apao.study.runs import Run
 
 RUN = Run.parse("toy/tiger/pairwise+epochs=1/seed7")
-PARAMS = """\
-scale: none
-datasets: {toy: {source: ml-100k, recipe: tiny, codes: made}}
-embedders: {any: {model: any}}
-codes: {made: {method: rq-kmeans, embedder: any, levels: 3, clusters: 4}}
-recipes:
-  tiny:
-    backbones: {tiger: {type: tiger, d_model: 8, d_ff: 16, d_kv: 4, heads: 2, encoder_layers: 1, decoder_layers: 1}}
-    training: {epochs: 2, lr: 1.0e-3, batch_size: 8, precision: fp32}
-    decoding: {beam: 20}
-objectives:
-  ce: {type: ce}
-  pairwise: {type: apao-pairwise, beta: 0.1, negatives: 3, tuned: {toy: {beta: 0.3}}}
-studies: {none: {}}
-"""
+PARAMS = small_params(
+    {
+        "recipes": {"tiny": {"decoding": {"beam": 20}}},
+        "objectives": {
+            "pairwise": {"type": "apao-pairwise", "beta": 0.1, "negatives": 3, "tuned": {"toy": {"beta": 0.3}}}
+        },
+    }
+)
 
 
 @pytest.fixture
@@ -36,8 +30,8 @@ def project(tmp_path, monkeypatch):
     """A small dataset and params.yaml; the working folder."""
     monkeypatch.chdir(tmp_path)
     write_dataset(random_codes(60, 3, 4), [25] * 8)
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    return tmp_path
+    write_params(tmp_path, PARAMS)
+    return Project(tmp_path)
 
 
 def apao(*arguments: str) -> str:
@@ -47,12 +41,6 @@ def apao(*arguments: str) -> str:
     return done.output
 
 
-def edit(project, old: str, new: str) -> None:
-    text = (project / "params.yaml").read_text()
-    assert text.count(old) == 1
-    (project / "params.yaml").write_text(text.replace(old, new))
-
-
 def test_the_command_line_alone_records_what_it_used(project):
     apao("train", str(RUN))
     found = json.loads(RUN.record.read_text())
@@ -60,11 +48,11 @@ def test_the_command_line_alone_records_what_it_used(project):
     assert (found["dataset"], found["seed"], found["start"]) == ("toy", 7, None)
     # The tuned value, and no other of the objective's; the run's own override; the recipe's.
     assert found["objective"]["beta"] == 0.3 and "tuned" not in found["objective"]
-    assert (found["training"]["epochs"], found["training"]["lr"]) == (1, 1e-3)
-    assert found["backbone"]["d_model"] == 8
+    assert (found["training"]["epochs"], found["training"]["lr"]) == (1, 0.01)
+    assert found["backbone"]["d_model"] == 16
     assert "decoding" not in found
     files = ("data/toy/interactions.parquet", "data/toy/codes.parquet")
-    assert found["inputs"] == {file: sha256_of(project / file) for file in files}
+    assert found["inputs"] == {file: sha256_of(project.folder / file) for file in files}
     provenance = json.loads((RUN.folder / "train.provenance.json").read_text())
     assert provenance["outputs"]["run.json"] == sha256_of(RUN.record)
     assert provenance["params"] == {key: value for key, value in found.items() if key not in ("run", "inputs")}
@@ -74,7 +62,7 @@ def test_what_is_handed_over_is_used_and_recorded(project):
     apao("train", str(RUN))
     record = RunRecord.read(RUN)
     weights = RUN.model.read_bytes()
-    edit(project, "lr: 1.0e-3", "lr: 0.5")
+    project.edit("recipes", "tiny", "training", "lr", value=0.5)
     apao("train", str(RUN), "--resolved", json.dumps(record.for_training(), sort_keys=True))
     assert RunRecord.read(RUN) == record and RUN.model.read_bytes() == weights
     # Without it the file counts.
@@ -85,7 +73,7 @@ def test_what_is_handed_over_is_used_and_recorded(project):
 def test_no_params_yaml_is_read_where_all_is_handed_over(project):
     apao("train", str(RUN))
     record = json.dumps(RunRecord.read(RUN).for_training())
-    (project / "params.yaml").unlink()
+    (project.folder / "params.yaml").unlink()
     apao("train", str(RUN), "--resolved", record)
     apao("evaluate", str(RUN), "--resolved", '{"beam": 22}')
     assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == 22
@@ -96,33 +84,31 @@ def test_no_params_yaml_is_read_where_all_is_handed_over(project):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("key", "value", "said"),
     [
-        ("d_model: 8", "d_model: 16", "evaluated as it was trained: with backbone.d_model 8, not 16 as in params.yaml"),
-        ("eos: true", "eos: false", ""),
-        ("  pairwise: {", "  other: {", "unknown objective 'pairwise'"),
-        ("beam: 20", "beam: 21", ""),
+        ("recipes.tiny.backbones.tiger.d_model", 32, "trained: with backbone.d_model 16, not 32 as in params.yaml"),
+        ("objectives.ce.eos", False, ""),
+        ("objectives", {"ce": {"type": "ce"}}, "unknown objective 'pairwise'"),
+        ("recipes.tiny.decoding.beam", 21, ""),
     ],
-    ids=["other sizes", "the same", "no such objective", "other decoding"],
+    ids=["other sizes", "another objective", "no such objective", "other decoding"],
 )
-def test_a_run_is_evaluated_as_it_was_trained(project, old, new, said):
-    edit(project, "  ce: {type: ce}", "  ce: {type: ce, eos: true}")
+def test_a_run_is_evaluated_as_it_was_trained(project, key, value, said):
     apao("train", str(RUN))
     assert "evaluated as it was trained" not in apao("evaluate", str(RUN))
     before = (RUN.folder / "ranks.parquet").read_bytes()
-    edit(project, old, new)
+    project.edit(*key.split("."), value=value)
     printed = " ".join(apao("evaluate", str(RUN)).split())
     assert said in printed and ("evaluated as it was trained" in printed) == bool(said)
-    metrics = json.loads((RUN.folder / "metrics.json").read_text())
-    assert metrics["beam"] == (21 if "beam" in new else 20)
-    if "beam" not in new:
-        assert (RUN.folder / "ranks.parquet").read_bytes() == before
+    beam = project.params()["recipes"]["tiny"]["decoding"]["beam"]
+    assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == beam
+    assert ((RUN.folder / "ranks.parquet").read_bytes() == before) == (beam == 20)
 
 
 def test_other_codes_than_those_of_the_training_are_named(project):
     apao("train", str(RUN))
     assert "another" not in apao("evaluate", str(RUN))
-    random_codes(60, 3, 4, seed=1).write(project / "data/toy/codes.parquet")
+    random_codes(60, 3, 4, seed=1).write(project.folder / "data/toy/codes.parquet")
     printed = " ".join(apao("evaluate", str(RUN)).split())
     assert f"{RUN} was trained on another data/toy/codes.parquet" in printed
 

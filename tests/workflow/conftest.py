@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tiny_project import Project, make_project
+from helpers.project import Project, make_workflow
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Projec
         made = folder / "made"
         if not made.exists():
             folder.mkdir()
-            make_project(folder).snakemake("all")
+            make_workflow(folder).snakemake("all")
             made.touch()
     return Project(folder)
 

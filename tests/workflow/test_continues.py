@@ -1,16 +1,13 @@
 """The workflow stopped and begun again, on other cores and in another checkout: the same files in the end."""
 
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
+from signal import SIGINT
 
 import pandas as pd
-import psutil
 import pytest
-from tiny_project import BIN, Project
+from helpers.processes import Running, ctrl_c_heeded
+from helpers.project import Project
 
 pytestmark = pytest.mark.slow
 
@@ -49,35 +46,18 @@ def test_checkouts_share_what_is_slow_to_make(finished: Project, tmp_path: Path)
 LONG = "toy/tiger/ce+epochs=9999+patience=9999/seed42"
 
 
-def training(project: Project, run: str) -> subprocess.Popen[str]:
-    """A workflow in a session of its own, as a terminal starts it, with a training past its first epoch."""
-    # A shell that started the tests in the background has them, and all that they start, ignore Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [BIN / "snakemake", "--cores", "1", f"results/{run}/metrics.json"],
-        cwd=project.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    )
-    signal.signal(signal.SIGINT, before)
-    deadline = time.monotonic() + 300
-    while not (project.folder / "results" / run / "checkpoint.safetensors").exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def training(project: Project, run: str) -> Running:
+    """A workflow with a training past its first epoch."""
+    with ctrl_c_heeded():
+        process = project.start("snakemake", "--cores", "1", f"results/{run}/metrics.json")
+    process.wait_for((project.folder / "results" / run / "checkpoint.safetensors").exists)
     return process
 
 
 def test_killed_workflow_continues(project: Project):
     run = "toy/tiger/ce+epochs=60+patience=60/seed42"
     process = training(project, run)
-    # Snakemake first, so that it sees nothing of the end of its shell and of the training.
-    parent = psutil.Process(process.pid)
-    for one in [parent, *parent.children(recursive=True)]:
-        one.kill()
-    process.wait()
+    process.kill_all()
     folder = project.folder / "results" / run
     assert not (folder / "metrics.json").exists()
     # Snakemake cannot know that the owner of its lock is gone, and says what to do.
@@ -96,10 +76,9 @@ def test_interrupted_workflow_leaves_no_lock(project: Project):
     printed = project.snakemake(f"results/{LONG}/metrics.json", code=1)
     assert "Directory cannot be locked" in printed
     assert "Traceback" not in printed
-    assert process.poll() is None
-    # A terminal's Ctrl-C goes to all that it started.
-    os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=120)
+    assert not process.ended
+    process.send_all(SIGINT)
+    printed = process.end(timeout=120).output
     assert "rerun the same command" in printed
     assert "Traceback" not in printed
     project.snakemake("results/toy/tiger/ce+epochs=1/seed42/metrics.json")

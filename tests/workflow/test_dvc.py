@@ -1,7 +1,6 @@
 """dvc.yaml beside the Snakefile: the same graph, and the same files taken for finished by both."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_project import BIN, ROOT, Project, make_project
+from helpers.project import ROOT, Project, make_workflow
 
 from apao.engines.dvc import CHECKED, CODE, COPY, pipeline_text
 from apao.study.params import load
@@ -94,7 +93,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_both_have_the_same_jobs(tmp_path: Path, change: str):
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     for name in ("vectors.npy", "ids.txt", "codes.json"):
         (project.folder / name).touch()
     for keys, value in CHANGES[change]:
@@ -156,28 +155,15 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
 
 def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
-    process = subprocess.Popen(
-        [BIN / "dvc", "repro", "evaluate_run-toy-tiger-apao-pairwise"],
-        cwd=taken_over.folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(taken_over.folder / "src"),
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    printed = []
-    for line in process.stdout:
-        printed.append(line)
-        # The command has only just been started: it reads its parameters seconds later.
-        if line.startswith("Running stage 'train_run-toy-tiger-apao-pairwise@"):
-            taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
-    assert process.wait() == 0, "".join(printed)
+    process = taken_over.start("dvc", "repro", "evaluate_run-toy-tiger-apao-pairwise")
+    # The command has only just been started: it reads its parameters seconds later.
+    process.wait_for(lambda: "Running stage 'train_run-toy-tiger-apao-pairwise@" in process.printed())
+    taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
+    done = process.end()
+    assert done.status == 0, done.output
     runs = ["toy/tiger/apao-pairwise/seed42", "toy/tiger/apao-pairwise+drop_level=0/seed42"]
     stages = {f"train_run-toy-tiger-apao-pairwise@{run}" for run in runs}
-    assert stages <= set(ran("".join(printed)))
+    assert stages <= set(ran(done.output))
     for run in runs:
         assert json.loads((taken_over.folder / "results" / run / "run.json").read_text())["objective"]["beta"] == 0.7
     lock = yaml.safe_load((taken_over.folder / "dvc.lock").read_text())["stages"]

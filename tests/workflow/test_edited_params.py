@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_project import Project, make_project
+from helpers.project import Project, make_workflow
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
 
 
 def test_a_dataset_is_what_was_resolved_at_the_start(tmp_path: Path):
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     job_edits(project, "data.smk", "download")
     stats = "data/toy/stats.json"
     project.snakemake(stats)

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.project import Project, make_workflow, write_interactions
 from test_dvc import committed, ran
 from test_workflow import jobs
-from tiny_project import Project, make_project, write_interactions
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def replace_by_older(table: Path, seed: int) -> None:
 
 
 def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path: Path):
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     project.snakemake(STATS)
     assert "Nothing to be done" in project.snakemake(STATS)
     first = (project.folder / "data/toy/interactions.parquet").read_bytes()
@@ -47,7 +47,7 @@ def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path
 
 
 def test_a_missing_table_is_one_clear_line(tmp_path: Path):
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     (project.folder / "toy.csv").unlink()
     printed = project.snakemake(STATS, code=1)
     assert "toy.csv" in printed
@@ -62,7 +62,7 @@ def cached(project: Project) -> set[str]:
 
 @pytest.mark.parametrize("made_by", ["dvc", "snakemake"])
 def test_dvc_keeps_the_link_and_no_copy(tmp_path: Path, made_by: str):
-    project = committed(make_project(tmp_path))
+    project = committed(make_workflow(tmp_path))
     if made_by == "dvc":
         project.run("dvc", "repro", "preprocess_dataset-toy")
     else:

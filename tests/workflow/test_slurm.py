@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -12,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.content import version
+from helpers.project import Project, make_workflow
 from slurm_cluster import NODES, Cluster, Finished, NoCluster, install
-from tiny_project import BIN, Project, make_project
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,13 +46,6 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture
-def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished study, file times kept, that a test may change."""
-    shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
-    return Project(tmp_path / "study")
-
-
 def ended(cluster: Cluster, printed: str) -> list[Finished]:
     """The jobs of one Snakemake command, as Slurm itself recorded them."""
     name = re.search(r"SLURM run ID: (\S+)", printed)[1]
@@ -77,7 +70,7 @@ def test_both_nodes_answer(cluster: Cluster):
 
 
 def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, tmp_path: Path):
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     started = time.monotonic()
     printed = project.run("snakemake", *SLURM, "all", timeout=3600)
     seconds = time.monotonic() - started
@@ -111,28 +104,22 @@ def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Projec
 
 
 def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path: Path):
-    on_cluster, at_home = make_project(tmp_path / "cluster"), make_project(tmp_path / "home")
+    on_cluster, at_home = make_workflow(tmp_path / "cluster"), make_workflow(tmp_path / "home")
     for project in (on_cluster, at_home):
         project.edit("recipes", "tiny", "training", "epochs", value=300)
         project.edit("recipes", "tiny", "training", "patience", value=300)
-    command = [BIN / "snakemake", *SLURM, f"{RUN}/model.safetensors"]
 
     def cancelled(*options: str) -> tuple[int, str]:
         """Run the command, cancel its first training that has a new checkpoint; exit code and what it printed."""
-        began = time.time()
-        process = subprocess.Popen(
-            [*command, *options], cwd=on_cluster.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
         checkpoint = on_cluster.folder / RUN / "checkpoint.safetensors"
-        deadline = time.monotonic() + 300
-        while not (checkpoint.exists() and checkpoint.stat().st_mtime > began):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        before = version(checkpoint)
+        process = on_cluster.start("snakemake", *SLURM, f"{RUN}/model.safetensors", *options)
+        process.wait_for(lambda: version(checkpoint) not in (None, before), seconds=300)
         queue = cluster.command("squeue", "--noheader", "--states=running", "--format=%i %k")
         (number,) = re.findall(r"^(\d+) rule_train_run", queue, flags=re.MULTILINE)
         cluster.command("scancel", number)
-        printed, _ = process.communicate(timeout=600)
-        return process.returncode, printed
+        done = process.end()
+        return done.status, done.output
 
     code, printed = cancelled("--retries", "0")
     assert code == 1

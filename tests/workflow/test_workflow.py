@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.project import ROOT, Project, make_workflow, write_interactions
 from shorten import shorten
-from tiny_project import ROOT, Project, make_project, write_interactions
 
 from apao.study.params import load
 from apao.study.studies import outputs
@@ -86,7 +86,7 @@ def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
 
 def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
     """One dataset has codes made from vectors of the user, another has codes of the user."""
-    project = make_project(tmp_path)
+    project = make_workflow(tmp_path)
     items = [f"i{n}" for n in range(12)]
     vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
     np.save(vectors, np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32))

@@ -38,6 +38,8 @@ rule code_items:
     cache: STUDY.shares
     conda:
         "../envs/apao.yaml"
+    resources:
+        gpu=STUDY.tokenizer_gpus,
     params:
         codes=STUDY.codes,
         code=STUDY.code("codes"),

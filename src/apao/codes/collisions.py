@@ -1,19 +1,48 @@
-"""What is done about items that share a code: the policies ``extra`` and ``reassign``.
-
-(The third, ``keep``, leaves the codes as they are, as the paper does.)
-"""
+"""What is done about items that share a code: a second step after any tokenizer."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from apao.codes.rqkmeans import FloatMatrix, Matrix, residuals
+from apao.codes.coding import Coding, FloatMatrix, Matrix, residuals
 from apao.data.histories import IntArray
+from apao.errors import UserError
+
+CollisionPolicy = Literal["keep", "extra", "reassign"]
+"""Nothing (the paper), one more level that numbers the items of a code (TIGER), or the nearest free code of the
+last level, which takes codebooks."""
+
+
+def apply_policy(
+    coding: Coding, policy: CollisionPolicy, sizes: tuple[int, ...] | None = None
+) -> tuple[Coding, NDArray[np.bool_]]:
+    """``coding`` after the policy, and whether it changed an item's code (I,): moved it, or numbered it above 0.
+
+    ``sizes`` are the most codes that each level may have; None: as many as its codebook has.
+
+    Raises:
+        UserError: when ``reassign`` finds no codebooks.
+    """
+    match policy:
+        case "keep":
+            return coding, np.zeros(len(coding.codes), dtype=bool)
+        case "extra":
+            codes = with_extra_level(coding.codes)
+            return replace(coding, codes=codes), codes[:, -1] > 0
+        case "reassign":
+            if coding.vectors is None:
+                raise UserError("collisions: reassign needs codebooks, which these codes lack; write keep or extra")
+            most = sizes[-1] if sizes else len(coding.codebooks[-1])
+            codes, codebooks = reassigned(coding.codes, coding.vectors, coding.codebooks, most)
+            return replace(coding, codes=codes, codebooks=codebooks), codes[:, -1] != coding.codes[:, -1]
 
 
 def with_extra_level(codes: IntArray) -> IntArray:
@@ -30,28 +59,28 @@ def with_extra_level(codes: IntArray) -> IntArray:
 
 
 def reassigned(
-    codes: IntArray, embeddings: Matrix, codebooks: Sequence[FloatMatrix], clusters: int
+    codes: IntArray, vectors: Matrix, codebooks: Sequence[FloatMatrix], most: int
 ) -> tuple[IntArray, list[FloatMatrix]]:
     """Move items that share a code to the nearest free code of the last level, under their prefix.
 
     Of the items that share a code, the one nearest to it keeps it (ties: the lower item id). The
     others choose in the order of their distance to the code they leave (ties: item id), each the
     nearest last-level centroid that no item with its prefix uses (ties: the lower code). Where every
-    centroid is in use under the prefix, an item takes the lowest unused number below ``clusters``;
+    centroid is in use under the prefix, an item takes the lowest unused number below ``most``;
     such a code says nothing beyond its prefix, and its codebook row is zero. Only more than
-    ``clusters`` items with one prefix still share codes. No other item's code changes.
+    ``most`` items with one prefix still share codes. No other item's code changes.
 
     Args:
         codes: (I, T).
-        embeddings: (I, D).
+        vectors: (I, D) what the codebooks approximate.
         codebooks: T arrays (k_l, D).
-        clusters: number of codes the last level may have, at least k_T.
+        most: number of codes the last level may have, at least k_T.
 
     Returns:
         The new codes (I, T), and the codebooks with the zero rows that new codes need.
     """
     codes, last = codes.copy(), codebooks[-1]
-    wanted = residuals(embeddings, codes, codebooks[:-1])  # what the last level has to express
+    wanted = residuals(vectors, codes, codebooks[:-1])  # what the last level has to express
     distance = np.square(wanted - last[codes[:, -1]]).sum(axis=1)
     shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.lexsort((distance, shared))  # stable: ties stay in the order of item ids
@@ -67,7 +96,7 @@ def reassigned(
         for item in leaving:
             taken = used[codes[item, :-1].tobytes()]
             by_distance = np.argsort(norms - 2 * (last @ wanted[item]), kind="stable")
-            beyond = range(len(last), clusters)
+            beyond = range(len(last), most)
             free = next((int(code) for code in chain(by_distance, beyond) if code not in taken), None)
             if free is not None:
                 codes[item, -1] = free

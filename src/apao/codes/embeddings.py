@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -9,29 +11,27 @@ from safetensors.numpy import load_file
 
 from apao.errors import UserError
 from apao.files import read_table
-from apao.study.paths import DatasetPaths
 
 Vectors = NDArray[np.float32]
 
 
-def read_embeddings(paths: DatasetPaths) -> Vectors:
-    """The embeddings (I, D), one row for each row of the item table.
+def read_embeddings(path: Path, items_file: Path) -> Vectors:
+    """The embeddings (I, D) in the file ``path``, one row for each row of the item table.
 
     Raises:
         UserError: when the file is missing, damaged, or of another catalogue.
     """
     try:
-        embeddings: Vectors = load_file(paths.embeddings)["embeddings"]
+        embeddings: Vectors = load_file(path)["embeddings"]
     except (SafetensorError, KeyError) as error:
         raise UserError(
-            f"{paths.embeddings}: not a safetensors file with a tensor `embeddings` ({error}); "
-            "delete it and run its stage again"
+            f"{path}: not a safetensors file with a tensor `embeddings` ({error}); delete it and run its stage again"
         ) from error
-    items = len(read_table(paths.items, ["item"]))
+    items = len(read_table(items_file, ["item"]))
     of_kind = embeddings.ndim == 2 and embeddings.size and np.issubdtype(embeddings.dtype, np.floating)
     if not of_kind or len(embeddings) != items or not np.isfinite(embeddings).all():
         raise UserError(
-            f"{paths.embeddings}: expected {items} rows of finite numbers, one for each item of {paths.items}, "
+            f"{path}: expected {items} rows of finite numbers, one for each item of {items_file}, "
             f"found {embeddings.dtype} of the shape {embeddings.shape}; delete it and run its stage again"
         )
     return embeddings

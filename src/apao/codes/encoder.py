@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apao.codes.embedders import EmbedderParams
 from apao.codes.embeddings import Vectors
-from apao.codes.params import EmbedderParams
 from apao.data.histories import IntArray
 from apao.errors import UserError
 

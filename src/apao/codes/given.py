@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from apao.data.histories import IntArray
 from apao.errors import UserError, nearest
-from apao.study.paths import DatasetPaths
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Join:
         return f"{text}, one for each item"
 
 
-def joined(ids: Sequence[str], items: Sequence[str], file: Path, paths: DatasetPaths) -> Join:
-    """Find the row of every item; ``ids`` are those of the file's rows, ``items`` the dataset's raw ids.
+def joined(ids: Sequence[str], raw_ids: Sequence[str], file: Path, items_file: Path) -> Join:
+    """Find the row of every item; ``ids`` are those of the file's rows, ``raw_ids`` the dataset's (``items_file``).
 
     Raises:
         UserError: when an id is given twice or an item has no row.
@@ -61,15 +60,15 @@ def joined(ids: Sequence[str], items: Sequence[str], file: Path, paths: DatasetP
         if name in row_of:
             raise UserError(f"{file}: rows {row_of[name]} and {row} both have the item id {name!r}; expected one row")
         row_of[name] = row
-    absent = [item for item in items if item not in row_of]
+    absent = [item for item in raw_ids if item not in row_of]
     if absent:
         example = f"; its own ids are like {ids[0]!r}" if ids else "; it is empty"
         raise UserError(
-            f"{file}: has no entry for {len(absent):,} of the {len(items):,} items, such as {absent[0]!r}{example}; "
-            f"expected a row for every raw_id of {paths.items}"
+            f"{file}: has no entry for {len(absent):,} of the {len(raw_ids):,} items, such as {absent[0]!r}{example}; "
+            f"expected a row for every raw_id of {items_file}"
         )
-    known = set(items)
-    rows = np.array([row_of[item] for item in items], dtype=np.int64)
+    known = set(raw_ids)
+    rows = np.array([row_of[item] for item in raw_ids], dtype=np.int64)
     return Join(rows, tuple(name for name in ids if name not in known))
 
 
@@ -77,6 +76,13 @@ def own_file(path: Path) -> Path:
     """``path``, once it is seen to be a file."""
     if not path.is_file():
         raise UserError(f"{path}: not found; name an existing file in params.yaml")
+    return path
+
+
+def with_suffix(path: Path, known: tuple[str, ...]) -> Path:
+    """``path``, once its name is seen to end in one of the ``known`` suffixes; else raises ValueError."""
+    if path.suffix not in known:
+        raise ValueError(f"expected a file that ends in {', '.join(known)}, found {str(path)!r}")
     return path
 
 

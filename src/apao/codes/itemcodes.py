@@ -48,7 +48,7 @@ class ItemCodes:
 
     Depth, sizes and vocabulary are read from here everywhere; nothing else knows that T is 4.
     The vocabulary is pad 0, eos 1, unk 2, then the code strings that occur, sorted as strings, from
-    3: the ids of one level are therefore contiguous (``level_slices``).
+    3: the ids of one level are therefore contiguous.
     """
 
     codes: IntArray
@@ -107,13 +107,6 @@ class ItemCodes:
             code_string(level, int(code)) for level in range(self.levels) for code in np.unique(self.codes[:, level])
         }
         return SPECIAL_TOKENS + tuple(sorted(used))
-
-    @cached_property
-    def level_slices(self) -> tuple[slice, ...]:
-        """The token ids of each level, as a slice of the vocabulary."""
-        sizes = [len(np.unique(self.codes[:, level])) for level in range(self.levels)]
-        ends = len(SPECIAL_TOKENS) + np.cumsum(sizes)
-        return tuple(slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True))
 
     @cached_property
     def tokens(self) -> IntArray:

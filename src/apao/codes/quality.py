@@ -21,8 +21,8 @@ def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str
 
     Args:
         codes: the table.
-        errors: relative reconstruction error after each level (``rqkmeans.relative_errors``); None
-            where there are no embeddings to compare with.
+        errors: relative reconstruction error after each level (``Coding.relative_errors``); None
+            where there are no codebooks.
     """
     entropies = [_entropy(codes, level) for level in range(codes.levels)]
     sharing = int(codes.items_per_code[codes.items_per_code > 1].sum())

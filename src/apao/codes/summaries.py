@@ -14,7 +14,6 @@ import pandas as pd
 
 from apao.codes.embeddings import Vectors
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.params import AnyCodes, ResidualKMeansCodes
 from apao.codes.vocabulary import code_string
 from apao.data.histories import IntArray
 from apao.progress import console
@@ -151,8 +150,9 @@ def example_of_largest_group(table: ItemCodes, raw_ids: Sequence[str]) -> dict[s
     return {"code": spelled, "items": [raw_ids[item] for item in np.flatnonzero(table.code_of_item == largest)[:3]]}
 
 
-def code_summary(report: dict[str, Any], params: AnyCodes, dataset: str, name: str) -> Summary:
-    """``code_quality.json`` in words; ``name`` is the entry under ``codes``."""
+def code_summary(report: dict[str, Any], entry: str, remedy: str) -> Summary:
+    """``code_quality.json`` in words; ``entry`` is that of params.yaml, ``remedy`` what to do about shared codes."""
+    policy = report["collision_policy"]
     items, sharing, moved = report["items"], report["items_sharing_a_code"], report["items_moved"]
     largest, distinct, group = report["largest_group"], report["distinct_codes"], report["largest_group_example"]
     found = Summary([f"{items:,} items on {distinct:,} distinct codes of {report['levels']} levels"])
@@ -164,23 +164,17 @@ def code_summary(report: dict[str, Any], params: AnyCodes, dataset: str, name: s
             f"; {share(sharing, items, 'items')} share {report['shared_codes']:,} of the codes, the most {largest:,} "
             f"on {group['code']} ({listed})"
         )
-    if params.collisions != "keep":
-        found.lines.append(f"collision policy {params.collisions}: changed the code of {share(moved, items, 'items')}")
-    cause = "look at how the codes were made"
-    if isinstance(params, ResidualKMeansCodes):
-        cause = (
-            f"look in data/{dataset}/embeddings.json for items without text or with one text, or raise "
-            f"codes.{name}.clusters"
-        )
+    if policy != "keep":
+        found.lines.append(f"collision policy {policy}: changed the code of {share(moved, items, 'items')}")
     if group is not None and (sharing >= ODD_SHARING * items or _odd(largest, items)):
         found.warnings.append(
             f"{share(sharing, items, 'items')} share codes, up to {largest:,} on one, and no model can tell the items "
-            f"of a code apart; {cause}; codes.{name}.collisions: extra numbers them, which says no more about them"
+            f"of a code apart; {remedy}; {entry}.collisions: extra numbers them, which says no more about them"
         )
     before = report["before_collision_policy"]
     if before is not None and _odd(before["largest_group"], items):
         found.warnings.append(
             f"{share(before['largest_group'], items, 'items')} had one code before the collision policy "
-            f"{params.collisions} gave {moved:,} items others, which say little about them; {cause}"
+            f"{policy} gave {moved:,} items others, which say little about them; {remedy}"
         )
     return found

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from apao.codes.embedders import VectorFile
 from apao.codes.embeddings import Vectors
 from apao.codes.given import ids_of_list, load_npy, read_ids, read_own_parquet
-from apao.codes.params import VectorFile
 from apao.errors import UserError
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from apao.data.amazon_formats import (
@@ -82,8 +82,7 @@ class Amazon(Source):
             return known.setdefault(user, user), known.setdefault(item, item)
 
         rows, malformed = read_records(path, one_review, self.max_malformed)
-        interactions = pd.DataFrame(rows, columns=["user", "item"])
-        interactions["timestamp"], decimals = clock.integers()
+        found = RawTables.timed(rows, clock)
         texts = Texts(self.text, wanted)
 
         def one_item(text: str, line: int) -> None:
@@ -96,14 +95,5 @@ class Amazon(Source):
             warnings.simplefilter("ignore")
             _, malformed_items = read_records(listed, one_item, self.max_malformed)
         check_same(*forms)
-        return RawTables(
-            interactions,
-            texts.table(),
-            malformed | malformed_items,
-            times=clock.description,
-            decimals=decimals,
-            unused_rows=texts.unused,
-            unused_examples=tuple(texts.unused_examples),
-            notes=(*(form.note for form in forms if form.item_key), *texts.notes),
-            warnings=tuple(clock.warnings),
-        )
+        notes = tuple(form.note for form in forms if form.item_key)
+        return replace(found, malformed=malformed | malformed_items, notes=notes).with_texts(texts)

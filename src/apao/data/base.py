@@ -8,13 +8,16 @@ same for all and come later (``preprocess``).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import pandas as pd
 from pydantic import Field
 
+from apao.data.texts import Texts
+from apao.data.times import Clock
 from apao.parameters import Model, Registry
 
 
@@ -46,6 +49,27 @@ class RawTables:
     unused_examples: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def timed(cls, rows: Sequence[tuple[str, str]], clock: Clock) -> Self:
+        """The interactions of (user, item) ``rows`` at the times of ``clock``, which had one of each row.
+
+        Raises:
+            UserError: when the times are not of one clock.
+        """
+        interactions = pd.DataFrame(rows, columns=["user", "item"])
+        interactions["timestamp"], decimals = clock.integers()
+        return cls(interactions, None, times=clock.description, decimals=decimals, warnings=tuple(clock.warnings))
+
+    def with_texts(self, texts: Texts) -> Self:
+        """The same with the items' texts."""
+        return replace(
+            self,
+            items=texts.table(),
+            unused_rows=texts.unused,
+            unused_examples=tuple(texts.unused_examples),
+            notes=(*self.notes, *texts.notes),
+        )
 
 
 class Source(Model, ABC):

@@ -75,6 +75,11 @@ class Histories:
         before = np.cumsum(counts) - counts
         return users, np.arange(len(users)) - before[users] + 1
 
+    def training_targets(self) -> IntArray:
+        """The item that each training example predicts."""
+        users, positions = self.training_examples()
+        return self.items[self.offsets[users] + positions]
+
     def evaluation_targets(self, split: Split) -> IntArray:
         """Position of each user's validation or test item (U,); the history is all that lies before it."""
         return self.train_end(np.arange(self.users)) + (split == "test")

@@ -9,8 +9,6 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import read_rows
 from apao.data.fetch import Expected, copy
@@ -67,20 +65,11 @@ class MovieLens100K(Source):
         for line, (user, item, time) in read_rows(path, "\t", ("user_id", "item_id", "timestamp"), quoted=False):
             rows.append((users.read(user, line), items.read(item, line)))
             clock.add(time, line)
-        interactions = pd.DataFrame(rows, columns=["user", "item"])
-        interactions["timestamp"], decimals = clock.integers()
         texts = Texts(self.text, items)
         columns = ("item_id", *(COLUMNS[name] for name in self.text))
         for _, (item, *text) in read_rows(folder / "ml-100k.item", "\t", columns, quoted=False):
             texts.add(item, text)
-        return RawTables(
-            interactions,
-            texts.table(),
-            times=clock.description,
-            decimals=decimals,
-            unused_rows=texts.unused,
-            unused_examples=tuple(texts.unused_examples),
-        )
+        return RawTables.timed(rows, clock).with_texts(texts)
 
 
 def _is_good(path: Path) -> bool:

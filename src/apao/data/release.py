@@ -137,18 +137,13 @@ class Release(Source):
         histories = _read(folder / self._interactions, _HISTORIES)
         rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
         interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+        found = RawTables(interactions, None, times=POSITIONS)
         if not (folder / self._items).exists():
-            return RawTables(interactions, None, times=POSITIONS)
+            return found
         texts = Texts(self.text, frozenset(interactions["item"]))
         for item, fields in _read(folder / self._items, _TEXTS).items():
             texts.add(item, [text_of(fields.get(column)) for column in self.text])
-        return RawTables(
-            interactions,
-            texts.table(),
-            times=POSITIONS,
-            unused_rows=texts.unused,
-            unused_examples=tuple(texts.unused_examples),
-        )
+        return found.with_texts(texts)
 
     def published_codes(self, folder: Path) -> Path:
         """The released RQ-K-means codes."""

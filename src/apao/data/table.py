@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import pandas as pd
 from pydantic import Field, model_validator
 from typing_extensions import override
 
@@ -105,18 +105,13 @@ class Table(Source):
             texts, listed = self._item_texts((folder / ITEMS).resolve(), items, warnings)
             items.check_spelling(listed)
             tables.append(listed)
-        interactions = pd.DataFrame(rows, columns=["user", "item"])
-        interactions["timestamp"], decimals = clock.integers()
-        return RawTables(
-            interactions,
-            texts.table() if self.text else None,
-            times=clock.description,
-            decimals=decimals,
-            unused_rows=texts.unused,
-            unused_examples=tuple(texts.unused_examples),
-            notes=(*(note for ids in tables for note in ids.notes), *texts.notes),
-            warnings=(*warnings, *clock.warnings, *(warning for ids in tables for warning in ids.warnings)),
+        found = RawTables.timed(rows, clock)
+        found = replace(
+            found,
+            notes=tuple(note for ids in tables for note in ids.notes),
+            warnings=(*warnings, *found.warnings, *(warning for ids in tables for warning in ids.warnings)),
         )
+        return found.with_texts(texts) if self.text else found
 
     def _item_texts(self, path: Path, wanted: Ids, warnings: list[str]) -> tuple[Texts, Ids]:
         """The texts of the items in ``wanted``, and the ids of all rows."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import pandas as pd
 from pydantic import Field
 from typing_extensions import override
 
@@ -80,8 +80,7 @@ class Yelp(Source):
             return known.setdefault(user, user), known.setdefault(item, item)
 
         rows, malformed = read_records(folder / REVIEWS, review, self.max_malformed)
-        interactions = pd.DataFrame(rows, columns=["user", "item"])
-        interactions["timestamp"], decimals = clock.integers()
+        found = RawTables.timed(rows, clock)
         texts = Texts(self.text, wanted)
 
         def business(text: str, _: int) -> None:
@@ -90,18 +89,8 @@ class Yelp(Source):
             texts.add(item, [text_of(record.get("name" if column == "title" else column)) for column in self.text])
 
         _, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)
-        before = [f"{earlier:,} reviews before {self.since} left out (key since)"] if earlier else []
-        return RawTables(
-            interactions,
-            texts.table(),
-            malformed | malformed_items,
-            times=clock.description,
-            decimals=decimals,
-            unused_rows=texts.unused,
-            unused_examples=tuple(texts.unused_examples),
-            notes=(*before, *texts.notes),
-            warnings=tuple(clock.warnings),
-        )
+        notes = (f"{earlier:,} reviews before {self.since} left out (key since)",) if earlier else ()
+        return replace(found, malformed=malformed | malformed_items, notes=notes).with_texts(texts)
 
 
 def _time(record: dict[str, Any]) -> Time:

@@ -165,20 +165,20 @@ class _Stages(dict[str, dict[str, Any]]):
         self.add(_named("preprocess_dataset", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
         if not coded:
             return
-        codes = self.params.codes[source.codes]
-        coded_from, embedder = codes.inputs(paths), self.params.embedder_of(name)
+        tokenizer, embedder = self.params.tokenizer_of(name), self.params.embedder_of(name)
+        coded_from = paths.coded_from(tokenizer)
         if paths.embeddings in coded_from or any(
             paths.embeddings in self.params.resolve(run).training_inputs() for run in self.runs
         ):
             assert embedder is not None
             made = [paths.embeddings, paths.embedding_facts, record_path(paths.folder, "embed")]
             deps = [paths.items, *embedder.own_files()]
-            keys = [_key("embedders", str(codes.embedder))]
+            keys = [_key("embedders", str(tokenizer.embedder))]
             code = stage_version("embed")
             self.add(_named("embed_items", name), f"embed {name}", deps, keys, made, code=code)
         deps = [paths.items, *coded_from]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
-        entry, code = [_key("codes", source.codes)], stage_version("codes", source)
+        entry, code = [_key("codes", source.codes)], stage_version("codes", source, tokenizer)
         self.add(_named("code_items", name), f"codes {name}", deps, entry, made, code=code)
         if paths.baselines in self.read:
             self.add(

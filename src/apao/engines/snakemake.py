@@ -136,8 +136,11 @@ class Workflow:
         @_reported
         def version(wildcards: Any) -> str:
             match stage:
-                case "preprocess" | "codes":
+                case "preprocess":
                     return stage_version(stage, self.params.dataset(wildcards.dataset))
+                case "codes":
+                    dataset = wildcards.dataset
+                    return stage_version(stage, self.params.dataset(dataset), self.params.tokenizer_of(dataset))
                 case "train" | "evaluate" | "pruning" | "beams":
                     return run_version(stage, self._run(wildcards))
                 case "decoding-time":
@@ -188,13 +191,18 @@ class Workflow:
     @_reported
     def codes(self, wildcards: Any) -> str:
         """The dataset's entry under ``codes``."""
-        return _text(self.params.codes[self.params.dataset(wildcards.dataset).codes].model_dump(mode="json"))
+        return _text(self.params.tokenizer_of(wildcards.dataset).model_dump(mode="json"))
 
     @_reported
     def coded_from(self, wildcards: Any) -> list[str]:
         """What the codes are made from: embeddings, what the source published, or a file of the user."""
-        codes = self.params.codes[self.params.dataset(wildcards.dataset).codes]
-        return [str(path) for path in codes.inputs(DatasetPaths(wildcards.dataset))]
+        tokenizer = self.params.tokenizer_of(wildcards.dataset)
+        return [str(path) for path in DatasetPaths(wildcards.dataset).coded_from(tokenizer)]
+
+    @_reported
+    def tokenizer_gpus(self, wildcards: Any) -> int:
+        """GPUs that making the codes asks for."""
+        return self.gpus if self.params.tokenizer_of(wildcards.dataset).uses_gpu else 0
 
     @_reported
     def _run(self, wildcards: Any) -> RunParams:

@@ -36,14 +36,8 @@ class Needs(NamedTuple):
     """Codes sampled for each example, uniformly and with replacement, drawn anew each epoch."""
     reference: bool = False
     """The scores of the frozen model that the training started from."""
-    legal_mask: bool = False
-    """``Catalogue.legal``: which tokens may follow each prefix."""
-    token_counts: bool = False
-    """``Catalogue.token_counts``: how often each token is part of a training target."""
-    information_gain: bool = False
-    """``Catalogue.information_gain`` of every prefix."""
-    level_gains: bool = False
-    """``Catalogue.level_gains``, which take the items' embeddings."""
+    embeddings: bool = False
+    """The items' embeddings, for ``Catalogue.level_gains``: one more input file of the training."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Scores:
         logits: (B, T, V) at the steps that predict the target's codes.
         targets: (B, T) token ids of the target's code.
         prefixes: (B, T) ids of the target's prefixes of length 1 .. T (states of the catalogue's trie).
-        catalogue: what is known of all codes, as far as it was declared as needed.
+        catalogue: facts about all codes, computed when asked for.
         eos_logits: (B, V) at the step after the code; None unless the objective trains eos.
         negative_logp: (B, N, T) token log-probabilities of the sampled codes, where declared.
         negative_prefixes: (B, N, T) ids of their prefixes.
@@ -91,8 +85,7 @@ class Scores:
 
     @cached_property
     def legal(self) -> Tensor:
-        """Bool (B, T, V): the legal continuations of the target's prefix at each step, where declared."""
-        assert self.catalogue.legal is not None
+        """Bool (B, T, V): the legal continuations of the target's prefix at each step."""
         before = self.prefixes.roll(1, dims=1)
         before[:, 0] = 0
         return self.catalogue.legal[before]

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from apao.backbones.softmax import Softmax, token_logp
-from apao.objectives.base import OBJECTIVES, Needs, Objective, Outcome, Scores, State, cross_entropy
+from apao.objectives.base import OBJECTIVES, Objective, Outcome, Scores, State, cross_entropy
 
 
 @OBJECTIVES.register
@@ -31,10 +31,6 @@ class LegalLikelihood(Objective):
 
     tau: PositiveFloat = 1.0
     """Temperature of the softmax, in training and in decoding; the MSL paper tries 1, 2 and 3."""
-
-    @override
-    def needs(self) -> Needs:
-        return Needs(legal_mask=True)
 
     @property
     @override

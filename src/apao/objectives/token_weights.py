@@ -39,7 +39,6 @@ def front_greater(scores: Scores) -> Tensor:
     A level after which the items are further from their centres, which K-means does not exclude, counts
     as gaining nothing. All 1 where no level gains anything (a catalogue of one item).
     """
-    assert scores.catalogue.level_gains is not None
     weights = scores.catalogue.level_gains.to(scores.target_logp.dtype).clamp(min=0).log1p()
     total = weights.sum()
     return torch.where(total > 0, weights * len(weights) / total.clamp(min=1e-30), 1.0)
@@ -50,7 +49,6 @@ def frequency(scores: Scores, b: float) -> Tensor:
 
     A token that no training target has (only a validation or test item does) counts as seen once.
     """
-    assert scores.catalogue.token_counts is not None
     # In double precision: in single, a b near 1 leaves nothing of 1 - b^n.
     count = scores.catalogue.token_counts.clamp(min=1).double()
     weights = ((1 - b) / (1 - b**count))[scores.targets]
@@ -78,7 +76,7 @@ class FrontGreater(TokenWeighted):
 
     @override
     def needs(self) -> Needs:
-        return Needs(level_gains=True)
+        return Needs(embeddings=True)
 
     @override
     def token_weights(self, scores: Scores) -> Tensor:
@@ -92,10 +90,6 @@ class Frequency(TokenWeighted):
     type: Literal["frequency"]
     b: Decay = 0.99
     """How fast more occurrences stop counting; 0 weighs all tokens alike."""
-
-    @override
-    def needs(self) -> Needs:
-        return Needs(token_counts=True)
 
     @override
     def token_weights(self, scores: Scores) -> Tensor:
@@ -128,12 +122,7 @@ class InformationGain(TokenWeighted):
     """Weight of a token whose information gain is 0."""
 
     @override
-    def needs(self) -> Needs:
-        return Needs(information_gain=True)
-
-    @override
     def token_weights(self, scores: Scores) -> Tensor:
-        assert scores.catalogue.information_gain is not None
         gain = scores.catalogue.information_gain[scores.prefixes]
         return torch.where(gain == 0, self.beta, 1.0).to(scores.target_logp.dtype)
 
@@ -156,7 +145,7 @@ class MultiTarget(Objective):
 
     @override
     def needs(self) -> Needs:
-        return Needs(token_counts=True, level_gains=True)
+        return Needs(embeddings=True)
 
     @override
     def initial_state(self, levels: int, device: torch.device) -> State:

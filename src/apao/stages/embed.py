@@ -20,10 +20,10 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.embeddings import Vectors
 from apao.codes.encoder import encode_batch, is_bf16, load_encoder, package_folder, token_lengths
 from apao.codes.given import joined, own_file
-from apao.codes.params import EmbedderParams, VectorFile
 from apao.codes.summaries import Summary, text_facts, text_summary, vector_facts, vector_summary
 from apao.codes.vectors import read_vectors
 from apao.errors import UserError
@@ -72,7 +72,7 @@ def _shards(paths: DatasetPaths) -> Path:
 def _taken(items: pd.DataFrame, params: VectorFile, paths: DatasetPaths) -> Made:
     """Vectors from a file of the user."""
     ids, vectors = read_vectors(params)
-    join = joined(ids, items["raw_id"].tolist(), params.file, paths)
+    join = joined(ids, items["raw_id"].tolist(), params.file, paths.items)
     table = vectors[join.rows]
     facts = vector_facts(table, items["raw_id"]) | join.report(params.file)
     summary = vector_summary(facts)

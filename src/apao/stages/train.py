@@ -39,7 +39,7 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
     stage = Stage("train", run.folder, params.training_inputs(), record, devices)
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
-        embeddings = read_embeddings(paths) if params.objective.needs().level_gains else None
+        embeddings = read_embeddings(paths.embeddings, paths.items) if params.objective.needs().embeddings else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"

@@ -25,7 +25,8 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from apao.codes.params import AnyEmbedder, CodesParams, EmbedderParams, VectorFile
+from apao.codes.embedders import AnyEmbedder, EmbedderParams, VectorFile
+from apao.codes.tokenizers.base import TOKENIZERS, Tokenizer
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
 from apao.evaluation.params import DecodingParams
@@ -42,8 +43,9 @@ from apao.training.params import TrainingParams
 
 if TYPE_CHECKING:
     AnySource: TypeAlias = Source
+    AnyTokenizer: TypeAlias = Tokenizer
 else:
-    AnySource = one_of(SOURCES)
+    AnySource, AnyTokenizer = one_of(SOURCES), one_of(TOKENIZERS)
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -69,7 +71,7 @@ class Params(Model):
     """Which group of studies ``snakemake all`` builds: a key of ``studies``."""
     datasets: dict[Name, AnySource]
     embedders: dict[str, AnyEmbedder]
-    codes: dict[str, CodesParams]
+    codes: dict[str, AnyTokenizer]
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
     tuned: Annotated[Tunings, WithJsonSchema({"type": "string"})] = Field(default_factory=dict)
@@ -142,10 +144,14 @@ class Params(Model):
             raise UserError(f"unknown dataset {name!r}; {nearest(name, self.datasets)}")
         return self.datasets[name]
 
+    def tokenizer_of(self, dataset: str) -> Tokenizer:
+        """What gives a dataset's items their codes."""
+        return self.codes[self.dataset(dataset).codes]
+
     def embedder_of(self, dataset: str) -> EmbedderParams | VectorFile | None:
         """What the embeddings of a dataset's items are made with; None where its codes name no embedder."""
-        codes = self.codes[self.dataset(dataset).codes]
-        return None if codes.embedder is None else self.embedders[codes.embedder]
+        embedder = self.tokenizer_of(dataset).embedder
+        return None if embedder is None else self.embedders[embedder]
 
     def decoding_of(self, dataset: str) -> DecodingParams:
         """How runs on a dataset are evaluated."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apao.codes.tokenizers.base import Tokenizer
 
 DATA = Path("data")
 RESULTS = Path("results")
@@ -73,6 +77,13 @@ class DatasetPaths:
     def codes(self) -> Path:
         """Table item, level_1 .. level_T."""
         return self.folder / "codes.parquet"
+
+    def coded_from(self, tokenizer: Tokenizer) -> list[Path]:
+        """What ``tokenizer`` makes the codes from, beside the item table."""
+        files = [self.embeddings] if tokenizer.reads_embeddings else []
+        if tokenizer.reads_published:
+            files.append(self.raw_hash)
+        return [*files, *tokenizer.own_files()]
 
     @property
     def codebooks(self) -> Path:

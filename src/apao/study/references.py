@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from apao.codes.params import PublishedCodes, ResidualKMeansCodes
 from apao.errors import AtKey, UserError, nearest
 from apao.parameters import Model, first_mistake
 from apao.study.runs import Run, format_value
@@ -75,16 +74,14 @@ def _check_dataset(params: Params, name: str) -> None:
     source = params.datasets[name]
     _known(source.codes, params.codes, "codes", "datasets", name, "codes")
     _known(source.recipe, params.recipes, "recipes", "datasets", name, "recipe")
-    code = params.codes[source.codes]
-    if isinstance(code, PublishedCodes) and not source.publishes_codes:
-        message = f"source {source.source!r} publishes no codes; name an rq-kmeans entry, or one of a file of yours"
+    tokenizer, beam = params.codes[source.codes], params.recipes[source.recipe].decoding.beam
+    if tokenizer.reads_published and not source.publishes_codes:
+        message = f"source {source.source!r} publishes no codes, which codes.{source.codes} reads; name another entry"
         raise AtKey(message, "datasets", name, "codes")
-    if isinstance(code, ResidualKMeansCodes):
-        beam, most = params.recipes[source.recipe].decoding.beam, code.clusters**code.levels
-        if beam != "all" and beam > most:
-            message = f"{beam} is more than the {most} codes that codes.{source.codes}, "
-            message += f"{code.levels} levels of {code.clusters} clusters, has for datasets.{name}; write all"
-            raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
+    if beam != "all" and tokenizer.capacity is not None and beam > tokenizer.capacity:
+        message = f"{beam} is more than the {tokenizer.capacity} codes that codes.{source.codes} can give the items of "
+        message += f"datasets.{name}; write all"
+        raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
 
 
 def _check_objective(params: Params, name: str) -> None:
@@ -154,13 +151,13 @@ def check_fit(params: Params, run: Run, resolved: RunParams) -> None:
         UserError: naming the run, when they lack it.
     """
     name = params.datasets[run.dataset].codes
-    codes = params.codes[name]
-    if isinstance(codes, ResidualKMeansCodes):
+    tokenizer = params.codes[name]
+    if tokenizer.depth is not None:
         try:
-            resolved.objective.check_levels(codes.levels + (codes.collisions == "extra"))
+            resolved.objective.check_levels(tokenizer.depth)
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-    if resolved.objective.needs().level_gains and codes.embedder is None:
+    if resolved.objective.needs().embeddings and tokenizer.embedder is None:
         raise UserError(f"{run}: {run.objective} needs the items' embeddings; name an embedder in codes.{name}")
 
 

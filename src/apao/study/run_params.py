@@ -57,7 +57,7 @@ class TrainedParams(Setup):
         """Files that training reads."""
         paths = DatasetPaths(self.dataset)
         files = [paths.interactions, paths.codes]
-        if self.objective.needs().level_gains:
+        if self.objective.needs().embeddings:
             files.append(paths.embeddings)
         if self.start is not None:
             files.append(Run.parse(self.start.run).model)

@@ -18,13 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast
 from apao.errors import UserError
-from apao.objectives.base import Needs, Outcome, State
+from apao.objectives.base import Outcome, State
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
 from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
@@ -57,31 +56,6 @@ class Best:
     loss: float = math.inf
     epoch: int = 0
     weights: Tensors = field(default_factory=dict)
-
-
-def known_of(
-    codes: ItemCodes,
-    trie: Trie,
-    histories: Histories,
-    needs: Needs,
-    embeddings: NDArray[np.float32] | None = None,
-) -> Catalogue:
-    """What ``needs`` asks of the catalogue, on the device of ``trie``."""
-    device = trie.tokens.device
-    gains = None
-    if needs.level_gains:
-        if embeddings is None:
-            raise ValueError("level_gains are computed from the items' embeddings")
-        gains = level_gains(codes, embeddings).to(device)
-    users, positions = histories.training_examples()
-    targets = histories.items[histories.offsets[users] + positions]
-    return Catalogue(
-        prefix_counts=trie.prefix_counts,
-        legal=legal_continuations(trie) if needs.legal_mask else None,
-        token_counts=token_counts(codes, targets).to(device) if needs.token_counts else None,
-        information_gain=information_gain(codes, trie, targets).to(device) if needs.information_gain else None,
-        level_gains=gains,
-    )
 
 
 def micro_batch_tokens(recipe: TrainingParams, device: torch.device) -> int:
@@ -164,7 +138,7 @@ class Training:
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
         examples = Examples(histories, codes, params.backbone.max_history, device)
-        self.catalogue = known_of(codes, examples.trie, histories, needs, embeddings)
+        self.catalogue = Catalogue(codes, examples.trie, histories.training_targets(), embeddings)
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         self.evaluation = ExampleSampler(*supply)
         self.sampler: ExampleSampler | PackedSampler = (

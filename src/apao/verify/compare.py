@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from apao.backbones.base import Backbone
-from apao.codes.catalogue import Catalogue, legal_continuations
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
@@ -100,7 +100,8 @@ class _Verification:
     def __init__(self, folder: Path, expected: Expected, codes: ItemCodes, tolerance: float) -> None:
         self.folder, self.expected, self.codes, self.tolerance = folder, expected, codes, tolerance
         self.trie = Trie.of(codes)
-        self.catalogue = Catalogue(self.trie.prefix_counts, legal=legal_continuations(self.trie))
+        # No value of such a file depends on what was trained on.
+        self.catalogue = Catalogue(codes, self.trie, targets=np.empty(0, dtype=np.int64))
         self.longest = max((len(example.history) for example in expected.examples), default=1)
 
     def quantities(self) -> Iterator[Quantity]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import BOTH, backbone_of
+from helpers.models import BOTH, backbone_of
 
 from apao.errors import UserError
 

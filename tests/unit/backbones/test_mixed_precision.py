@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from tiny import padded
+from helpers.models import padded
 from torch import Tensor, nn
 
 from apao.backbones import base, tiger

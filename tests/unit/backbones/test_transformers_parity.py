@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.models import BOTH, backbone_of, padded, shaken
 from safetensors.torch import load_file, save_file
-from tiny import BOTH, backbone_of, padded, shaken
 
 from apao.backbones.base import BACKBONES
 from apao.backbones.llama import rotate

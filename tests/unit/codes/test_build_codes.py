@@ -5,19 +5,20 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.params import FileCodes, PublishedCodes, ResidualKMeansCodes
+from apao.codes.tokenizers.file import FileCodes
+from apao.codes.tokenizers.published import PublishedCodes
+from apao.codes.tokenizers.rqkmeans import ResidualKMeans
 from apao.data.base import SOURCES, Source
 from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
 from apao.files import verified
 from apao.stages.codes import build_codes
 from apao.study.paths import DatasetPaths
-
-EVERY_CODE = DecodingParams(beam="all")
 
 PATHS = DatasetPaths("toy")
 
@@ -42,6 +43,10 @@ class WithCodes(Source):
         return folder / "codes.json"
 
 
+def build(source, tokenizer):
+    build_codes("toy", source, tokenizer, DecodingParams(beam="all"), torch.device("cpu"))
+
+
 def write_items(raw_ids):
     PATHS.raw.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame({"item": np.arange(len(raw_ids), dtype=np.int32), "raw_id": raw_ids, "text": "a thing"})
@@ -53,7 +58,7 @@ def write_published(codes):
 
 
 def clusters(**changes):
-    return ResidualKMeansCodes(method="rq-kmeans", embedder="minilm", **{"levels": 2, "clusters": 4, **changes})
+    return ResidualKMeans(method="rq-kmeans", embedder="minilm", **{"levels": 2, "clusters": 4, **changes})
 
 
 def published(collisions="keep"):
@@ -75,7 +80,7 @@ def embedded(project):
 
 
 def test_codes_books_and_report_agree(embedded):
-    build_codes("toy", WithCodes(), clusters(), EVERY_CODE)
+    build(WithCodes(), clusters())
     codes, books = ItemCodes.read(verified(PATHS.codes)).codes, load_file(verified(PATHS.codebooks))
     assert codes.shape == (10, 2)
     assert sorted(books) == ["level_1", "level_2"]
@@ -96,9 +101,9 @@ def test_codes_books_and_report_agree(embedded):
 
 
 def test_reassign_parts_what_keep_leaves_together(embedded):
-    build_codes("toy", WithCodes(), clusters(), EVERY_CODE)
+    build(WithCodes(), clusters())
     kept, kept_report = ItemCodes.read(PATHS.codes).codes, report()
-    build_codes("toy", WithCodes(), clusters(collisions="reassign"), EVERY_CODE)
+    build(WithCodes(), clusters(collisions="reassign"))
     codes, books = ItemCodes.read(PATHS.codes).codes, load_file(PATHS.codebooks)
     assert np.array_equal(codes[:, 0], kept[:, 0])
     assert codes[3].tolist() == kept[3].tolist()
@@ -114,7 +119,7 @@ def test_reassign_parts_what_keep_leaves_together(embedded):
 
 
 def test_extra_level_makes_codes_distinct(embedded):
-    build_codes("toy", WithCodes(), clusters(collisions="extra"), EVERY_CODE)
+    build(WithCodes(), clusters(collisions="extra"))
     codes = ItemCodes.read(PATHS.codes)
     assert (codes.levels, len(codes.distinct)) == (3, 10)
     assert sorted(load_file(PATHS.codebooks)) == ["level_1", "level_2"]
@@ -126,7 +131,7 @@ def test_extra_level_makes_codes_distinct(embedded):
 def test_a_policy_without_work_changes_nothing(project):
     write_items(["x", "y"])
     save_file({"embeddings": np.eye(2, dtype=np.float32)}, PATHS.embeddings)
-    build_codes("toy", WithCodes(), clusters(collisions="reassign"), EVERY_CODE)
+    build(WithCodes(), clusters(collisions="reassign"))
     assert ItemCodes.read(PATHS.codes).codes.tolist() == [[0, 0], [1, 0]]
     assert (report()["items_moved"], report()["before_collision_policy"]) == (0, None)
 
@@ -138,34 +143,34 @@ FOREIGN = [np.zeros((9, 3)), np.zeros(10), np.full((10, 2), np.nan), np.zeros((1
 def test_embeddings_of_another_catalogue_are_refused(embedded, rows):
     save_file({"embeddings": rows.astype(np.float32) if rows.dtype == float else rows}, PATHS.embeddings)
     with pytest.raises(UserError, match=r"embeddings\.safetensors: expected 10 rows of finite numbers"):
-        build_codes("toy", WithCodes(), clusters(), EVERY_CODE)
+        build(WithCodes(), clusters())
     assert not PATHS.codes.exists()
 
 
 def test_an_unreadable_embedding_file_is_named(embedded):
     PATHS.embeddings.write_bytes(b"not a tensor file")
     with pytest.raises(UserError, match=r"embeddings\.safetensors: not a safetensors file"):
-        build_codes("toy", WithCodes(), clusters(), EVERY_CODE)
+        build(WithCodes(), clusters())
 
 
 def test_missing_inputs_are_named(project):
     write_items(["x"])
     with pytest.raises(UserError, match=r"embeddings\.safetensors: not found"):
-        build_codes("toy", WithCodes(), clusters(), EVERY_CODE)
+        build(WithCodes(), clusters())
     with pytest.raises(UserError, match=r"codes\.json: not found"):
-        build_codes("toy", WithCodes(), published(), EVERY_CODE)
+        build(WithCodes(), published())
 
 
 def test_published_codes_follow_the_raw_ids(project):
     write_items(["7", "5", "6"])
     write_published({"5": ["<a_1>", "<b_0>"], "6": ["<a_2>", "<b_9>"], "7": ["<a_1>", "<b_0>"]})
-    build_codes("toy", WithCodes(), published(), EVERY_CODE)
+    build(WithCodes(), published())
     assert ItemCodes.read(verified(PATHS.codes)).codes.tolist() == [[1, 0], [1, 0], [2, 9]]
     assert load_file(verified(PATHS.codebooks)) == {}
     assert report()["relative_reconstruction_error"] is None
     assert report()["items_sharing_a_code"] == 2
 
-    build_codes("toy", WithCodes(), published("extra"), EVERY_CODE)
+    build(WithCodes(), published("extra"))
     assert ItemCodes.read(PATHS.codes).codes.tolist() == [[1, 0, 0], [1, 0, 1], [2, 9, 0]]
     assert report()["items_moved"] == 1
 
@@ -174,7 +179,7 @@ def test_the_codes_of_a_larger_catalogue_are_enough(project, capsys):
     """As after a stronger filter; what is not used is counted and said."""
     write_items(["7", "5"])
     write_published({"5": ["<a_1>"], "6": ["<a_2>"], "7": ["<a_3>"], "8": ["<a_4>"]})
-    build_codes("toy", WithCodes(), published(), EVERY_CODE)
+    build(WithCodes(), published())
     assert ItemCodes.read(PATHS.codes).codes.tolist() == [[3], [1]]
     assert report()["file"] == {
         "file": "data/toy/raw/codes.json", "rows": 4, "rows_of_no_item": 2, "example_of_no_item": "6"
@@ -190,9 +195,7 @@ def test_own_codes_of_any_source(project):
     write_items(["B07", "B05", "B06"])
     index = {"B05": ["<a_1>", "<b_0>"], "B06": ["<a_2>", "<b_9>"], "B07": ["<a_1>", "<b_0>"]}
     Path("index.json").write_text(json.dumps(index))
-    build_codes(
-        "toy", SOURCES["csv"](source="csv", path="x.csv", recipe="r", codes="c"), own_codes("index.json"), EVERY_CODE
-    )
+    build(SOURCES["csv"](source="csv", path="x.csv", recipe="r", codes="c"), own_codes("index.json"))
     expected = [[1, 0], [1, 0], [2, 9]]
     assert ItemCodes.read(verified(PATHS.codes)).codes.tolist() == expected
     record = json.loads((PATHS.folder / "codes.provenance.json").read_text())
@@ -202,16 +205,16 @@ def test_own_codes_of_any_source(project):
 
     table = pd.DataFrame({"level_2": [9, 0, 0], "asin": ["B06", "B07", "B05"], "level_1": [2, 1, 1]})
     table.to_parquet("codes.parquet")
-    build_codes("toy", WithCodes(), own_codes("codes.parquet", item="asin"), EVERY_CODE)
+    build(WithCodes(), own_codes("codes.parquet", item="asin"))
     assert ItemCodes.read(PATHS.codes).codes.tolist() == expected
-    build_codes("toy", WithCodes(), own_codes("codes.parquet", item="asin", collisions="extra"), EVERY_CODE)
+    build(WithCodes(), own_codes("codes.parquet", item="asin", collisions="extra"))
     assert ItemCodes.read(PATHS.codes).codes.tolist() == [[1, 0, 0], [1, 0, 1], [2, 9, 0]]
 
 
 def test_own_codes_that_are_not_there_are_named(project):
     write_items(["a"])
     with pytest.raises(UserError, match=r"^index\.json: not found; name an existing file in params\.yaml"):
-        build_codes("toy", WithCodes(), own_codes("index.json"), EVERY_CODE)
+        build(WithCodes(), own_codes("index.json"))
 
 
 def test_own_codes_cannot_be_reassigned_and_have_a_known_form():
@@ -238,7 +241,7 @@ def test_published_codes_of_other_items_are_refused(project, codes, message):
     write_items(["0", "1"])
     write_published(codes)
     with pytest.raises(UserError, match=message):
-        build_codes("toy", WithCodes(), published(), EVERY_CODE)
+        build(WithCodes(), published())
     assert not PATHS.codes.exists()
 
 
@@ -247,7 +250,7 @@ def test_released_office_codes(release, project):
     source.download(PATHS.raw, release.parent)
     expected = json.loads((release / "Office" / "Office.index.rq-kmeans.json").read_text())
     write_items(list(expected))
-    build_codes("toy", source, published(), EVERY_CODE)
+    build(source, published())
     codes = ItemCodes.read(PATHS.codes)
     spelled = [[codes.vocabulary[token] for token in row] for row in codes.tokens]
     assert spelled == list(expected.values())

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import slow_catalogue as slow
 import torch
+from helpers import slow_catalogue as slow
+from helpers.models import random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny import random_codes
 
-from apao.codes.catalogue import information_gain, legal_continuations, level_gains, token_counts
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 
@@ -29,28 +29,33 @@ def targets_of(codes, seed, examples=9):
     return np.random.default_rng(seed).integers(0, codes.items, examples)
 
 
+def catalogue_of(codes, targets=(), embeddings=None):
+    return Catalogue(codes, Trie.of(codes), np.array(targets, dtype=np.int64), embeddings)
+
+
 def gains_of(codes, targets):
     """Prefix -> information gain by the module."""
-    found = information_gain(codes, Trie.of(codes), np.array(targets))
+    found = catalogue_of(codes, targets).information_gain
     return dict(zip(slow.prefixes(items_of(codes)), found.tolist(), strict=True))
 
 
 def check_all(codes, seed):
     items, targets = items_of(codes), targets_of(codes, seed)
     known = slow.prefixes(items)
-    legal = legal_continuations(Trie.of(codes))
+    embeddings = np.random.default_rng(seed).normal(size=(codes.items, 3)).astype(np.float32)
+    catalogue = catalogue_of(codes, targets, embeddings)
+    legal = catalogue.legal
     incomplete = [prefix for prefix in known if len(prefix) < codes.levels]
     assert legal.shape == (len(incomplete), len(codes.vocabulary)) and legal.dtype == torch.bool
     for row, prefix in zip(legal, incomplete, strict=True):
         assert set(row.nonzero()[:, 0].tolist()) == slow.legal_tokens(items, prefix)
     counts = [slow.token_count(items, targets, token) for token in range(len(codes.vocabulary))]
-    assert token_counts(codes, targets).tolist() == counts
+    assert catalogue.token_counts.tolist() == counts
     assert gains_of(codes, targets) == pytest.approx(
         {prefix: slow.information_gain(items, targets, prefix) for prefix in known}, abs=1e-9
     )
-    embeddings = np.random.default_rng(seed).normal(size=(codes.items, 3)).astype(np.float32)
     expected = slow.level_gains(items, embeddings.astype(float).tolist())
-    assert level_gains(codes, embeddings).tolist() == pytest.approx(expected, abs=1e-10)
+    assert catalogue.level_gains.tolist() == pytest.approx(expected, abs=1e-10)
 
 
 @given(tables, st.integers(0, 10**6))
@@ -71,7 +76,7 @@ def test_larger_catalogues_against_slow_loops(items):
 
 def test_items_that_share_a_code_share_its_targets():
     codes = ItemCodes(np.array([[0, 0], [0, 0], [0, 1]]))
-    assert token_counts(codes, np.array([0, 1, 1, 2])).tolist() == [0, 0, 0, 4, 3, 1]
+    assert catalogue_of(codes, [0, 1, 1, 2]).token_counts.tolist() == [0, 0, 0, 4, 3, 1]
     # One of two codes, 3 : 1. The first token leaves both; the second settles it.
     bits = 2 - 0.75 * np.log2(3)
     expected = {(): 0, (3,): 0, (3, 4): bits, (3, 5): bits}
@@ -119,7 +124,7 @@ def test_a_level_that_takes_a_group_apart_has_a_negative_gain():
     codes = ItemCodes(np.array([[0, i] for i in range(4)] + [[1, i] for i in range(4)]))
     embeddings = np.array([-1.0, 0, 0, 0, 0, 0, 0, 1])[:, None]
     # 2/8 before; in each group 0.75 + 3 * 0.25 of 4 after; 0 once every item is alone.
-    assert level_gains(codes, embeddings).tolist() == pytest.approx([0.25 - 0.375, 0.375])
+    assert catalogue_of(codes, embeddings=embeddings).level_gains.tolist() == pytest.approx([0.25 - 0.375, 0.375])
 
 
 def test_level_gains_take_items_to_their_own_place():
@@ -127,6 +132,13 @@ def test_level_gains_take_items_to_their_own_place():
     codes = ItemCodes(np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 2, 0]]))
     points = np.random.default_rng(3).normal(5, 2, (5, 4))
     total = np.linalg.norm(points - points.mean(0), axis=1).mean()
-    assert level_gains(codes, points).sum().item() == pytest.approx(total)
-    shifted = level_gains(codes, points + 100)
-    torch.testing.assert_close(shifted, level_gains(codes, points), atol=1e-10, rtol=0)
+    gains, shifted = (catalogue_of(codes, embeddings=place).level_gains for place in (points, points + 100))
+    assert gains.sum().item() == pytest.approx(total)
+    torch.testing.assert_close(shifted, gains, atol=1e-10, rtol=0)
+
+
+def test_facts_are_computed_once_and_only_when_asked_for():
+    catalogue = catalogue_of(random_codes(6, 2, 3), [0, 1])
+    assert catalogue.legal is catalogue.legal and catalogue.prefix_counts == catalogue.trie.prefix_counts
+    with pytest.raises(ValueError, match=r"from the items' embeddings; declare Needs\(embeddings=True\)"):
+        _ = catalogue.level_gains

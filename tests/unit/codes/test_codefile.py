@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from apao.codes.codefile import given_codes
+from apao.codes.tokenizers.file import given_codes
 from apao.errors import UserError
 from apao.study.paths import DatasetPaths
 
@@ -22,14 +22,19 @@ def _catalogue(project):
     pd.DataFrame({"item": range(3), "raw_id": ITEMS, "text": ""}).to_parquet(PATHS.items)
 
 
+def read(name, item="item"):
+    raw_ids = pd.read_parquet(PATHS.items)["raw_id"].tolist()
+    return given_codes(Path(name), raw_ids, PATHS.items, item)
+
+
 def from_json(table):
     Path("index.json").write_text(table if isinstance(table, str) else json.dumps(table))
-    return given_codes(Path("index.json"), "", PATHS)
+    return read("index.json")
 
 
 def from_parquet(table, item="item"):
     pd.DataFrame(table).to_parquet("codes.parquet", index=False)
-    return given_codes(Path("codes.parquet"), item, PATHS)
+    return read("codes.parquet", item)
 
 
 def spelled(code):
@@ -39,8 +44,9 @@ def spelled(code):
 def test_an_index_json():
     """The order of the file is another one than that of the items."""
     table = {"x y": spelled(CODES[2]), "more": ["<a_0>", "<b_0>"], "9": spelled(CODES[1]), "10": spelled(CODES[0])}
-    codes, join = from_json(table)
-    assert codes.tolist() == CODES and join.unused == ("more",)
+    found = from_json(table)
+    assert found.codes.tolist() == CODES and found.facts["file"]["example_of_no_item"] == "more"
+    assert (found.codebooks, found.relative_errors) == ((), None)
 
 
 @pytest.mark.parametrize("names", [("level_1", "level_2"), ("sid_0", "sid_1"), ("c9", "c10"), ("0", "1")])
@@ -49,15 +55,16 @@ def test_a_parquet_table(names, dtype):
     """Levels go by their numbers, not by the order of the columns."""
     first, second = names
     rows = np.array(CODES, dtype=dtype)
-    codes, join = from_parquet({second: rows[::-1, 1], "item": ITEMS[::-1], first: rows[::-1, 0]})
-    assert codes.tolist() == CODES and codes.dtype == np.int64 and join.unused == ()
+    found = from_parquet({second: rows[::-1, 1], "item": ITEMS[::-1], first: rows[::-1, 0]})
+    assert found.codes.tolist() == CODES and found.codes.dtype == np.int64
+    assert found.facts["file"]["rows_of_no_item"] == 0 and found.notes == ("codes.parquet: 3 rows, one for each item",)
 
 
 def test_whole_numbers_are_ids_as_they_are_spelled():
     table = pd.DataFrame({"item": [9, 10], "level_1": [1, 3], "level_2": [12, 0]})
     pd.DataFrame({"item": [0, 1], "raw_id": ["10", "9"], "text": ""}).to_parquet(PATHS.items)
-    assert from_parquet(table)[0].tolist() == [[3, 0], [1, 12]]
-    assert from_parquet(table.astype({"item": str}).astype({"item": "category"}))[0].tolist() == [[3, 0], [1, 12]]
+    assert from_parquet(table).codes.tolist() == [[3, 0], [1, 12]]
+    assert from_parquet(table.astype({"item": str}).astype({"item": "category"})).codes.tolist() == [[3, 0], [1, 12]]
 
 
 GOOD = {name: spelled(code) for name, code in zip(ITEMS, CODES, strict=True)}
@@ -114,4 +121,4 @@ def test_mistakes_in_a_parquet_table(table, message):
 def test_something_else_is_no_parquet_table():
     Path("codes.parquet").write_bytes(b"PAR1 not quite PAR1")
     with pytest.raises(UserError, match=r"^codes\.parquet: not a parquet table"):
-        given_codes(Path("codes.parquet"), "item", PATHS)
+        read("codes.parquet")

@@ -1,11 +1,14 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apao.codes.collisions import reassigned, with_extra_level
+from apao.codes.coding import Coding
+from apao.codes.collisions import apply_policy, reassigned, with_extra_level
+from apao.errors import UserError
 
 tables = st.tuples(st.integers(1, 25), st.integers(1, 4)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.integers(0, 2))
@@ -39,7 +42,7 @@ def test_reassign_by_hand():
     # Under prefix 0, item 1 is nearest to code 1 and keeps it. Item 0 (distance 0.3) chooses before item 2
     # (0.4): code 2 is nearest of the free ones (2, 4); item 2 is left with code 3. Under prefix 1 item 5
     # keeps code 1; item 4, at 1.4, goes to 2 (0.6 away), since there nobody has it.
-    final, codebooks = reassigned(codes, embeddings, [PREFIXES, LAST], clusters=4)
+    final, codebooks = reassigned(codes, embeddings, [PREFIXES, LAST], most=4)
     assert final.tolist() == [[0, 2], [0, 1], [0, 3], [0, 0], [1, 2], [1, 1]]
     assert codebooks[0] is PREFIXES
     assert np.array_equal(codebooks[1], LAST)
@@ -48,24 +51,24 @@ def test_reassign_by_hand():
 def test_ties_go_to_the_lower_item_and_the_lower_code():
     embeddings = np.array([[1.0], [1.0], [1.0]])
     codes = np.array([[0, 1], [0, 1], [0, 1]])
-    final, _ = reassigned(codes, embeddings, [PREFIXES, LAST], clusters=4)
+    final, _ = reassigned(codes, embeddings, [PREFIXES, LAST], most=4)
     assert final.tolist() == [[0, 1], [0, 0], [0, 2]]
 
 
 def test_codes_without_a_centroid_come_last_and_end_at_the_codebook_size():
     embeddings = np.zeros((7, 1))
     codes = np.zeros((7, 2), dtype=np.int64)
-    final, codebooks = reassigned(codes, embeddings, [np.zeros((1, 1)), LAST[:2]], clusters=5)
+    final, codebooks = reassigned(codes, embeddings, [np.zeros((1, 1)), LAST[:2]], most=5)
     assert final[:, 1].tolist() == [0, 1, 2, 3, 4, 0, 0]
     assert codebooks[1].tolist() == [[0], [1], [0], [0], [0]]
 
 
 def test_one_level_has_the_empty_prefix():
-    final, _ = reassigned(np.array([[3], [3], [0]]), np.array([[4.0], [3.0], [0.0]]), [LAST], clusters=4)
+    final, _ = reassigned(np.array([[3], [3], [0]]), np.array([[4.0], [3.0], [0.0]]), [LAST], most=4)
     assert final.tolist() == [[3], [2], [0]]
 
 
-def greedy(codes, embeddings, codebooks, clusters):
+def greedy(codes, embeddings, codebooks, most):
     """The policy once more, item by item in plain Python."""
     rows = [tuple(row) for row in codes.tolist()]
     left = embeddings.tolist()
@@ -83,7 +86,7 @@ def greedy(codes, embeddings, codebooks, clusters):
         if item in keepers:
             continue
         nearest = sorted(range(len(codebooks[-1])), key=lambda code: (distance(item, code), code))
-        for code in [*nearest, *range(len(codebooks[-1]), clusters)]:
+        for code in [*nearest, *range(len(codebooks[-1]), most)]:
             row = (*rows[item][:-1], code)
             if row not in used:
                 used.add(row)
@@ -99,10 +102,10 @@ def test_reassign_matches_brute_force_and_adds_no_collision(codes, data):
     integers = st.integers(-3, 3)  # distances of integers are exact, ties common
     draw = lambda rows: data.draw(arrays(np.int64, (rows, width), elements=integers)).astype(float)  # noqa: E731
     codebooks, embeddings = [draw(3) for _ in range(levels)], draw(len(codes))
-    clusters = data.draw(st.integers(3, 5))
-    final, books = reassigned(codes, embeddings, codebooks, clusters)
+    most = data.draw(st.integers(3, 5))
+    final, books = reassigned(codes, embeddings, codebooks, most)
 
-    assert final.tolist() == greedy(codes, embeddings, codebooks, clusters)
+    assert final.tolist() == greedy(codes, embeddings, codebooks, most)
     assert np.array_equal(final[:, :-1], codes[:, :-1])
     before, after = Counter(map(tuple, codes.tolist())), Counter(map(tuple, final.tolist()))
     assert set(before) <= set(after)
@@ -112,5 +115,24 @@ def test_reassign_matches_brute_force_and_adds_no_collision(codes, data):
             assert new not in before
             assert after[new] == 1
     of_prefix = Counter(row[:-1] for row in map(tuple, codes.tolist()))
-    assert len(after) == sum(min(items, clusters) for items in of_prefix.values())
+    assert len(after) == sum(min(items, most) for items in of_prefix.values())
     assert len(books[-1]) >= final[:, -1].max() + 1
+
+
+def test_policies_of_a_coding():
+    """Reassign ends at the codebook where nothing else bounds the last level."""
+    coding = Coding(np.zeros((3, 2), dtype=np.int64), [np.zeros((1, 1)), LAST[:2]], np.zeros((3, 1)))
+    for policy, sizes, codes, changed in (
+        ("keep", None, [[0, 0], [0, 0], [0, 0]], [False, False, False]),
+        ("extra", None, [[0, 0, 0], [0, 0, 1], [0, 0, 2]], [False, True, True]),
+        ("reassign", None, [[0, 0], [0, 1], [0, 0]], [False, True, False]),
+        ("reassign", (1, 3), [[0, 0], [0, 1], [0, 2]], [False, True, True]),
+    ):
+        final, moved = apply_policy(coding, policy, sizes)
+        assert (final.codes.tolist(), moved.tolist()) == (codes, changed)
+        assert len(final.codebooks) == 2 and final.vectors is coding.vectors
+
+
+def test_reassign_needs_codebooks():
+    with pytest.raises(UserError, match="reassign needs codebooks, which these codes lack; write keep or extra"):
+        apply_policy(Coding(np.zeros((3, 2), dtype=np.int64)), "reassign")

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.encoder import SPECIAL, write_encoder
 from safetensors.numpy import load_file, save_file
-from tiny_encoder import SPECIAL, write_encoder
 
+from apao.codes.embedders import EmbedderParams
 from apao.codes.encoder import load_encoder, package_folder
-from apao.codes.params import EmbedderParams
 from apao.errors import UserError
 from apao.files import verified
 from apao.stages import embed as stage

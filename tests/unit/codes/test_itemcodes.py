@@ -29,7 +29,6 @@ def test_vocabulary_is_sorted_as_strings():
         "<a_0>", "<a_100>", "<a_101>", "<a_10>", "<a_1>", "<a_2>",
         "<b_0>", "<b_10>", "<b_7>",
     )  # fmt: skip
-    assert codes.level_slices == (slice(3, 9), slice(9, 12))
     assert codes.tokens.tolist() == [[3, 11], [7, 11], [8, 10], [6, 9], [4, 11], [5, 11]]
 
 
@@ -52,12 +51,10 @@ def test_tokens_spell_the_codes(table):
 
 
 @given(tables)
-def test_level_slices_cut_the_vocabulary_into_levels(table):
+def test_the_tokens_of_a_level_are_contiguous(table):
     codes = ItemCodes(table)
-    parts = [codes.vocabulary[part] for part in codes.level_slices]
-    assert SPECIAL_TOKENS + sum(parts, ()) == codes.vocabulary
-    for level, part in enumerate(parts):
-        assert set(part) == {row[level] for row in strings(table).values()}
+    levels = [np.unique(codes.tokens[:, level]) for level in range(codes.levels)]
+    assert np.concatenate(levels).tolist() == list(range(len(SPECIAL_TOKENS), len(codes.vocabulary)))
 
 
 @given(tables)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.cluster import KMeans
 
-from apao.codes.rqkmeans import relative_errors, residual_kmeans, residuals
+from apao.codes.coding import relative_errors, residuals
+from apao.codes.tokenizers.rqkmeans import residual_kmeans
 
 
 def test_by_hand():
@@ -23,7 +24,7 @@ def test_by_hand():
     assert level2[found.codes[:, 1]].tolist() == [[-1], [1], [-1], [1]]
     assert level3.tolist() == [[0]]
     assert found.codes[:, 2].tolist() == [0, 0, 0, 0]
-    assert found.errors == pytest.approx([1 / 2501, 0, 0], abs=1e-15)
+    assert found.relative_errors == pytest.approx([1 / 2501, 0, 0], abs=1e-15)
 
 
 def test_first_level_is_kmeans_on_the_embeddings():
@@ -49,7 +50,8 @@ def test_first_level_is_kmeans_on_the_embeddings():
 def test_properties(rows, levels, clusters):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        codes, codebooks, errors = residual_kmeans(rows, levels, clusters)
+        found = residual_kmeans(rows, levels, clusters)
+    codes, codebooks, errors = found.codes, found.codebooks, found.relative_errors
     assert codes.shape == (len(rows), levels)
     residual = rows.astype(np.float64)
     for level, codebook in enumerate(codebooks):
@@ -66,27 +68,27 @@ def test_properties(rows, levels, clusters):
 
 def test_fewer_items_than_clusters_get_one_each():
     rows = np.random.default_rng(1).normal(size=(10, 4))
-    codes, codebooks, errors = residual_kmeans(rows, levels=4, clusters=256)
-    assert [len(codebook) for codebook in codebooks] == [10, 1, 1, 1]
-    assert sorted(codes[:, 0]) == list(range(10))
-    assert errors == [0, 0, 0, 0]
+    found = residual_kmeans(rows, levels=4, clusters=256)
+    assert [len(codebook) for codebook in found.codebooks] == [10, 1, 1, 1]
+    assert sorted(found.codes[:, 0]) == list(range(10))
+    assert found.relative_errors == [0, 0, 0, 0]
 
 
 def test_one_item_and_equal_items():
     for rows in (np.full((1, 3), 0.1), np.full((7, 3), 0.1)):
-        codes, codebooks, errors = residual_kmeans(rows, levels=2, clusters=4)
-        assert not codes.any()
-        assert errors == [0, 0]
-        assert codebooks[0].tolist() == [[0.1, 0.1, 0.1]]
+        found = residual_kmeans(rows, levels=2, clusters=4)
+        assert not found.codes.any()
+        assert found.relative_errors == [0, 0]
+        assert found.codebooks[0].tolist() == [[0.1, 0.1, 0.1]]
 
 
 def test_rounding_is_not_clustered():
     # Ten places, five items each, apart by less than float32 can tell.
     rng = np.random.default_rng(2)
     rows = np.repeat(rng.normal(size=(10, 16)), 5, axis=0) + 1e-9 * rng.normal(size=(50, 16))
-    codes, codebooks, _ = residual_kmeans(rows, levels=3, clusters=10)
-    assert [len(codebook) for codebook in codebooks] == [10, 1, 1]
-    assert len(np.unique(codes, axis=0)) == 10
+    found = residual_kmeans(rows, levels=3, clusters=10)
+    assert [len(codebook) for codebook in found.codebooks] == [10, 1, 1]
+    assert len(np.unique(found.codes, axis=0)) == 10
 
 
 def test_relative_errors_by_hand():
@@ -98,7 +100,7 @@ def test_relative_errors_by_hand():
 
 HASHED = """
 import hashlib, numpy as np
-from apao.codes.rqkmeans import residual_kmeans
+from apao.codes.tokenizers.rqkmeans import residual_kmeans
 rows = np.random.default_rng(0).normal(size=(1500, 16)).astype(np.float32)
 found = residual_kmeans(rows, levels=3, clusters=64)
 print(hashlib.sha256(b"".join(part.tobytes() for part in (found.codes, *found.codebooks))).hexdigest())

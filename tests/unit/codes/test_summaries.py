@@ -6,21 +6,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from apao.codes.embedders import EmbedderParams
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.params import EmbedderParams, FileCodes, ResidualKMeansCodes
 from apao.codes.quality import quality
 from apao.codes.summaries import code_summary, example_of_largest_group, text_facts, text_summary
+from apao.codes.tokenizers.rqkmeans import ResidualKMeans
 from apao.data.base import SOURCES
 from apao.evaluation.params import DecodingParams
 from apao.stages.codes import build_codes
 from apao.stages.embed import embed
 from apao.study.paths import DatasetPaths
 
-EVERY_CODE = DecodingParams(beam="all")
-
 PATHS = DatasetPaths("toy")
-KEEP = FileCodes(method="file", path="codes.json")
 
 
 def facts_of(texts, lengths, limit=8):
@@ -62,13 +61,13 @@ def test_what_is_odd_about_texts_is_a_warning(texts, lengths, word):
     assert few.warnings == []
 
 
-def summary_of(codes, params=KEEP, moved=0, before=None):
+def summary_of(codes, policy="keep", moved=0, before=None):
     table = ItemCodes(np.array(codes))
     ids = [f"i{n}" for n in range(table.items)]
     example = example_of_largest_group(table, ids)
-    report = {"items_moved": moved, **quality(table), "largest_group_example": example}
+    report = {"collision_policy": policy, "items_moved": moved, **quality(table), "largest_group_example": example}
     report["before_collision_policy"] = before and {"largest_group": before}
-    return code_summary(report, params, "toy", "mine")
+    return code_summary(report, "codes.mine", "raise something")
 
 
 DISTINCT = [[n, 0] for n in range(30)]
@@ -92,13 +91,12 @@ def test_codes_without_fault():
 
 
 def test_codes_that_the_policy_gave():
-    policy = ResidualKMeansCodes(method="rq-kmeans", embedder="e", collisions="reassign")
-    summary = summary_of(DISTINCT, policy, moved=6, before=7)
+    summary = summary_of(DISTINCT, "reassign", moved=6, before=7)
     assert summary.lines[1] == "collision policy reassign: changed the code of 6 of 30 items (20.0 %)"
     assert "7 of 30 items (23.3 %) had one code before the collision policy reassign gave 6" in summary.warnings[0]
-    assert "data/toy/embeddings.json" in summary.warnings[0]
+    assert summary.warnings[0].endswith("; raise something")
     # Many small groups are what the policy is for.
-    assert summary_of(DISTINCT, policy, moved=15, before=2).warnings == []
+    assert summary_of(DISTINCT, "reassign", moved=15, before=2).warnings == []
 
 
 @pytest.mark.parametrize("placeholder", ["", "Unknown"])
@@ -117,12 +115,15 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     said = " ".join(capsys.readouterr().err.split())
     assert f"warning: toy: 60 of 90 items (66.7 %) have {'one text' if placeholder else 'no text'}" in said
 
-    params = ResidualKMeansCodes(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
+    params = ResidualKMeans(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
     source = SOURCES["csv"](source="csv", path=Path("x.csv"), recipe="small", codes="made")
-    build_codes("toy", source, params, EVERY_CODE)
+    build_codes("toy", source, params, DecodingParams(beam="all"), torch.device("cpu"))
     report = json.loads(PATHS.code_quality.read_text())
     assert report["items_moved"] == 31  # as many as the last level has codes beside the first
     assert report["largest_group"] == 60 - 31 and report["largest_group_example"]["items"][0] in ids
     said = " ".join(capsys.readouterr().err.split())
     assert "toy: 90 items on 62 distinct codes of 2 levels; 29 of 90 items (32.2 %) share 1 of the codes" in said
-    assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said and "codes.made" in said
+    assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said
+    assert (
+        "look in data/toy/embeddings.json for items without text or with one text, or raise codes.made.clusters" in said
+    )

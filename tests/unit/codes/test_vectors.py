@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
+from apao.codes.embedders import VectorFile
 from apao.codes.given import joined
-from apao.codes.params import VectorFile
 from apao.codes.vectors import read_vectors
 from apao.errors import UserError
 from apao.files import verified
@@ -244,6 +244,6 @@ def test_what_params_refuse(keys, message):
 def test_join(ids, items):
     """Every item has its own row; the others are listed in the order of the file."""
     wanted = [f"i{n}" for n in range(items)]
-    join = joined(ids, wanted, Path("file"), PATHS)
+    join = joined(ids, wanted, Path("file"), PATHS.items)
     assert [ids[row] for row in join.rows] == wanted
     assert list(join.unused) == [name for name in ids if name not in wanted]

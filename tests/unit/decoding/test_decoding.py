@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from helpers.models import BOTH, SlowModel, backbone_of, padded, random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import BOTH, SlowModel, backbone_of, padded, random_codes
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie

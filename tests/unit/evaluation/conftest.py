@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-import pandas as pd
 import pytest
+from helpers.models import backbone_of, random_codes, run_params
+from helpers.project import write_dataset
 from safetensors.torch import save_file
-from tiny import backbone_of, random_codes, random_histories, run_params
 
 from apao.backbones.base import Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.files import sha256_of, write_json
-from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
@@ -33,18 +32,11 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
     monkeypatch.chdir(tmp_path)
     codes = random_codes(30, 3, 3, seed=1)
     assert len(codes.distinct) < codes.items
-    histories = random_histories([3, 9, 4, 12, 5, 7, 3, 30, 6], codes.items, seed=2)
+    histories = write_dataset(codes, [3, 9, 4, 12, 5, 7, 3, 30, 6], seed=2)
     run = Run.parse(f"toy/{request.param}/ce/seed7")
     params = run_params(request.param, decoding={"batch_users": 4})
     backbone = backbone_of(request.param, len(codes.vocabulary), seed=5)
 
-    paths = DatasetPaths("toy")
-    paths.folder.mkdir(parents=True)
-    codes.write(paths.codes)
-    users = [
-        user for user in range(histories.users) for _ in range(histories.offsets[user], histories.offsets[user + 1])
-    ]
-    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
     inputs = {str(path): sha256_of(path) for path in params.training_inputs()}

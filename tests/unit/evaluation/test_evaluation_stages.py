@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import SlowModel, run_params
+from helpers.content import record_of
+from helpers.models import SlowModel, run_params
 
 from apao.errors import UserError
-from apao.files import digest_of, write_json
+from apao.files import write_json
 from apao.stages.beams import beams as beam_sizes
 from apao.stages.decoding_time import decoding_time, synthetic_codes
 from apao.stages.evaluate import evaluate, evaluate_split
@@ -171,9 +172,8 @@ def test_a_model_of_other_sizes_is_named(toy):
 
 
 def test_a_model_changed_after_its_stage_is_named(toy):
-    """The provenance file of training vouches for the weights."""
-    record = {"outputs": {"model.safetensors": "0" * 64}}
-    write_json(toy.run.folder / "train.provenance.json", record | {"digest": digest_of(record)})
+    """The record of training holds the hash of the weights."""
+    write_json(toy.run.folder / "train.provenance.json", record_of({"model.safetensors": "0" * 64}))
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)
 

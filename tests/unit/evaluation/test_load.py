@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from tiny import SlowModel
+from helpers.models import SlowModel
 
 import apao
 from apao.errors import UserError

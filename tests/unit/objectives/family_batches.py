@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import slow_losses as slow
 import torch
+from helpers.models import random_codes
 from slow_families import Referred
-from tiny import random_codes
 
-from apao.codes.catalogue import Catalogue, information_gain, legal_continuations, level_gains, token_counts
+from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Scores
@@ -51,14 +51,7 @@ class Batch:
 
 def catalogue_of(codes, trained, embeddings):
     """All that can be known of the codes."""
-    trie = Trie.of(codes)
-    return Catalogue(
-        trie.prefix_counts,
-        legal=legal_continuations(trie),
-        token_counts=token_counts(codes, trained),
-        information_gain=information_gain(codes, trie, trained),
-        level_gains=level_gains(codes, embeddings),
-    )
+    return Catalogue(codes, Trie.of(codes), trained, embeddings)
 
 
 def batch_of(seed, levels=3, batch=3, negatives=5, eos=True, reference=False, codes=None, dtype=torch.float64):

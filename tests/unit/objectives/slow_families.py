@@ -7,7 +7,7 @@ that a finite difference can hold it still.
 import math
 from dataclasses import dataclass
 
-from slow_catalogue import information_gain, legal_tokens, token_count
+from helpers.slow_catalogue import information_gain, legal_tokens, token_count
 from slow_losses import EOS, Example, cross_entropy, log_probability, mean, target_logp
 
 

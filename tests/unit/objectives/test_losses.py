@@ -1,14 +1,14 @@
 """Value and gradient of every objective against a second, slow implementation of the formulas."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import slow_losses as slow
 import torch
-from tiny import prefix_ids
+from helpers.models import prefix_ids
 
-from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES, Scores
 
 BATCH, NEGATIVES, VOCABULARY = 2, 5, 7
@@ -57,7 +57,7 @@ def scores_of(examples, levels, eos=True):
         logits=leaves["logits"],
         targets=torch.tensor(targets),
         prefixes=prefixes,
-        catalogue=Catalogue(counts),
+        catalogue=SimpleNamespace(prefix_counts=counts),
         eos_logits=leaves["eos_logits"] if eos else None,
         negative_logp=leaves["negative_logp"],
         negative_prefixes=negative_prefixes,

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import slow_catalogue
 import slow_families as slow
 import torch
 from family_batches import (
@@ -19,6 +19,7 @@ from family_batches import (
     gradients,
     objective_of,
 )
+from helpers import slow_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_losses import STEP, assert_gradients
@@ -175,7 +176,7 @@ def test_rare_tokens_weigh_more_and_unseen_ones_as_if_seen_once():
     batch = batch_of(0, codes=codes_of([[0, 0], [0, 1], [0, 2]]))
     codes = torch.tensor([[3, 4], [3, 5], [3, 6]])
     counts = torch.tensor([0, 0, 0, 7, 0, 1, 6])
-    scores = replace(batch.scores, targets=codes, catalogue=replace(batch.scores.catalogue, token_counts=counts))
+    scores = replace(batch.scores, targets=codes, catalogue=SimpleNamespace(token_counts=counts))
     weights = objective_of("frequency", b=0.5).token_weights(scores)
     rare, common, first = 1.0, 0.5 / (1 - 0.5**6), 0.5 / (1 - 0.5**7)
     expected = [[2 * w0 / (w0 + w1), 2 * w1 / (w0 + w1)] for w0, w1 in ((first, rare), (first, rare), (first, common))]
@@ -184,10 +185,10 @@ def test_rare_tokens_weigh_more_and_unseen_ones_as_if_seen_once():
 
 def test_levels_that_gain_nothing_or_take_items_apart_get_no_weight():
     batch = batch_of(0)
-    known = replace(batch.scores.catalogue, level_gains=torch.tensor([0.5, -0.3, 0.0]).double())
+    known = SimpleNamespace(level_gains=torch.tensor([0.5, -0.3, 0.0]).double())
     weights = objective_of("front-greater").token_weights(replace(batch.scores, catalogue=known))
     assert weights.tolist() == pytest.approx([3, 0, 0], abs=1e-12)
-    nothing = replace(batch.scores.catalogue, level_gains=torch.zeros(3).double())
+    nothing = SimpleNamespace(level_gains=torch.zeros(3).double())
     loss = evaluate(objective_of("front-greater"), replace(batch.scores, catalogue=nothing)).loss
     assert_same(loss, evaluate(objective_of("ce"), batch.scores).loss, batch.leaves)
 

@@ -5,9 +5,9 @@ from itertools import chain
 
 import numpy as np
 import torch
+from helpers.models import histories_of, random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import histories_of, random_codes
 
 from apao.codes.itemcodes import ItemCodes
 from apao.training.batches import Examples, ExampleSampler

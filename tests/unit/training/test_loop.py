@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.models import BOTH, histories_of, random_codes, random_histories, run_params
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import BOTH, histories_of, random_codes, random_histories, run_params
 
 from apao.errors import UserError
 from apao.objectives.apao import CARRIED

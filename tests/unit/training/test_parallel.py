@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import run_processes
-from tiny import random_codes, random_histories, run_params
+from helpers.forks import run_processes
+from helpers.models import random_codes, random_histories, run_params
 
 from apao.devices import pick_device
 from apao.errors import UserError

@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 import torch
+from helpers.models import backbone_of, random_codes, run_params
+from helpers.project import write_dataset
 from safetensors.torch import load_file
-from tiny import backbone_of, random_codes, run_params, write_dataset
 
 from apao.backbones.base import BACKBONES
 from apao.files import read_json, verified

@@ -9,48 +9,71 @@ depends on the number of threads, would make two machines give an item two codes
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+from pydantic import Field, PositiveInt
 from threadpoolctl import threadpool_limits
+from typing_extensions import override
 
+from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_square
+from apao.codes.collisions import CollisionPolicy
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
 from apao.data.histories import IntArray
+from apao.parameters import Seed
 from apao.progress import progress
-
-Matrix = NDArray[np.floating]
-FloatMatrix = NDArray[np.float64]
 
 # A residual this small beside the spread of the embeddings is rounding; without this, levels would
 # cluster the rounding of items that have a cluster of their own.
 NEGLIGIBLE = 1e-6
 
 
-class ResidualKMeans(NamedTuple):
-    """Codes (I, T), codebooks (k_l, D) of each level, and each level's relative error.
+@TOKENIZERS.register
+class ResidualKMeans(Tokenizer):
+    """Residual K-means over the items' embeddings (RQ-K-means)."""
 
-    Codes of a level are 0 .. k_l - 1 and all occur. See ``relative_errors`` for the errors.
-    """
+    method: Literal["rq-kmeans"]
+    embedder: str
+    """Name of an entry under ``embedders``."""
+    levels: Annotated[int, Field(ge=1, le=25)] = 4
+    """Codes of an item."""
+    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Codebook size of each level; a level with fewer distinct residuals has as many clusters as those."""
+    collisions: CollisionPolicy = "keep"
+    """What happens to items that share a code: nothing, one more level that numbers them, or the nearest free code
+    of the last level."""
+    restarts: PositiveInt = 1
+    """K-means initialisations a level, the best kept."""
+    iterations: PositiveInt = 100
+    """Most iterations of one initialisation."""
+    seed: Seed = 42
+    """Seed of the initialisations."""
 
-    codes: IntArray
-    codebooks: list[FloatMatrix]
-    errors: list[float]
+    reads_embeddings = True
+    enlarged_by = "clusters"
+
+    @property
+    @override
+    def sizes(self) -> tuple[int, ...]:
+        return (self.clusters,) * self.levels
+
+    @override
+    def fit(self, inputs: Inputs) -> Coding:
+        return residual_kmeans(inputs.embeddings, self.levels, self.clusters, self.restarts, self.iterations, self.seed)
 
 
 def residual_kmeans(
     embeddings: Matrix, levels: int, clusters: int, restarts: int = 1, iterations: int = 100, seed: int = 42
-) -> ResidualKMeans:
+) -> Coding:
     """Quantise ``embeddings`` (I, D) by ``levels`` rounds of K-means (OneRec's RQ-K-means).
 
     A level has ``clusters`` clusters, or as many as it has distinct residuals where they are fewer;
     where nothing is left to explain it has one. The result does not depend on the number of threads.
-    ``restarts`` initialisations of at most ``iterations`` iterations are made a level.
+    ``restarts`` initialisations of at most ``iterations`` iterations are made a level. All codes of a level,
+    0 .. k_l - 1, occur.
     """
     residual = np.array(embeddings, dtype=np.float64)
-    spread = np.sqrt(_mean_square(residual - residual.mean(axis=0)))
+    spread = np.sqrt(mean_square(residual - residual.mean(axis=0)))
     codes, codebooks = [], []
     with threadpool_limits(limits=1), progress("residual K-means levels", total=levels) as advance:
         for _ in range(levels):
@@ -61,8 +84,7 @@ def residual_kmeans(
             codes.append(labels)
             codebooks.append(centroids)
             advance()
-    table = np.stack(codes, axis=1)
-    return ResidualKMeans(table, codebooks, relative_errors(embeddings, table, codebooks))
+    return Coding(np.stack(codes, axis=1), codebooks, embeddings)
 
 
 def _clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int) -> IntArray:
@@ -70,6 +92,9 @@ def _clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int,
     few = _numbered(rows, clusters)
     if few is not None:
         return few
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     kmeans = KMeans(clusters, n_init=restarts, max_iter=iterations, random_state=seed)
     with warnings.catch_warnings():
         # Rows closer than the distances' rounding can share a cluster; the gap that leaves is closed below.
@@ -94,27 +119,3 @@ def _centroids(rows: FloatMatrix, labels: IntArray) -> FloatMatrix:
     order = np.argsort(labels, kind="stable")
     groups = np.split(rows[order], np.flatnonzero(np.diff(labels[order])) + 1)
     return np.stack([group[0] if (group == group[0]).all() else group.mean(axis=0) for group in groups])
-
-
-def residuals(embeddings: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
-    """What the first levels, those of ``codebooks``, leave of ``embeddings``: (I, D)."""
-    left = np.array(embeddings, dtype=np.float64)
-    for level, codebook in enumerate(codebooks):
-        left -= codebook[codes[:, level]]
-    return left
-
-
-def relative_errors(embeddings: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> list[float]:
-    """Mean squared residual after each level, over the mean squared centred embedding (0 to 1).
-
-    Embeddings that are all equal have no spread to explain; their error is 0.
-    """
-    spread = _mean_square(embeddings - embeddings.mean(axis=0, dtype=np.float64))
-    if spread == 0:
-        return [0.0] * len(codebooks)
-    depths = range(1, len(codebooks) + 1)
-    return [_mean_square(residuals(embeddings, codes, codebooks[:depth])) / spread for depth in depths]
-
-
-def _mean_square(rows: FloatMatrix) -> float:
-    return float(np.square(rows).sum(axis=1).mean())

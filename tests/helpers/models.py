@@ -1,14 +1,12 @@
 """Catalogues, histories and models small enough to be checked by brute force."""
 
 import numpy as np
-import pandas as pd
 import torch
 
 from apao.backbones.base import BACKBONES, Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.vocabulary import EOS
 from apao.data.histories import Histories
-from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams
 
 SIZES = {
@@ -48,16 +46,6 @@ def random_histories(lengths: list[int], items: int, seed: int = 0) -> Histories
     """Users with so many items, drawn uniformly."""
     rng = np.random.default_rng(seed)
     return histories_of([rng.integers(0, items, length).tolist() for length in lengths])
-
-
-def write_dataset(codes: ItemCodes, lengths: list[int]) -> None:
-    """The files of a dataset ``toy`` that training reads, below the working directory; users with so many items."""
-    paths = DatasetPaths("toy")
-    paths.folder.mkdir(parents=True)
-    codes.write(paths.codes)
-    histories = random_histories(lengths, codes.items)
-    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
-    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(paths.interactions)
 
 
 def prefix_ids(*tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:

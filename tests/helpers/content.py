@@ -6,10 +6,13 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+
+from apao.files import digest_of
 
 TIMED = ("history.csv", "beams.json", "decoding_time.json")
 """Files that say how long something took."""
@@ -17,6 +20,30 @@ UNFINISHED = ("checkpoint.safetensors", "embeddings.shards")
 """What a stage goes on from; gone when it is done."""
 SNAKEMAKES = ".snakemake_timestamp"
 """Snakemake's clock of a folder that is an output."""
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``; TensorBoard's, which name process and second, left out."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "tensorboard" not in path.parts
+    }
+
+
+def version(path: Path) -> tuple[int, int] | None:
+    """Tells versions of a file that is replaced whole apart; None while there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def record_of(outputs: Mapping[str, str], **more: str) -> dict[str, Any]:
+    """A stage's record that vouches for files by their hashes."""
+    record = {**more, "outputs": dict(outputs)}
+    return record | {"digest": digest_of(record)}
 
 
 def content(folder: Path) -> dict[str, Any]:

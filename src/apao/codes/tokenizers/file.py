@@ -1,4 +1,4 @@
-"""Ready-made codes of the items: from the source (``published``) or from a file of the user (``file``).
+"""Ready-made codes of the items from a file.
 
 Shapes: R rows of the file, I items, T levels.
 """
@@ -9,31 +9,65 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import field_validator
+from typing_extensions import override
 
-from apao.codes.given import Join, joined, read_own_json, read_own_parquet
+from apao.codes.coding import Coding
+from apao.codes.given import joined, read_own_json, read_own_parquet, with_suffix
 from apao.codes.itemcodes import parsed_codes
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
 from apao.codes.vocabulary import MAX_CODE
 from apao.data.histories import IntArray
 from apao.errors import UserError
-from apao.files import read_table
-from apao.study.paths import DatasetPaths
 
+CODE_FILES = (".parquet", ".json")
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,3})")
 
 
-def given_codes(path: Path, item: str, paths: DatasetPaths) -> tuple[IntArray, Join]:
-    """Codes (I, T) in the order of the item table, and what the file holds.
+@TOKENIZERS.register
+class FileCodes(Tokenizer):
+    """Codes from a file of the user, joined by the dataset's raw item ids."""
+
+    method: Literal["file"]
+    embedder: str | None = None
+    """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
+    collisions: Literal["keep", "extra"] = "keep"
+    """What happens to items that share a code: nothing, or one more level that numbers them."""
+    path: Path
+    """``.json``: item id to code strings, as LC-Rec, LETTER and the authors' release write them
+    (``{"7": ["<a_1>", "<b_2>"]}``); or ``.parquet`` with a column of item ids and one column per level."""
+    item: str = "item"
+    """Name of a parquet file's column of item ids."""
+
+    @field_validator("path")
+    @classmethod
+    def _readable(cls, path: Path) -> Path:
+        return with_suffix(path, CODE_FILES)
+
+    @override
+    def own_files(self) -> tuple[Path, ...]:
+        return (self.path.expanduser(),)
+
+    @override
+    def fit(self, inputs: Inputs) -> Coding:
+        return given_codes(self.path.expanduser(), inputs.raw_ids, inputs.items_file, self.item)
+
+
+def given_codes(path: Path, raw_ids: Sequence[str], items_file: Path, item: str = "item") -> Coding:
+    """The codes in a file, in the order of ``raw_ids``, which are those of ``items_file``.
+
+    ``item`` is the column of item ids of a parquet file.
 
     Raises:
         UserError: naming file and item, row or column, when an item has no code or a code is malformed.
     """
     ids, codes = _of_json(path) if path.suffix == ".json" else _of_parquet(path, item)
-    items = read_table(paths.items, ["raw_id"])["raw_id"].tolist()
-    join = joined(ids, items, path, paths)
-    return codes[join.rows], join
+    join = joined(ids, raw_ids, path, items_file)
+    return Coding(codes[join.rows], facts={"file": join.report(path)}, notes=(join.said(path),))
 
 
 def _of_json(path: Path) -> tuple[list[str], IntArray]:

