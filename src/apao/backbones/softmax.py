@@ -47,7 +47,7 @@ class Softmax(NamedTuple):
         return self.scaled(logits, legal).log_softmax(dim=-1)
 
     def logp_of(self, logits: Tensor, tokens: Tensor, legal: Tensor) -> Tensor:
-        """Log-probabilities (..., C) of ``tokens`` (..., C), of which those where ``legal`` is true are all legal ones."""
+        """Log-probabilities (..., C) of ``tokens`` (..., C); those where ``legal`` is true are all legal ones."""
         logits = at_least_fp32(logits) / self.temperature
         chosen = logits.gather(-1, tokens)
         if self.legal_only:
