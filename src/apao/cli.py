@@ -11,19 +11,19 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
 from typing_extensions import override
 
-from apao.devices import keep_freed_memory
-from apao.errors import UserError, nearest, one_line
+from apao.errors import UserError, one_line
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, schema_text
+from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
-from apao.study.settings import Settings
-from apao.study.studies import Study
+
+if TYPE_CHECKING:
+    from apao.study.settings import Settings
 
 _interrupts: list[int] = []
 """Every Ctrl-C so far."""
@@ -102,7 +102,15 @@ Resolved = Annotated[
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
-settings = Settings()
+options: dict[str, Any] = {}
+"""Given before the subcommand."""
+
+
+def settings() -> Settings:
+    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    from apao.study.settings import Settings
+
+    return Settings(**options)
 
 
 @app.callback()
@@ -112,7 +120,7 @@ def _settings(
         str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies, in place of the file's.")
     ] = None,
 ) -> None:
-    settings.file, settings.scale = params, scale
+    options.update(file=params, scale=scale)
 
 
 @app.command()
@@ -125,7 +133,7 @@ def download(
     """Fetch a dataset's files and check them."""
     from apao.stages.download import download as stage
 
-    stage(dataset, settings.job_params().dataset(dataset), mirror)
+    stage(dataset, settings().job_params().dataset(dataset), mirror)
 
 
 @app.command()
@@ -133,7 +141,7 @@ def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
     from apao.stages.preprocess import preprocess as stage
 
-    stage(dataset, settings.job_params().dataset(dataset))
+    stage(dataset, settings().job_params().dataset(dataset))
 
 
 @app.command()
@@ -142,7 +150,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.embed import embed as stage
 
-    params = settings.job_params()
+    params = settings().job_params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
         place = f"codes.{params.dataset(dataset).codes}"
@@ -156,7 +164,7 @@ def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
-    params = settings.job_params()
+    params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
     build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
@@ -167,7 +175,7 @@ def baselines(dataset: DatasetName) -> None:
     """Measure the most-popular and random recommendations."""
     from apao.stages.baselines import baselines as stage
 
-    settings.job_params().dataset(dataset)
+    settings().job_params().dataset(dataset)
     stage(dataset)
 
 
@@ -181,7 +189,7 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
     with joined() as processes:
         parsed = Run.parse(run)
-        params = settings.to_train(parsed, resolved)
+        params = settings().to_train(parsed, resolved)
         stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
@@ -192,72 +200,62 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
     from apao.stages.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
 def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure how much of the true top 20 each beam step keeps (Figure 1c)."""
+    """Measure how much of the true top 20 each beam step keeps."""
     from apao.devices import pick_device
     from apao.stages.pruning import pruning as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
 def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure metrics and time at every beam size of Figure 4."""
+    """Measure metrics and time at the beam sizes of the dataset's recipe."""
     from apao.devices import pick_device
     from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
-    params, sizes = settings.to_measure_beams(parsed, resolved)
-    stage(parsed, params, sizes, pick_device(device))
+    params, measure = settings().to_measure(parsed, resolved)
+    stage(parsed, params, measure.beams, pick_device(device))
 
 
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
 ) -> None:
-    """Time beam search and full sorting as the catalogue grows (Figure 1b)."""
+    """Time beam search and full sorting as the catalogue grows."""
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
-    params = settings.job_params()
-    study = params.study.figure1
-    if study is None:
-        raise UserError(f"scale {params.scale} has no figure1, which lists the catalogue sizes; add it under studies")
-    # Only the sizes of the model matter here, so any objective would do.
-    run = Run.of(dataset, backbone, study.objectives[0], study.seeds[0])
-    stage(run, params.resolve(run), study.catalogue_sizes, study.timed_users, pick_device(device))
+    stage(dataset, backbone, settings().job_params().timed_decoding(dataset, backbone), pick_device(device))
 
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="table1 .. table5, figure1 .. figure5.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A name under the chosen scale in params.yaml.")],
 ) -> None:
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
 
-    params = settings.job_params()
-    chosen: dict[str, Study] = params.study.chosen()
-    if study not in chosen:
-        raise UserError(f"scale {params.scale} has no study {study!r}; {nearest(study, chosen)}")
-    for path in stage(study, params):
+    for path in stage(study, settings().job_params()):
         console.print(str(path))
 
 
 @app.command()
 def tune(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps, such as table5.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps.")],
     objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="By default all.")] = None,
 ) -> None:
     """Choose hyper-parameters by finished sweeps, and write them into the file that params.yaml names as tuned."""
     from apao.report.tuning import tunings
     from apao.study.tuned import with_tuning, write_tuned
 
-    path, params = settings.tuned_file(), settings.params()
+    path, params = settings().tuned_file(), settings().params()
     found = dict(params.tuned)
     for objective, tuning in tunings(study, params, objectives or ()):
         found[objective] = with_tuning(found.get(objective, ()), tuning)
@@ -276,18 +274,18 @@ def dvc(
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
 
     if check:
-        check_pipeline(settings.params())
+        check_pipeline(settings().params())
     else:
-        write_pipeline(settings.params())
+        write_pipeline(settings().params())
         console.print(str(DVC_FILE))
 
 
 @app.command()
 def headline() -> None:
-    """Print Table 1 in short: each objective beside the untrained baseline."""
+    """Print the first comparison of the scale in short: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
-    typer.echo(text(settings.job_params()))
+    typer.echo(text(settings().job_params()))
 
 
 @app.command()
@@ -324,7 +322,7 @@ def intact() -> None:
 @app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
-    params = settings.params()
+    params = settings().params()
     for run in params.all_runs():
         typer.echo(str(run))
 
@@ -332,19 +330,25 @@ def runs() -> None:
 @params_app.command()
 def check() -> None:
     """Read params.yaml as every stage does and say what it asks for."""
-    params = settings.params()
+    params = settings().params()
     count = len(params.all_runs())
-    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.study.chosen())} studies from {count} runs")
+    typer.echo(
+        f"{options['file']}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs"
+    )
 
 
 @params_app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
+    from apao.study.params import schema_text
+
     typer.echo(schema_text(), nl=False)
 
 
 def main() -> None:
     """Entry point."""
+    from apao.devices import keep_freed_memory
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have had it ignored
         signal.signal(signal.SIGINT, _on_interrupt)
     keep_freed_memory()

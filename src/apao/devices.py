@@ -1,4 +1,7 @@
-"""Where to compute, with which number format, and how freed memory is kept."""
+"""Where to compute, with which number format, and how freed memory is kept.
+
+Importing this imports no torch: the command line needs it before it knows whether anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from apao.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -24,6 +28,8 @@ GROWTH = 2**26
 
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is there to be asked for, without loading CUDA (the workflow asks this)."""
+    import torch
+
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return hidden not in ("", "-1") and shutil.which("nvidia-smi") is not None and torch.cuda.is_available()
 
@@ -36,6 +42,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         UserError: when it does not exist here.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     number = os.environ.get("LOCAL_RANK")
@@ -57,11 +65,15 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """A name for records and captions."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to compute in bf16: if asked to, or by ``auto`` where its matrix products are fast."""
+    import torch
+
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -72,6 +84,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """bf16 autocast, or nothing; weights stay fp32 either way."""
+    import torch
+
     if uses_bf16(precision, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

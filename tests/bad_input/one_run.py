@@ -19,7 +19,7 @@ CHECKPOINT, MODEL = RUN_FOLDER / "checkpoint.safetensors", RUN_FOLDER / "model.s
 
 def create(folder: Path) -> Project:
     """A table, its params.yaml, and embeddings that nobody had to compute."""
-    table = {"datasets": ["toy"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
+    table = {"kind": "comparison", "datasets": ["toy"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
     office = {"source": "release", "name": "Office", "recipe": "tiny", "codes": "published"}
     tiny = {
         "backbones": {"tiger": {"dropout": 0.1}},

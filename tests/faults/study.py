@@ -88,18 +88,17 @@ def create(folder: Path) -> Project:
     """A table, an encoder for its texts, and params.yaml with one run of each backbone."""
     runs = {"datasets": ["toy"], "objectives": ["apao-pairwise"], "seeds": [42]}
     studies = {
-        "table1": runs | {"backbones": ["tiger", "llama"]},
-        "table2": {"datasets": ["toy"]},
-        "table4": runs | {"backbones": ["tiger", "llama"]},
+        "table1": runs | {"kind": "comparison", "backbones": ["tiger", "llama"]},
+        "table2": {"kind": "dataset-sizes", "datasets": ["toy"]},
+        "table4": runs | {"kind": "training-cost", "backbones": ["tiger", "llama"]},
         "figure1": {
+            "kind": "pruning",
             "dataset": "toy",
             "backbones": ["tiger"],
             "objectives": ["apao-pairwise"],
             "seeds": [42],
-            "catalogue_sizes": [20, 40],
-            "timed_users": 1,
         },
-        "figure4": runs | {"backbones": ["tiger"], "beams": [2, 5]},
+        "figure4": runs | {"kind": "beam-sizes", "backbones": ["tiger"]},
     }
     tiny = {
         "backbones": {"tiger": {"dropout": 0.1}},

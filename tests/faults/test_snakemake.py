@@ -17,7 +17,7 @@ from study import TIGER, Study, create
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.skipif(TIMES < 3, reason="takes minutes; docs/reliability.md has the command"),
+    pytest.mark.skipif(TIMES < 3, reason="takes minutes; docs/operations/reliability.md has the command"),
 ]
 
 TARGET = "results/tables/table1.csv"
@@ -84,7 +84,7 @@ def test_killed_job(study: Study, faults, tmp_path: Path) -> None:
             done = process.end(timeout=60)
             assert done.status == 1
             text = done.output
-            assert "Error in rule train_run" in text and f"logs/{TIGER}/train.log" in text
+            assert "Error in rule train" in text and f"logs/{TIGER}/train.log" in text
             assert "rerun the same command" in text
             epochs = epochs_in(run / "checkpoint.safetensors")
             assert epochs and not (project.folder / target).exists()

@@ -103,6 +103,7 @@ def small_params(*changes: Mapping[str, Any]) -> dict[str, Any]:
         "backbones": {name: {"type": name, **sizes} for name, sizes in SIZES.items()},
         "training": {"epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.01},
         "decoding": {"beam": "all"},
+        "measure": {"beams": [2, 5], "decoding_time": {"catalogue_sizes": [20, 40], "users": 1}},
     }
     params = {
         "scale": "small",
@@ -146,14 +147,14 @@ def study_params() -> dict[str, Any]:
         "table3": {"one_stage": ["apao-pointwise"], "two_stage": []},
         "table4": {"objectives": two},
         "table5": {"sweeps": ["beta"]},
-        "figure1": {"objectives": two, "catalogue_sizes": [20, 40], "timed_users": 1},
+        "figure1": {"objectives": two},
         "figure2": {
             "backbone": "tiger",
             "modules": {"full": "apao-pairwise", "w/o prefix loss": "ce"},
             "prefixes": {"full": "apao-pairwise", "w/o prefix 0": "apao-pairwise+drop_level=0"},
         },
         "figure3": {"sweeps": ["beta"]},
-        "figure4": {"objectives": two, "beams": [2, 5]},
+        "figure4": {"objectives": two},
         "figure5": {"objectives": two},
     }
     for name, change in changes.items():

@@ -2,12 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
-import subprocess
+import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 
 import pytest
+from helpers import processes
+from helpers.forks import run_forked
+from helpers.project import ROOT, SHIPPED
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -16,9 +21,8 @@ from apao.cli import app
 from apao.errors import UserError
 from apao.study.params import load, schema_text
 from apao.study.runs import Run
+from apao.study.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "params.yaml"
 STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
@@ -47,7 +51,7 @@ def test_runs_are_those_of_the_chosen_scale():
         listed = run("--scale", scale, "runs").output.split()
         assert len(set(listed)) == len(listed)
         params = load(SHIPPED, scale)
-        named = {str(params.normalised(each)) for _, each in studies.named_runs()}
+        named = {str(params.normalised(each)) for study in studies.values() for each in study.runs()}
         starts = {start.run for each in listed if (start := params.resolve(Run.parse(each)).start)}
         assert named <= set(listed)
         # What no study names is there because another run starts from it, and every such run is there.
@@ -67,8 +71,8 @@ def test_options_may_come_from_the_environment(tmp_path):
 
 def test_check_counts_what_it_asks_for():
     params = load(SHIPPED)
-    runs = {params.normalised(each) for _, each in params.study.named_runs()}
-    expected = f"{SHIPPED}: valid; scale small: {len(params.study.chosen())} studies from {len(runs)} runs\n"
+    runs = {params.normalised(each) for study in params.chosen_studies.values() for each in study.runs()}
+    expected = f"{SHIPPED}: valid; scale small: {len(params.chosen_studies)} studies from {len(runs)} runs\n"
     assert run("params", "check").output == expected
 
 
@@ -103,9 +107,9 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
         (["download", "no-such"], "error: unknown dataset 'no-such'; known: "),
         (["train", "ml-100k"], "error: 'ml-100k' does not name a run; expected "),
         (["--scale", "smal", "runs"], f"error: {SHIPPED}:5: scale: 'smal' is not defined under studies; did you mean"),
-        (["report", "table6"], "error: scale small has no study 'table6'; did you mean 'table"),
+        (["report", "table6"], "error: studies.small: unknown study 'table6'; did you mean 'table"),
         (["baselines", "no-such"], "error: unknown dataset 'no-such'"),
-        (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such/"),
+        (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such: unknown backbone"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "tpu"], "error: device 'tpu' cannot be used here"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "meta"], "error: device 'meta' cannot be used here"),
         (["download", "ml-100k", "--mirror", "nowhere"], "error: nowhere: the mirror is not a folder"),
@@ -146,7 +150,7 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def broken(self):
         raise error
 
-    monkeypatch.setattr("apao.cli.Settings.params", broken)
+    monkeypatch.setattr("apao.study.settings.Settings.params", broken)
     return ended(capsys, monkeypatch, "runs")
 
 
@@ -180,42 +184,36 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
     assert ended(capsys, monkeypatch, "runs") == (130, STOPPED)
 
 
-INTERRUPTED = """
+def ctrl_c_swallowed(error: Exception) -> None:
+    """A library that turns Ctrl-C into an error of its own, met where params.yaml is read."""
+
+    def params(settings: Settings) -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise error
+
+    Settings.params = params
+
+
+@pytest.mark.parametrize("error", [ValueError("what it makes of it"), UserError("damaged"), OSError(5, "x", "y")])
+def test_ctrl_c_that_a_library_swallows(tmp_path, error):
+    done = run_forked(tmp_path, "params", "check", prepare=partial(ctrl_c_swallowed, error))
+    assert (done.status, done.output) == (130, STOPPED)
+
+
+CTRL_C_AT_EXIT = """
 import atexit, os, signal
-from apao import cli
-from apao.errors import UserError
-
-def ctrl_c():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt:  # as a compiled library may
-        pass
-
-def library(settings):
-    ctrl_c()
-    raise {error}
+from apao.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
-{prepare}
-cli.main()
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+main()
 """
 
 
-def interrupted(prepare: str, error: str) -> tuple[int, str]:
-    """How a command ends in a process of its own."""
-    code = INTERRUPTED.format(prepare=prepare, error=error)
-    command = [sys.executable, "-c", code, "params", "check"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-    return done.returncode, done.stderr
-
-
-@pytest.mark.parametrize("error", ["ValueError('what it makes of it')", "UserError('damaged')", "OSError(5, 'x', 'y')"])
-def test_ctrl_c_that_a_library_swallows(error):
-    assert interrupted("cli.Settings.params = library", error) == (130, STOPPED)
-
-
 def test_ctrl_c_after_the_end():
-    assert interrupted("atexit.register(os.kill, os.getpid(), signal.SIGINT)", "ValueError") == (0, "")
+    done = processes.run(ROOT, "python", "-c", CTRL_C_AT_EXIT, "params", "check")
+    assert done.status == 0 and done.output.startswith("params.yaml: valid"), done.output
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
@@ -226,9 +224,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
 
 def test_a_reader_that_goes_away_is_no_error():
     # `true` has ended long before the command has imported what it needs to write its first line.
-    command = f"{sys.executable} -m apao.cli params schema | true"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
-    assert done.stderr == ""
+    done = processes.run(ROOT, "sh", "-c", "apao params schema | true")
+    assert (done.status, done.output) == (0, "")
 
 
 def test_the_installed_command_is_this_one():

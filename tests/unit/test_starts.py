@@ -25,6 +25,7 @@ PARAMS = {
     "studies": {
         "small": {
             "table3": {
+                "kind": "training-stages",
                 "datasets": ["toy"],
                 "backbones": ["tiger"],
                 "one_stage": [],
@@ -121,7 +122,10 @@ def test_a_start_may_itself_start_from_another(read):
 
 
 def test_embeddings_need_an_embedder(tmp_path):
-    table = {"datasets": ["toy"], "backbones": ["tiger"], "objectives": ["weighted"], "seeds": [1]}
+    table = {
+        **{"kind": "comparison", "datasets": ["toy"], "backbones": ["tiger"]},
+        **{"objectives": ["weighted"], "seeds": [1]},
+    }
     params = small_params(
         {"objectives": {"weighted": {"type": "front-greater"}}, "studies": {"small": {"table1": table}}}
     )

@@ -1,66 +1,62 @@
-"""A study lists exactly the runs it is made from."""
+"""A study lists exactly the runs it is made from, and is of a kind under any name."""
 
+import os
 from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from apao.engines.snakemake import Workflow
+from apao.errors import UserError
+from apao.study.params import load
 from apao.study.runs import Run
-from apao.study.studies import (
-    Curve,
-    Figure1,
-    Figure2,
-    Figure4,
-    Figure5,
-    Studies,
-    Study,
-    Sweep,
-    Table1,
-    Table2,
-    Table3,
-    Table4,
-    Table5,
-    outputs,
-)
+from apao.study.studies import STUDIES, Study
+from apao.study.sweeps import Curve, Sweep
 
+ROOT = Path(__file__).parents[2]
 GRID = {
     "datasets": ["office", "beauty"],
     "backbones": ["tiger", "llama"],
     "objectives": ["ce", "apao-pairwise+beta=0.4"],
     "seeds": [1, 2],
 }
+BETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="beta", values=[0.1, 0.2])
+ETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="eta", values=[1e-5, 0.001])
+MODEL = {"datasets": ["office"], "backbones": ["tiger"]}
 
 
-@pytest.mark.parametrize("kind", [Table1, Table4, Figure5])
+def study(kind: str, **fields: object) -> Study:
+    return STUDIES[kind](kind=kind, **fields)
+
+
+@pytest.mark.parametrize("kind", ["comparison", "training-cost", "beam-sizes", "prefix-recall"])
 def test_grids_are_all_combinations_in_the_order_of_the_file(kind):
-    runs = kind(**GRID).runs()
+    runs = study(kind, **GRID).runs()
     expected = [f"{d}/{b}/{o}/seed{s}" for d, b, o, s in product(*GRID.values())]
     assert [str(run) for run in runs] == expected
 
 
 def test_repeats_are_listed_once():
-    study = Table1(**{**GRID, "objectives": ["ce", "apao-pairwise+beta=0.40", "apao-pairwise+beta=0.4", "ce"]})
-    assert study.runs() == Table1(**GRID).runs()
-    figure = Figure2(
+    objectives = ["ce", "apao-pairwise+beta=0.40", "apao-pairwise+beta=0.4", "ce"]
+    assert study("comparison", **{**GRID, "objectives": objectives}).runs() == study("comparison", **GRID).runs()
+    ablation = study(
+        "ablation",
         dataset="office",
         backbone="tiger",
         modules={"full": "apao-pairwise", "none": "ce"},
         prefixes={"full": "apao-pairwise", "w/o 0": "apao-pairwise+drop_level=0"},
         seeds=[1],
     )
-    assert [run.spelled_objective for run in figure.runs()] == ["apao-pairwise", "ce", "apao-pairwise+drop_level=0"]
-
-
-BETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="beta", values=[0.1, 0.2])
-ETA = Sweep(objectives=["apao-pairwise+eta=0.001"], key="eta", values=[1e-5, 0.001])
+    assert [run.spelled_objective for run in ablation.runs()] == ["apao-pairwise", "ce", "apao-pairwise+drop_level=0"]
 
 
 def test_a_sweep_changes_one_value_at_a_time():
-    study = Table5(datasets=["office"], backbones=["tiger"], sweeps=[BETA, ETA], seeds=[7])
+    best = study("sweep-best", **MODEL, sweeps=[BETA, ETA], seeds=[7])
     names = ["beta=0.1+eta=0.001", "beta=0.2+eta=0.001", "eta=1e-5", "eta=0.001"]
-    assert [str(run) for run in study.runs()] == [f"office/tiger/apao-pairwise+{name}/seed7" for name in names]
-    beta, eta = study.curves()
+    assert [str(run) for run in best.runs()] == [f"office/tiger/apao-pairwise+{name}/seed7" for name in names]
+    beta, eta = best.curves()
     assert beta == Curve("office", "tiger", "apao-pairwise+eta=0.001", "beta", (0.1, 0.2))
     assert eta.run(1e-5, 9) == Run("office", "tiger", "apao-pairwise", (("eta", 1e-5),), 9)
 
@@ -68,74 +64,102 @@ def test_a_sweep_changes_one_value_at_a_time():
 def test_each_objective_has_its_own_sweeps():
     tau = Sweep(objectives=["msl"], key="tau", values=[1, 2.5])
     both = Sweep(objectives=["apao-pairwise+eta=0.001", "dpo"], key="beta", values=[0.5])
-    study = Table5(datasets=["office"], backbones=["tiger"], sweeps=[tau, both, ETA], seeds=[1, 2])
-    assert study.keys == ["tau", "beta", "eta"]
-    assert [(curve.objective, curve.key) for curve in study.curves()] == [
+    sweep = study("sweep", **MODEL, sweeps=[tau, both, ETA], seeds=[1, 2])
+    assert sweep.keys == ["tau", "beta", "eta"]
+    assert [(curve.objective, curve.key) for curve in sweep.curves()] == [
         ("msl", "tau"),
         ("apao-pairwise+eta=0.001", "beta"),
         ("apao-pairwise+eta=0.001", "eta"),
         ("dpo", "beta"),
     ]
-    spelled = [run.spelled_objective for run in study.runs() if run.seed == 1]
+    spelled = [run.spelled_objective for run in sweep.runs() if run.seed == 1]
     assert spelled[:3] == ["msl+tau=1", "msl+tau=2.5", "apao-pairwise+beta=0.5+eta=0.001"]
     # What a figure is made of holds the values, not the sweeps' names.
-    assert study.model_dump(mode="json")["sweeps"][0] == {"objectives": ["msl"], "key": "tau", "values": [1, 2.5]}
+    assert sweep.model_dump(mode="json")["sweeps"][0] == {"objectives": ["msl"], "key": "tau", "values": [1, 2.5]}
 
 
 def test_what_else_a_study_reads():
-    figure = Figure1(
-        dataset="office", backbones=["tiger", "llama"], objectives=["ce"], seeds=[1], catalogue_sizes=[10, 20]
-    )
-    assert figure.inputs() == [Path("results/office", name, "decoding_time.json") for name in ("tiger", "llama")]
-    assert figure.files == ("pruning.json",)
-    assert Table1(**GRID).dataset_names() == ("office", "beauty")
-    assert Table1(**GRID).files == Table3.files == ("metrics.json", "ranks.parquet")
-    assert Table2(datasets=["office"]).runs() == [] and Table2(datasets=["office"]).dataset_names() == ("office",)
-    assert Figure4(**GRID, beams=[5]).files == ("beams.json",)
-    assert Table4(**GRID).files == ("history.csv",)
+    model = {"dataset": "office", "backbones": ["tiger", "llama"], "objectives": ["ce"], "seeds": [1]}
+    pruning = study("pruning", **model)
+    assert pruning.inputs() == [Path("results/office", name, "decoding_time.json") for name in ("tiger", "llama")]
+    assert pruning.files == ("pruning.json",)
+    comparison = study("comparison", **GRID)
+    assert comparison.inputs() == [Path("results", name, "baselines/metrics.json") for name in ("office", "beauty")]
+    assert comparison.files == STUDIES["training-stages"].files == ("metrics.json", "ranks.parquet")
+    sizes = study("dataset-sizes", datasets=["office"])
+    assert sizes.runs() == [] and sizes.dataset_names() == ("office",)
+    assert sizes.inputs() == [Path("data/office/stats.json")]
+    assert study("beam-sizes", **GRID).files == ("beams.json",)
+    assert study("training-cost", **GRID).files == ("history.csv",)
 
 
 def test_one_stage_before_two_stages():
-    study = Table3(
-        datasets=["office"], backbones=["tiger"], one_stage=["apao-pairwise"], two_stage=["ce>dpo"], seeds=[1]
-    )
-    assert [run.objective for run in study.runs()] == ["apao-pairwise", "ce>dpo"]
-
-
-def test_studies_that_are_left_out_are_not_made():
-    studies = Studies(table2=Table2(datasets=["office"]), figure5=Figure5(**GRID))
-    assert list(studies.chosen()) == ["table2", "figure5"]
-    assert {name for name, _ in studies.named_runs()} == {"figure5"}
-    assert [run for _, run in studies.named_runs()] == Figure5(**GRID).runs()
-
-
-@pytest.mark.parametrize("field", Studies.model_fields)
-def test_every_study_has_files_of_its_own(field):
-    files = outputs(field)
-    assert len(set(files)) == len(files) >= 3
-    assert all(file.stem == field for file in files)
-    assert {file.parent for file in files} == {Path("results/tables") if field.startswith("table") else Path("figures")}
+    stages = study("training-stages", **MODEL, one_stage=["apao-pairwise"], two_stage=["ce>dpo"], seeds=[1])
+    assert [run.objective for run in stages.runs()] == ["apao-pairwise", "ce>dpo"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"),
+    ("name", "title"), [("table12", "Table 12"), ("figure2", "Figure 2"), ("tablets", "tablets"), ("b-2", "b-2")]
+)
+def test_a_study_is_called_by_its_name(name, title):
+    sizes = study("dataset-sizes", datasets=["office"])
+    assert sizes.titled(name) == title
+    assert sizes.model_copy(update={"title": "Sizes"}).titled(name) == "Sizes"
+    assert sizes.outputs(name) == [Path(f"results/tables/{name}.{suffix}") for suffix in ("csv", "md", "tex")]
+    recall = study("prefix-recall", **GRID)
+    assert recall.outputs(name) == [Path(f"figures/{name}.{suffix}") for suffix in ("pdf", "png", "csv", "rst")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "change"),
     [
-        (Table1, {"datasets": []}),
-        (Table1, {"seeds": [-1]}),
-        (Table1, {"seeds": []}),
-        (Figure5, {"objectives": ["ce"]}),
-        (Figure4, {"beams": [0]}),
-        (Figure4, {"beams": []}),
-        (Table5, {"sweeps": []}),
-        (Table3, {"one_stage": []}),
+        ("comparison", GRID, {"datasets": []}),
+        ("comparison", GRID, {"seeds": [-1]}),
+        ("comparison", GRID, {"seeds": []}),
+        ("comparison", GRID, {"title": ""}),
+        ("prefix-recall", GRID, {"objectives": ["ce"]}),
+        ("beam-sizes", GRID, {"metric": "ndcg@7"}),
+        ("beam-sizes", GRID, {"metric": "item_ndcg@10"}),
+        ("sweep-best", {**MODEL, "sweeps": [BETA], "seeds": [1]}, {"sweeps": []}),
+        ("training-stages", {**MODEL, "one_stage": ["ce"], "two_stage": [], "seeds": [1]}, {"one_stage": []}),
     ],
 )
-def test_studies_of_nothing(kind: type[Study], change):
-    given = GRID | {Figure4: {"beams": [5]}}.get(kind, {})
-    if kind is Table5:
-        given = {"datasets": ["office"], "backbones": ["tiger"], "sweeps": [BETA], "seeds": [1]}
-    if kind is Table3:
-        given = {"datasets": ["office"], "backbones": ["tiger"], "one_stage": ["ce"], "two_stage": [], "seeds": [1]}
-    kind(**given)
+def test_studies_of_nothing(kind, fields, change):
+    study(kind, **fields)
     with pytest.raises(ValidationError):
-        kind(**{**given, **change})
+        study(kind, **{**fields, **change})
+
+
+@pytest.fixture
+def more(tmp_path, monkeypatch) -> Path:
+    """The shipped params.yaml with two more ablations and a table of another title; the working folder."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    small = values["studies"]["small"]
+    small["ablation-tiger"] = small["figure2"] | {"backbone": "tiger", "title": "Ablation of TIGER"}
+    small["ablation_recall"] = small["figure2"] | {"metrics": ["recall@20"]}
+    small["sizes"] = {"kind": "dataset-sizes", "datasets": ["ml-100k", "office"], "title": "Data"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (tmp_path / "tuned.yaml").write_text((ROOT / "tuned.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # where a workflow sets variables for its jobs
+    return tmp_path
+
+
+def test_another_study_of_a_kind_takes_params_yaml_alone(more):
+    params = load(Path("params.yaml"))
+    assert {run.backbone for run in params.study("ablation-tiger").runs()} == {"tiger"}
+    workflow = Workflow({})
+    assert workflow.figures()[-2:] == ["ablation-tiger", "ablation_recall"] and workflow.tables()[-1] == "sizes"
+    assert [workflow.title(name) for name in ("ablation-tiger", "sizes", "table1")] == [
+        *("Ablation of TIGER", "Data", "Table 1")
+    ]
+    assert {"figures/ablation-tiger.png", "results/tables/sizes.md"} < set(workflow.targets())
+    # Drawn by the same code from other runs, or from the same ones.
+    assert workflow.study_inputs("ablation_recall") == workflow.study_inputs("figure2")
+    assert workflow.study("ablation_recall") != workflow.study("figure2")
+    assert not set(workflow.study_inputs("ablation-tiger")) & set(workflow.study_inputs("figure2"))
+
+
+def test_a_study_that_the_scale_lacks(more):
+    with pytest.raises(UserError, match=r"^studies\.small: unknown study 'figure6'; did you mean 'figure5'"):
+        load(Path("params.yaml")).study("figure6")

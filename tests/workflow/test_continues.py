@@ -65,7 +65,7 @@ def test_killed_workflow_continues(project: Project):
     assert "--unlock" in printed and "Traceback" not in printed
     project.snakemake("--unlock")
     printed = project.snakemake(f"results/{run}/metrics.json")
-    assert "train_run" in printed
+    assert "train" in printed
     assert len(pd.read_csv(folder / "history.csv")) == 60
     assert not (folder / "checkpoint.safetensors").exists()
 

@@ -144,9 +144,9 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
     stages = ran(taken_over.run("dvc", "repro"))
     runs = ["toy/tiger/apao-pairwise/seed42", "toy/tiger/apao-pairwise+drop_level=0/seed42"]
-    trained = [stage.partition("@")[2] for stage in stages if stage.startswith("train_run")]
+    trained = [stage.partition("@")[2] for stage in stages if stage.startswith("train")]
     assert sorted(trained) == sorted(runs)
-    assert {stage for stage in stages if "toy-tiger-apao-pairwise" not in stage} == {"check_pipeline", "draw_figure2"}
+    assert {stage for stage in stages if "toy-tiger-apao-pairwise" not in stage} == {"check_pipeline", "report_figure2"}
     # And back: Snakemake is told that what DVC made is up to date.
     taken_over.snakemake("--touch", "all")
     assert "Nothing to be done" in taken_over.snakemake("all")
@@ -155,14 +155,14 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
 
 def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
-    process = taken_over.start("dvc", "repro", "evaluate_run-toy-tiger-apao-pairwise")
+    process = taken_over.start("dvc", "repro", "evaluate-toy-tiger-apao-pairwise")
     # The command has only just been started: it reads its parameters seconds later.
-    process.wait_for(lambda: "Running stage 'train_run-toy-tiger-apao-pairwise@" in process.printed())
+    process.wait_for(lambda: "Running stage 'train-toy-tiger-apao-pairwise@" in process.printed())
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
     done = process.end()
     assert done.status == 0, done.output
     runs = ["toy/tiger/apao-pairwise/seed42", "toy/tiger/apao-pairwise+drop_level=0/seed42"]
-    stages = {f"train_run-toy-tiger-apao-pairwise@{run}" for run in runs}
+    stages = {f"train-toy-tiger-apao-pairwise@{run}" for run in runs}
     assert stages <= set(ran(done.output))
     for run in runs:
         assert json.loads((taken_over.folder / "results" / run / "run.json").read_text())["objective"]["beta"] == 0.7
@@ -174,7 +174,7 @@ def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
 
 def test_what_dvc_makes_is_what_snakemake_makes(taken_over: Project, finished: Project):
     run = "toy/llama/ce/seed42"
-    for stage in ("train_run", "evaluate_run"):
+    for stage in ("train", "evaluate"):
         taken_over.run("dvc", "repro", "--force", "--single-item", f"{stage}-toy-llama-ce@{run}")
     for file in ("model.safetensors", "ranks.parquet", "metrics.json"):
         made, expected = (project.folder / "results" / run / file for project in (taken_over, finished))
@@ -194,7 +194,7 @@ def test_code_counts_and_comments_do_not(taken_over: Project):
     taken_over.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     stages = changed(taken_over)
     assert stages
-    assert all(stage.startswith("train_run-toy-") and "-apao-" in stage for stage in stages), stages
+    assert all(stage.startswith("train-toy-") and "-apao-" in stage for stage in stages), stages
 
 
 def test_a_pipeline_of_other_parameters_is_one_clear_line(taken_over: Project):

@@ -40,7 +40,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
         rule.write_text(rule.read_text().replace("    shell:", '    shadow:\n        "minimal"\n    shell:'))
     target = f"{RUN}/metrics.json"
     printed = project.snakemake(target)
-    assert "rule code_items:" in printed and "rule train_run:" in printed
+    assert "rule codes:" in printed and "rule train:" in printed
     assert edited(project)
     for name in FILES:
         assert (project.folder / RUN / name).read_bytes() == (finished.folder / RUN / name).read_bytes(), name
@@ -48,7 +48,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
 
     # The next workflow takes the edit up, or, once it is undone, has nothing to do.
     printed = project.snakemake("-n", target)
-    assert "rule train_run:" in printed and "rule evaluate_run:" in printed
+    assert "rule train:" in printed and "rule evaluate:" in printed
     shutil.copy(finished.folder / "params.yaml", project.folder)
     assert "Nothing to be done" in project.snakemake("-n", target)
 
@@ -60,4 +60,4 @@ def test_a_dataset_is_what_was_resolved_at_the_start(tmp_path: Path):
     project.snakemake(stats)
     assert edited(project)
     assert json.loads((tmp_path / stats).read_text())["core"] == 3
-    assert "rule preprocess_dataset:" in project.snakemake("-n", stats)
+    assert "rule preprocess:" in project.snakemake("-n", stats)

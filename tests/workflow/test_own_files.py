@@ -32,7 +32,7 @@ def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path
 
     replace_by_older(project.folder / "toy.csv", seed=1)
     printed = project.snakemake(STATS)
-    assert jobs(printed).keys() >= {"link_dataset", "preprocess_dataset"}
+    assert jobs(printed).keys() >= {"link", "preprocess"}
     # The summary is on the terminal, not in the log alone.
     assert "rows       270 read, 270 kept" in printed
     second = (project.folder / "data/toy/interactions.parquet").read_bytes()
@@ -64,17 +64,17 @@ def cached(project: Project) -> set[str]:
 def test_dvc_keeps_the_link_and_no_copy(tmp_path: Path, made_by: str):
     project = committed(make_workflow(tmp_path))
     if made_by == "dvc":
-        project.run("dvc", "repro", "preprocess_dataset-toy")
+        project.run("dvc", "repro", "preprocess-toy")
     else:
         project.snakemake(STATS)
         project.run("apao", "dvc", "--check")
-    stages = ["check_pipeline", "download_dataset-toy", "preprocess_dataset-toy"]
+    stages = ["check_pipeline", "download-toy", "preprocess-toy"]
     table, link = project.folder / "toy.csv", project.folder / LINK
     for seed in (None, 1, 0):
         if seed is not None:
             replace_by_older(table, seed)
             # Back to a content that was here before: DVC must not take the hash from its cache without the link.
-            assert "download_dataset-toy" in ran(project.run("dvc", "repro", "preprocess_dataset-toy"))
+            assert "download-toy" in ran(project.run("dvc", "repro", "preprocess-toy"))
         project.run("dvc", "commit", "--force", "-q", *stages)
         assert link.is_symlink()
         assert link.resolve() == table.resolve()

@@ -116,7 +116,7 @@ def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path
         process = on_cluster.start("snakemake", *SLURM, f"{RUN}/model.safetensors", *options)
         process.wait_for(lambda: version(checkpoint) not in (None, before), seconds=300)
         queue = cluster.command("squeue", "--noheader", "--states=running", "--format=%i %k")
-        (number,) = re.findall(r"^(\d+) rule_train_run", queue, flags=re.MULTILINE)
+        (number,) = re.findall(r"^(\d+) rule_train", queue, flags=re.MULTILINE)
         cluster.command("scancel", number)
         done = process.end()
         return done.status, done.output
@@ -139,7 +139,7 @@ def test_runs_as_an_array(cluster: Cluster, project: Project, finished: Project)
     for run in runs:
         shutil.rmtree(project.folder / run)
     targets = [f"{run}/metrics.json" for run in runs]
-    printed = project.run("snakemake", *SLURM, "--slurm-array-jobs", "train_run,evaluate_run", "--", *targets)
+    printed = project.run("snakemake", *SLURM, "--slurm-array-jobs", "train,evaluate", "--", *targets)
     # All trainings are ready at once; evaluations as their trainings end.
     assert re.search(r"Submitted array job .* task IDs are 1-3", printed)
     assert len(ended(cluster, printed)) == 6

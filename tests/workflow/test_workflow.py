@@ -13,7 +13,6 @@ from helpers.project import ROOT, Project, make_workflow, write_interactions
 from shorten import shorten
 
 from apao.study.params import load
-from apao.study.studies import outputs
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +25,8 @@ def jobs(printed: str) -> dict[str, int]:
 
 def test_every_table_and_figure_is_made(finished: Project):
     params = load(finished.folder / "params.yaml")
-    for study in params.study.chosen():
-        for path in outputs(study):
+    for name, study in params.chosen_studies.items():
+        for path in study.outputs(name):
             assert (finished.folder / path).stat().st_size > 0, path
 
 
@@ -58,8 +57,8 @@ def test_changed_beta_reruns_that_objective_alone(project: Project):
         "toy/tiger/apao-pointwise+beta=0.1/seed42",
     }
     counts = jobs(printed)
-    assert "embed_items" not in counts
-    assert "code_items" not in counts
+    assert "embed" not in counts
+    assert "codes" not in counts
 
 
 def _runs(project: Project):
@@ -74,14 +73,25 @@ def _outputs(printed: str) -> list[str]:
 def test_changed_drawing_reruns_no_training(project: Project):
     project.edit("studies", "small", "figure5", "objectives", value=["apao-pointwise", "ce"])
     counts = jobs(project.snakemake("-n", "all"))
-    assert counts == {"draw_figure5": 1, "all": 1, "total": 2}
+    assert counts == {"report_figure5": 1, "all": 1, "total": 2}
+
+
+def test_another_study_of_a_kind_takes_params_yaml_alone(project: Project):
+    study = project.params()["studies"]["small"]["figure2"] | {"title": "Parts of APAO"}
+    project.edit("studies", "small", "ablation-toy", value=study)
+    assert "1 of 1 steps (100%) done" in project.snakemake("report_ablation-toy")
+    for suffix in ("csv", "pdf", "png"):
+        figures = project.folder / "figures"
+        assert (figures / f"ablation-toy.{suffix}").read_bytes() == (figures / f"figure2.{suffix}").read_bytes()
+    project.snakemake("--report", "report.html", "all")
+    assert "Parts of APAO" in (project.folder / "report.html").read_text()
 
 
 def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     write_interactions(project.folder / "toy.csv", seed=1)
     counts = jobs(project.snakemake("-n", "all"))
-    assert counts["preprocess_dataset"] == 1
-    assert counts["train_run"] == len(_runs(project))
+    assert counts["preprocess"] == 1
+    assert counts["train"] == len(_runs(project))
 
 
 def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
@@ -108,9 +118,9 @@ def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
         path.touch()
     assert "Nothing to be done" in project.snakemake(*targets)
     codes.write_text(json.dumps({item: [f"<a_{n % 4}>", f"<b_{n}>"] for n, item in enumerate(items)}))
-    assert jobs(project.snakemake("-n", *targets)) == {"code_items": 1, "total": 1}
+    assert jobs(project.snakemake("-n", *targets)) == {"codes": 1, "total": 1}
     np.save(vectors, np.ones((13, 4), dtype=np.float32))
-    assert jobs(project.snakemake("-n", *targets)) == {"code_items": 2, "embed_items": 1, "total": 3}
+    assert jobs(project.snakemake("-n", *targets)) == {"codes": 2, "embed": 1, "total": 3}
 
 
 def test_new_file_times_rerun_nothing(project: Project):
@@ -127,10 +137,10 @@ def test_code_counts_and_comments_do_not(project: Project):
     assert "Nothing to be done" in project.snakemake("all", "-n")
     project.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     printed = project.snakemake("all", "-n")
-    trained = re.findall(r"^rule train_run:.*?wildcards: (.*?)$", printed, flags=re.MULTILINE | re.DOTALL)
+    trained = re.findall(r"^rule train:.*?wildcards: (.*?)$", printed, flags=re.MULTILINE | re.DOTALL)
     assert trained
     assert all("objective=apao-" in wildcards for wildcards in trained), trained
-    assert not jobs(printed).keys() & {"embed_items", "code_items", "evaluate_baselines"}
+    assert not jobs(printed).keys() & {"embed", "codes", "baselines"}
 
 
 def test_any_run_is_a_target(project: Project):
@@ -144,7 +154,7 @@ def test_any_run_is_a_target(project: Project):
 def test_runs_that_start_from_another_share_it_and_follow_it(project: Project):
     """``ce`` is finished: one that starts from it trains alone. What changes ``ce`` changes both."""
     later = [f"results/toy/tiger/{name}+epochs=1/seed42/metrics.json" for name in ("s-dpo", "ce->point")]
-    assert jobs(project.snakemake("-n", *later))["train_run"] == 2
+    assert jobs(project.snakemake("-n", *later))["train"] == 2
     fresh = [target.replace("seed42", "seed9") for target in later]
     assert _trained(project.snakemake("-n", *fresh)) == {
         "toy/tiger/ce/seed9",
@@ -222,5 +232,5 @@ def test_shortened_params_are_valid(tmp_path: Path):
     path = tmp_path / "short.yaml"
     path.write_text(shorten((ROOT / "params.yaml").read_text()))
     short, full = load(path), load(ROOT / "params.yaml")
-    assert short.study.chosen().keys() == full.study.chosen().keys()
+    assert short.chosen_studies.keys() == full.chosen_studies.keys()
     assert yaml.safe_load(path.read_text())["recipes"]["small"]["training"]["epochs"] == 1

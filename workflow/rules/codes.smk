@@ -1,7 +1,7 @@
 # From item texts to item codes.
 
 
-rule embed_items:
+rule embed:
     input:
         "data/{dataset}/items.parquet",
         STUDY.vectors,
@@ -24,7 +24,7 @@ rule embed_items:
         "apao embed {wildcards.dataset:q} > {log:q} 2>&1"
 
 
-rule code_items:
+rule codes:
     input:
         "data/{dataset}/items.parquet",
         STUDY.coded_from,

@@ -3,11 +3,11 @@
 
 # On a cluster, on the machine of the command: compute nodes often reach no network.
 localrules:
-    download_dataset,
-    link_dataset,
+    download,
+    link,
 
 
-rule download_dataset:
+rule download:
     output:
         folder=directory("data/{dataset}/raw"),
         # A folder has a time and no hash; what follows from its content depends on this.
@@ -25,8 +25,8 @@ rule download_dataset:
         "apao download {wildcards.dataset:q} > {log:q} 2>&1"
 
 
-# The user's own files are linked to, and belong into no cache that is shared.
-use rule download_dataset as link_dataset with:
+# The user's own files are linked to, and must not enter a shared cache.
+use rule download as link with:
     input:
         STUDY.own_files,
     wildcard_constraints:
@@ -37,7 +37,7 @@ use rule download_dataset as link_dataset with:
         content=STUDY.own_content,
 
 
-rule preprocess_dataset:
+rule preprocess:
     input:
         "data/{dataset}/raw.sha256",
     output:

@@ -1,10 +1,10 @@
-# What a trained run achieves, and the measurements behind single figures.
+# What a trained run achieves, and what else studies measure.
 
 
-rule evaluate_run:
+rule evaluate:
     input:
-        record=rules.train_run.output.record,
-        model=rules.train_run.output.model,
+        record=rules.train.output.record,
+        model=rules.train.output.model,
         interactions="data/{dataset}/interactions.parquet",
         codes="data/{dataset}/codes.parquet",
     output:
@@ -20,14 +20,15 @@ rule evaluate_run:
     resources:
         gpu=STUDY.gpus,
     params:
-        decoding=STUDY.decoding,
+        command="evaluate",
+        resolved=STUDY.decoding,
         code=STUDY.code("evaluate"),
     shell:
-        "apao evaluate {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " --resolved {params.decoding:q} > {log:q} 2>&1"
+        "apao {params.command} {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
+        " --resolved {params.resolved:q} > {log:q} 2>&1"
 
 
-rule evaluate_baselines:
+rule baselines:
     input:
         interactions="data/{dataset}/interactions.parquet",
         codes="data/{dataset}/codes.parquet",
@@ -43,54 +44,36 @@ rule evaluate_baselines:
         "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
 
-rule measure_pruning:
-    input:
-        record=rules.train_run.output.record,
-        model=rules.train_run.output.model,
-        interactions="data/{dataset}/interactions.parquet",
-        codes="data/{dataset}/codes.parquet",
+# Measurements of a run read what its evaluation reads; each writes the file of its name. Parameters that are not
+# given are those of the evaluation.
+use rule evaluate as pruning with:
     output:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.log",
-    conda:
-        "../envs/apao.yaml"
-    threads: STUDY.threads
-    resources:
-        gpu=STUDY.gpus,
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.benchmark.tsv"
     params:
-        decoding=STUDY.decoding,
+        command="pruning",
         code=STUDY.code("pruning"),
-    shell:
-        "apao pruning {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " --resolved {params.decoding:q} > {log:q} 2>&1"
 
 
-rule measure_beams:
-    input:
-        record=rules.train_run.output.record,
-        model=rules.train_run.output.model,
-        interactions="data/{dataset}/interactions.parquet",
-        codes="data/{dataset}/codes.parquet",
+use rule evaluate as beams with:
     output:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/beams.json",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.log",
-    conda:
-        "../envs/apao.yaml"
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.benchmark.tsv"
     # Alone on the machine: a neighbour would be part of the measurement.
     threads: lambda wildcards: workflow.cores
-    resources:
-        gpu=STUDY.gpus,
     params:
-        beams=STUDY.beams,
+        command="beams",
+        resolved=STUDY.measuring("beams"),
         code=STUDY.code("beams"),
-    shell:
-        "apao beams {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
-        " --resolved {params.beams:q} > {log:q} 2>&1"
 
 
-rule measure_decoding_time:
+rule decoding_time:
     output:
         "results/{dataset}/{backbone}/decoding_time.json",
     log:
@@ -102,7 +85,7 @@ rule measure_decoding_time:
     resources:
         gpu=STUDY.gpus,
     params:
-        sizes=STUDY.timing,
-        code=STUDY.code("decoding-time"),
+        timing=STUDY.timing,
+        code=STUDY.code("decoding_time"),
     shell:
         "apao decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"

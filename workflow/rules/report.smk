@@ -1,12 +1,12 @@
 # Tables and figures, each from exactly the runs that params.yaml lists for it. One rule each, so that
-# `snakemake draw_figure2` is a target and the report shows each figure with the caption it wrote itself.
+# `snakemake report_figure2` is a target and the report shows each figure with the caption it wrote itself.
 
 
-for table in STUDY.studies("table"):
+for table in STUDY.tables():
 
     rule:
         name:
-            f"draw_{table}"
+            f"report_{table}"
         input:
             STUDY.study_inputs(table),
         output:
@@ -15,7 +15,7 @@ for table in STUDY.studies("table"):
                 f"results/tables/{table}.md",
                 caption="../report/table.rst",
                 category="Tables",
-                labels={"table": table},
+                labels={"table": STUDY.title(table)},
             ),
             tex=f"results/tables/{table}.tex",
         log:
@@ -26,14 +26,14 @@ for table in STUDY.studies("table"):
             name=table,
             study=STUDY.study(table),
         shell:
-            "apao report {params.name} > {log:q} 2>&1"
+            "apao report {params.name:q} > {log:q} 2>&1"
 
 
-for figure in STUDY.studies("figure"):
+for figure in STUDY.figures():
 
     rule:
         name:
-            f"draw_{figure}"
+            f"report_{figure}"
         input:
             STUDY.study_inputs(figure),
         output:
@@ -41,7 +41,7 @@ for figure in STUDY.studies("figure"):
                 f"figures/{figure}.png",
                 caption=f"../../figures/{figure}.rst",
                 category="Figures",
-                labels={"figure": figure},
+                labels={"figure": STUDY.title(figure)},
             ),
             pdf=f"figures/{figure}.pdf",
             csv=f"figures/{figure}.csv",
@@ -54,4 +54,4 @@ for figure in STUDY.studies("figure"):
             name=figure,
             study=STUDY.study(figure),
         shell:
-            "apao report {params.name} > {log:q} 2>&1"
+            "apao report {params.name:q} > {log:q} 2>&1"

@@ -1,8 +1,8 @@
-# One training a run; one that starts from another run's weights reads those. A stopped one goes on from its
+# One training per run; one that starts from another run's weights reads those. A stopped one resumes from its
 # checkpoint, which is no declared output and so outlives the job.
 
 
-rule train_run:
+rule train:
     input:
         STUDY.training_inputs,
     output:

@@ -14,23 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from apao.study.run_params import TrainedParams
+from apao.study.studies import Study
 
 PACKAGE = "apao"
 SOURCE = Path(__file__).parents[1]
-
-STAGES = {
-    "preprocess": "apao.stages.preprocess",
-    "embed": "apao.stages.embed",
-    "codes": "apao.stages.codes",
-    "train": "apao.stages.train",
-    "baselines": "apao.stages.baselines",
-    "evaluate": "apao.stages.evaluate",
-    "pruning": "apao.stages.pruning",
-    "beams": "apao.stages.beams",
-    "decoding-time": "apao.stages.decoding_time",
-    "report": "apao.stages.report",
-}
-"""Where each stage begins. The download is not among them: its files are known by their hashes."""
 
 NEUTRAL = frozenset(
     f"{PACKAGE}.{name}"
@@ -49,6 +36,7 @@ NEUTRAL = frozenset(
         "study.run_params",
         "study.runs",
         "study.studies",
+        "study.sweeps",
         "study.yaml_lines",
     )
 )
@@ -59,10 +47,11 @@ decides about a stage as its parameters do, what they fetch by its hash."""
 def stage_version(stage: str, *models: object) -> str:
     """The version of a stage's code, ``models`` being the parameter models whose classes it works with.
 
+    A stage begins in the module of its name. The download has no version: its files are known by their hashes.
     An objective, a backbone or a source is found by its name in params.yaml, not by an import; its
     class's module is therefore named here.
     """
-    return code_version(STAGES[stage], *(type(model).__module__ for model in models))
+    return code_version(f"{PACKAGE}.stages.{stage}", *(type(model).__module__ for model in models))
 
 
 def run_version(stage: str, run: TrainedParams) -> str:
@@ -70,9 +59,9 @@ def run_version(stage: str, run: TrainedParams) -> str:
     return stage_version(stage, run.backbone, *([run.objective] if stage == "train" else []))
 
 
-def report_version(study: str) -> str:
-    """The version of the code that makes a table or figure."""
-    return code_version(STAGES["report"], f"{PACKAGE}.report.{study}")
+def report_version(study: Study) -> str:
+    """The version of the code that makes a table or figure: that of its kind, and what that imports."""
+    return stage_version("report", study)
 
 
 @cache

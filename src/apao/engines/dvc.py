@@ -27,10 +27,9 @@ from apao.engines.code_versions import SOURCE, report_version, run_version, stag
 from apao.errors import UserError
 from apao.files import atomic_path, record_path, write_json
 from apao.stages.report import inputs
-from apao.study.params import PARAMS_FILE, Params
-from apao.study.paths import RESULTS, DatasetPaths
+from apao.study.params import Params
+from apao.study.paths import PARAMS_FILE, RESULTS, DatasetPaths, decoding_time_file
 from apao.study.runs import Run
-from apao.study.studies import Figure1, decoding_time_file, outputs
 
 DVC_FILE = Path("dvc.yaml")
 CHECKED = Path("data/pipeline.checked")
@@ -91,12 +90,12 @@ class _Stages(dict[str, dict[str, Any]]):
         super().__init__()
         self.params = params
         self.runs = params.all_runs()
-        self.studies = params.study.chosen()
+        self.studies = params.chosen_studies
         self.read = {path for name in self.studies for path in inputs(name, params)}
         """What the tables and figures are made from."""
         self.code: dict[str, str] = {}
         self.pictures: list[str] = []
-        """Figures that ``dvc plots`` shows, prefix recall (Figure 5) among them."""
+        """Figures that ``dvc plots`` shows."""
         self["check_pipeline"] = {
             "cmd": "apao dvc --check",
             "deps": [*(os.path.relpath(path) for path in params.files), *map(str, _own_code())],
@@ -110,6 +109,8 @@ class _Stages(dict[str, dict[str, Any]]):
             groups.setdefault((run.dataset, run.backbone, run.objective), []).append(run)
         for group in groups.values():
             self.add_runs(group)
+        for dataset in datasets:
+            self.add_timings(dataset)
         for name in self.studies:
             self.add_study(name)
 
@@ -153,7 +154,7 @@ class _Stages(dict[str, dict[str, Any]]):
         made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(
-            _named("download_dataset", name),
+            _named("download", name),
             f"download {name}",
             deps,
             entry,
@@ -162,7 +163,7 @@ class _Stages(dict[str, dict[str, Any]]):
             linked=[paths.raw_hash] if source.links else [],
         )
         code = stage_version("preprocess", source)
-        self.add(_named("preprocess_dataset", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
+        self.add(_named("preprocess", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
         if not coded:
             return
         tokenizer, embedder = self.params.tokenizer_of(name), self.params.embedder_of(name)
@@ -175,14 +176,14 @@ class _Stages(dict[str, dict[str, Any]]):
             deps = [paths.items, *embedder.own_files()]
             keys = [_key("embedders", str(tokenizer.embedder))]
             code = stage_version("embed")
-            self.add(_named("embed_items", name), f"embed {name}", deps, keys, made, code=code)
+            self.add(_named("embed", name), f"embed {name}", deps, keys, made, code=code)
         deps = [paths.items, *coded_from]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         entry, code = [_key("codes", source.codes)], stage_version("codes", source, tokenizer)
-        self.add(_named("code_items", name), f"codes {name}", deps, entry, made, code=code)
+        self.add(_named("codes", name), f"codes {name}", deps, entry, made, code=code)
         if paths.baselines in self.read:
             self.add(
-                _named("evaluate_baselines", name),
+                _named("baselines", name),
                 f"baselines {name}",
                 [paths.interactions, paths.codes],
                 small=[record_path(paths.baselines.parent, "baselines")],
@@ -195,18 +196,16 @@ class _Stages(dict[str, dict[str, Any]]):
         run, folder = group[0], RESULTS / "${item.run}"
         made_of = self.params.resolve(run)
         parts = (run.dataset, run.backbone, run.objective)
-        data = DatasetPaths(run.dataset)
-        recipe = ("recipes", self.params.dataset(run.dataset).recipe)
         keys = [
             _key("objectives", run.objective),
-            _key(*recipe, "backbones", run.backbone),
-            _key(*recipe, "training"),
+            self._backbone(run.dataset, run.backbone),
+            *self._stated(run.dataset, "training"),
         ]
         if run.objective in self.params.tuned:
             keys.append(_key("tuned", run.objective))
         for i, (deps, some) in enumerate(self._by_inputs(group)):
             self.add(
-                _named("train_run", *parts, *([str(i)] if i else [])),
+                _named("train", *parts, *([str(i)] if i else [])),
                 "train '${item.run}'",
                 deps,
                 keys,
@@ -220,24 +219,66 @@ class _Stages(dict[str, dict[str, Any]]):
                 runs=some,
                 code=run_version("train", made_of),
             )
-        keys = [_key(*recipe, "decoding")]
-        for rule, stage, file, more, outs in (
-            ("evaluate_run", "evaluate", "metrics.json", [], [folder / "ranks.parquet"]),
-            ("measure_pruning", "pruning", "pruning.json", [], []),
-            ("measure_beams", "beams", "beams.json", [_key("studies", self.params.scale, "figure4", "beams")], []),
-        ):
-            if some := [one for one in group if one.folder / file in self.read or stage == "evaluate"]:
-                self.add(
-                    _named(rule, *parts),
-                    f"{stage} '${{item.run}}'",
-                    [folder / run.record.name, folder / run.model.name, data.interactions, data.codes],
-                    [*keys, *more],
-                    outs,
-                    [record_path(folder, stage)],
-                    [folder / file],
-                    runs=some,
-                    code=run_version(stage, made_of),
-                )
+        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet"])
+        for stage in self._measurements():
+            file = f"{stage}.json"
+            if some := [one for one in group if one.folder / file in self.read]:
+                self.add_ranking(stage, file, some, self._stated(run.dataset, "measure", stage))
+
+    def add_ranking(
+        self, stage: str, file: str, group: Sequence[Run], keys: Sequence[str] = (), outs: Sequence[Path] = ()
+    ) -> None:
+        """A command that ranks with the runs of one objective and writes ``file`` for each."""
+        run, folder, data = group[0], RESULTS / "${item.run}", DatasetPaths(group[0].dataset)
+        self.add(
+            _named(stage, run.dataset, run.backbone, run.objective),
+            f"{stage} '${{item.run}}'",
+            [folder / run.record.name, folder / run.model.name, data.interactions, data.codes],
+            [*self._stated(run.dataset, "decoding"), *keys],
+            outs,
+            [record_path(folder, stage)],
+            [folder / file],
+            runs=group,
+            code=run_version(stage, self.params.resolve(run)),
+        )
+
+    def _measurements(self) -> list[str]:
+        """The commands that measure runs for studies; each writes the file of its name, such as pruning.json."""
+        read = {Path(file) for study in self.studies.values() for file in study.files}
+        return sorted({path.stem for path in read if path.suffix == ".json"} - {"metrics"})
+
+    def add_timings(self, dataset: str) -> None:
+        """The timings of decoding that studies read."""
+        for backbone in self.params.recipe_of(dataset).backbones:
+            file = decoding_time_file(dataset, backbone)
+            if file not in self.read:
+                continue
+            self.add(
+                _named("decoding_time", dataset, backbone),
+                f"decoding-time {dataset} {backbone}",
+                [CHECKED],
+                [
+                    self._backbone(dataset, backbone),
+                    *self._stated(dataset, "decoding"),
+                    *self._stated(dataset, "training", "threads"),
+                    *self._stated(dataset, "measure", "decoding_time"),
+                ],
+                small=[record_path(file.parent, "decoding_time")],
+                metrics=[file],
+                code=stage_version("decoding_time", self.params.timed_decoding(dataset, backbone).backbone),
+            )
+
+    def _backbone(self, dataset: str, backbone: str) -> str:
+        return _key("recipes", self.params.dataset(dataset).recipe, "backbones", backbone)
+
+    def _stated(self, dataset: str, *path: str) -> list[str]:
+        """The key of a part of a dataset's recipe, none where params.yaml leaves it to the default."""
+        part: Any = self.params.recipe_of(dataset)
+        for name in path:
+            if name not in part.model_fields_set:
+                return []
+            part = getattr(part, name)
+        return [_key("recipes", self.params.dataset(dataset).recipe, *path)]
 
     def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:
         """The runs by what their training reads: those that start from another run read its weights."""
@@ -247,35 +288,20 @@ class _Stages(dict[str, dict[str, Any]]):
         return list(found.items())
 
     def add_study(self, name: str) -> None:
-        """A table or figure, and the timings that belong to no run."""
-        study, entry = self.studies[name], ("studies", self.params.scale, name)
-        if isinstance(study, Figure1):
-            recipe = ("recipes", self.params.dataset(study.dataset).recipe)
-            for backbone in study.backbones:
-                file = decoding_time_file(study.dataset, backbone)
-                sized = self.params.recipes[recipe[1]].backbones[backbone]
-                sizes = [_key(*recipe, "backbones", backbone), _key(*recipe, "decoding")]
-                self.add(
-                    _named("measure_decoding_time", study.dataset, backbone),
-                    f"decoding-time {study.dataset} {backbone}",
-                    [CHECKED],
-                    [*sizes, _key(*entry, "catalogue_sizes"), _key(*entry, "timed_users")],
-                    small=[record_path(file.parent, "decoding_time")],
-                    metrics=[file],
-                    code=stage_version("decoding-time", sized),
-                )
-        made = [*outputs(name), record_path(outputs(name)[0].parent, name)]
+        """A table or figure."""
+        study = self.studies[name]
+        made = [*study.outputs(name), record_path(study.form.folder, name)]
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
         small = [path for path in made if path not in pictures]
         self.pictures += [str(path) for path in pictures if path.suffix == ".png"]
         self.add(
-            f"draw_{name}",
+            f"report_{name}",
             f"report {name}",
             inputs(name, self.params),
-            ["scale", _key(*entry)],
+            ["scale", _key("studies", self.params.scale, name)],
             pictures,
             small,
-            code=report_version(name),
+            code=report_version(study),
         )
 
 

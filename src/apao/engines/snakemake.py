@@ -27,11 +27,11 @@ from apao.errors import UserError, nearest
 from apao.files import sha256_of
 from apao.stages.download import what_is_fetched
 from apao.stages.report import inputs
-from apao.study.params import PARAMS_FILE, load
-from apao.study.paths import DatasetPaths
-from apao.study.run_params import BeamSizes, RunParams
+from apao.study.params import load
+from apao.study.paths import PARAMS_FILE, DatasetPaths
+from apao.study.run_params import RunParams, TimedDecoding
 from apao.study.runs import Run
-from apao.study.studies import outputs
+from apao.study.studies import FIGURE, TABLE, Form
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
 COPIES = Path(".snakemake") / "params"
@@ -128,7 +128,7 @@ class Workflow:
 
     def targets(self) -> list[str]:
         """Every table and figure of the chosen scale."""
-        return [str(path) for study in self.params.study.chosen() for path in outputs(study)]
+        return [str(path) for name, study in self.params.chosen_studies.items() for path in study.outputs(name)]
 
     def code(self, stage: str) -> Callable[[Any], str]:
         """A function of the wildcards: the version of the code with which ``stage`` makes its output."""
@@ -141,10 +141,10 @@ class Workflow:
                 case "codes":
                     dataset = wildcards.dataset
                     return stage_version(stage, self.params.dataset(dataset), self.params.tokenizer_of(dataset))
-                case "train" | "evaluate" | "pruning" | "beams":
+                case _ if hasattr(wildcards, "objective"):
                     return run_version(stage, self._run(wildcards))
-                case "decoding-time":
-                    return run_version(stage, self._timed(wildcards))
+                case _ if hasattr(wildcards, "backbone"):
+                    return stage_version(stage, self._timed(wildcards).backbone)
                 case _:
                     return stage_version(stage)
 
@@ -225,45 +225,45 @@ class Workflow:
         """What a run's evaluation depends on beyond its weights and its run.json."""
         return _text(self._run(wildcards).decoding.model_dump(mode="json"))
 
-    @_reported
-    def beams(self, wildcards: Any) -> str:
-        """The same for the beam sizes of Figure 4."""
-        sizes = BeamSizes(decoding=self._run(wildcards).decoding, beams=self._study("figure4")["beams"])
-        return _text(sizes.model_dump(mode="json"))
+    def measuring(self, stage: str) -> Callable[[Any], str]:
+        """A function of the wildcards: decoding, and what a measurement of a run finds under ``measure``."""
 
-    @_reported
+        @_reported
+        def text(wildcards: Any) -> str:
+            measure = self.params.recipe_of(wildcards.dataset).measure.model_dump(mode="json", include={stage})
+            return _text({"decoding": self._run(wildcards).decoding.model_dump(mode="json"), "measure": measure})
+
+        return text
+
     def timing(self, wildcards: Any) -> str:
-        """What the timing of Figure 1b depends on: model sizes, decoding, catalogue sizes."""
-        study, params = self._study("figure1"), self._timed(wildcards)
-        return _text(
-            {
-                "backbone": params.backbone.model_dump(mode="json"),
-                **params.for_evaluation(),
-                "sizes": study["catalogue_sizes"],
-                "users": study["timed_users"],
-            }
-        )
+        """What the timing of decoding depends on."""
+        return _text(self._timed(wildcards).model_dump(mode="json"))
 
-    def _timed(self, wildcards: Any) -> RunParams:
-        study = self._study("figure1")
-        return self.params.resolve(
-            Run.of(wildcards.dataset, wildcards.backbone, study["objectives"][0], study["seeds"][0])
-        )
+    @_reported
+    def _timed(self, wildcards: Any) -> TimedDecoding:
+        return self.params.timed_decoding(wildcards.dataset, wildcards.backbone)
 
-    def studies(self, kind: str) -> list[str]:
-        """Names of the chosen scale's studies, ``kind`` being table or figure."""
-        return [name for name in self.params.study.chosen() if name.startswith(kind)]
+    def tables(self) -> list[str]:
+        """Names of the chosen scale's tables."""
+        return self._of_form(TABLE)
+
+    def figures(self) -> list[str]:
+        """Names of the chosen scale's figures."""
+        return self._of_form(FIGURE)
+
+    def _of_form(self, form: Form) -> list[str]:
+        return [name for name, study in self.params.chosen_studies.items() if study.form == form]
+
+    def title(self, name: str) -> str:
+        """What the report calls a table or figure."""
+        return self.params.study(name).titled(name)
 
     def study(self, name: str) -> str:
         """What a table or figure is made of: its own entry, the scale's name and the code that draws it."""
-        return _text({"scale": self.params.scale, "study": self._study(name), "code": report_version(name)})
+        study = self.params.study(name)
+        entry = study.model_dump(mode="json")
+        return _text({"scale": self.params.scale, "study": entry, "code": report_version(study)})
 
     def study_inputs(self, name: str) -> list[str]:
         """Exactly the files that a table or figure is made from."""
         return [str(path) for path in inputs(name, self.params)]
-
-    def _study(self, name: str) -> dict[str, Any]:
-        chosen = self.params.study.chosen()
-        if name not in chosen:
-            raise UserError(f"scale {self.params.scale} has no study {name!r}; {nearest(name, chosen)}")
-        return chosen[name].model_dump(mode="json")

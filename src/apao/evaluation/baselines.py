@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from apao.data.histories import IntArray
-from apao.evaluation.metrics import CUTOFFS
+from apao.evaluation.metrics import CODE_LEVEL, CUTOFFS, ITEM_LEVEL, METRICS
 
 
 def most_popular_ranks(popularity: IntArray, code_of_item: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
@@ -43,13 +43,8 @@ def _rank_of(order: IntArray) -> IntArray:
 def random_metrics(codes: int, items: int) -> dict[str, float]:
     """Expectation of every metric for a uniformly random ranking: of the codes, and at item level of the items."""
     return {
-        f"{level}{kind}@{k}": value
+        f"{level}{kind}@{k}": float(metric.gain(np.arange(min(k, count)) + 1).sum()) / count
         for k in CUTOFFS
-        for level, count in (("", codes), ("item_", items))
-        for kind, value in _random(k, count).items()
+        for level, count in ((CODE_LEVEL, codes), (ITEM_LEVEL, items))
+        for kind, metric in METRICS.items()
     }
-
-
-def _random(k: int, count: int) -> dict[str, float]:
-    most = min(k, count)
-    return {"recall": most / count, "ndcg": float((1 / np.log2(np.arange(most) + 2)).sum()) / count}

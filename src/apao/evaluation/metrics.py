@@ -1,5 +1,8 @@
 """Recall, NDCG and prefix recall, on codes as the paper counts them and on items.
 
+``METRICS`` is the one list of metrics over ranks: what is in it is computed for every run and baseline, and
+shown by tables and figures under its own name.
+
 Shapes: B users, K beams, T levels.
 
 The paper counts a hit when the CODE matches, so items that share a code are all hit at once. The
@@ -10,22 +13,81 @@ with equal probability.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import IntArray
 from apao.decoding.beam import Beams
+from apao.errors import nearest
+
+FloatArray = NDArray[np.float64]
 
 CUTOFFS = (5, 10, 20)
-"""k of Recall@k and NDCG@k."""
+"""k of every metric over ranks."""
 PREFIX_CUTOFF = 20
+CODE_LEVEL, ITEM_LEVEL = "", "item_"
+"""How the names of metrics begin."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one relevant item per user is worth at each place of the list."""
+
+    title: str
+    """``NDCG`` of ``NDCG@10``."""
+    short: str
+    """The same in a narrow column: ``N`` of ``N@10``."""
+    gain: Callable[[IntArray], FloatArray]
+    """Worth of each place, counted from 1; places beyond the cutoff are worth nothing."""
+
+
+METRICS = {
+    "recall": Metric("Recall", "R", lambda places: np.ones(places.shape)),
+    "ndcg": Metric("NDCG", "N", lambda places: 1 / np.log2(places + 1)),
+}
+"""By the name before the cutoff: ``ndcg`` of ``ndcg@10`` and ``item_ndcg@10``."""
+
+
+def metric_names(cutoffs: Sequence[int] = CUTOFFS, levels: Sequence[str] = (CODE_LEVEL, ITEM_LEVEL)) -> list[str]:
+    """Every metric at every cutoff, the code level first."""
+    return [f"{level}{kind}@{k}" for level in levels for kind in METRICS for k in cutoffs]
+
+
+def metric_title(name: str) -> str:
+    """``NDCG@10`` of ``ndcg@10`` and of ``item_ndcg@10``."""
+    metric, cutoff = _parts(name)
+    return f"{metric.title}@{cutoff}"
+
+
+def short_name(name: str) -> str:
+    """``N@10`` of ``ndcg@10`` and of ``item_ndcg@10``."""
+    metric, cutoff = _parts(name)
+    return f"{metric.short}@{cutoff}"
+
+
+def _parts(name: str) -> tuple[Metric, int]:
+    kind, _, cutoff = name.removeprefix(ITEM_LEVEL).partition("@")
+    return METRICS[kind], int(cutoff)
+
+
+def _known(name: str) -> str:
+    if name not in (known := metric_names(levels=[CODE_LEVEL])):
+        raise ValueError(f"unknown metric {name!r}; {nearest(name, known)}")
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known)]
+"""A code-level metric with its cutoff, as params.yaml names it."""
 
 
 def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
@@ -60,22 +122,24 @@ def prefixes_kept(states: Sequence[Tensor], target_states: Tensor, beams: int = 
     )
 
 
-def user_metrics(ranks: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Recall and NDCG of each user at every cutoff, from columns rank, items_before and group.
+def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:
+    """Every metric of each user at every cutoff, from columns rank, items_before and group.
 
-    One relevant item a user, so NDCG is 1 / log2(rank + 1). Item-level values are expectations.
+    Item-level values are expectations.
     """
     rank = ranks["rank"].to_numpy(dtype=np.int64)
     before = ranks["items_before"].to_numpy(dtype=np.int64)
     group = ranks["group"].to_numpy(dtype=np.int64)
     found = rank > 0
-    gain = np.where(found, 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
-    metrics = {}
+    gains = {kind: metric.gain(np.maximum(rank, 1)) for kind, metric in METRICS.items()}
+    metrics: dict[str, FloatArray] = {}
     for k in CUTOFFS:
-        metrics[f"recall@{k}"] = (found & (rank <= k)).astype(np.float64)
-        metrics[f"ndcg@{k}"] = np.where(rank <= k, gain, 0.0)
-        metrics[f"item_recall@{k}"] = _expected(before, group, found, k, np.ones(k))
-        metrics[f"item_ndcg@{k}"] = _expected(before, group, found, k, 1 / np.log2(np.arange(k) + 2))
+        listed = found & (rank <= k)
+        metrics |= {f"{CODE_LEVEL}{kind}@{k}": np.where(listed, gain, 0.0) for kind, gain in gains.items()}
+        metrics |= {
+            f"{ITEM_LEVEL}{kind}@{k}": _expected(before, group, found, metric.gain(np.arange(k) + 1))
+            for kind, metric in METRICS.items()
+        }
     return metrics
 
 
@@ -88,20 +152,13 @@ def rank_metrics(ranks: pd.DataFrame, listed: int | None = None) -> dict[str, fl
             cutoff are None then: nothing beyond was ranked, and their value would be that at ``listed``.
     """
     return {
-        name: float(values.mean()) if listed is None or _cutoff(name) <= listed else None
+        name: float(values.mean()) if listed is None or _parts(name)[1] <= listed else None
         for name, values in user_metrics(ranks).items()
     }
 
 
-def _cutoff(metric: str) -> int:
-    """20 of ``item_recall@20``."""
-    return int(metric.partition("@")[2])
-
-
-def _expected(
-    before: IntArray, group: IntArray, found: NDArray[np.bool_], cutoff: int, gains: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean gain over the places before + 1 .. before + group, those beyond the cutoff gaining nothing."""
-    summed = np.r_[0.0, np.cumsum(gains)]
+def _expected(before: IntArray, group: IntArray, found: NDArray[np.bool_], gains: FloatArray) -> FloatArray:
+    """Mean gain over the places before + 1 .. before + group, those beyond the last gain being worth nothing."""
+    summed, cutoff = np.r_[0.0, np.cumsum(gains)], len(gains)
     low, high = np.minimum(before, cutoff), np.minimum(before + group, cutoff)
     return np.where(found, (summed[high] - summed[low]) / np.maximum(group, 1), 0.0)

@@ -1,4 +1,4 @@
-"""Parameters of evaluation."""
+"""Parameters of evaluation and of what else is measured."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ class DecodingParams(Model):
             f"beams as the catalogue has codes, for one that has fewer), found {beam!r}"
         )
 
+    def decodes_eos(self, backbone: bool, trained: bool) -> bool:
+        """Whether beam search decodes eos after the code, given the backbone's habit and whether eos is trained."""
+        match self.eos:
+            case None:
+                return backbone and trained
+            case "release":
+                return backbone
+            case given:
+                return given
+
     def width(self, codes: int) -> int:
         """Number of beams in a catalogue of ``codes`` distinct codes.
 
@@ -48,3 +58,24 @@ class DecodingParams(Model):
                 "decoding.beam to all in the dataset's recipe, or in a recipe of its own: every code is ranked then"
             )
         return self.beam
+
+
+CatalogueSize = Annotated[int, Field(ge=2, le=2_000_000)]
+
+
+class TimingParams(Model):
+    """Synthetic catalogues in which decoding is timed."""
+
+    catalogue_sizes: Annotated[tuple[CatalogueSize, ...], Field(min_length=1)] = (1000, 10_000, 100_000)
+    """Items of each catalogue."""
+    users: PositiveInt = 8
+    """Users decoded at once."""
+
+
+class MeasureParams(Model):
+    """What is measured besides the metrics, where a study asks for it; by the command that measures it."""
+
+    beams: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50, 100)
+    """Beam sizes at which a trained run is evaluated and timed."""
+    decoding_time: TimingParams = TimingParams()
+    """Beam search against full sorting, by an untrained model."""

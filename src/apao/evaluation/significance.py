@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import ttest_1samp
 
 FloatArray = NDArray[np.float64]
 
@@ -51,6 +50,9 @@ def _t_test(differences: FloatArray) -> float:
         return float("nan")
     if np.ptp(differences) <= SAME:
         return 1.0 if abs(differences[0]) <= SAME else float("nan")
+    # Takes a second, and whatever reads params.yaml imports this module.
+    from scipy.stats import ttest_1samp
+
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 

@@ -1,4 +1,4 @@
-"""Experiments set against one another: what the CSV of Table 1 and of Table 3 says of each row."""
+"""Experiments set against one another: the statistics of each row of a comparison."""
 
 from __future__ import annotations
 
@@ -115,25 +115,29 @@ def judged(
         metrics: code-level and item-level ones.
         pair: (ours, theirs) that the row of an experiment compares, None for no comparison.
     """
-    places = [(one, metric) for one in experiments for metric in metrics]
-    pairs = {place: found for place in places if (found := pair(*place)) is not None}
-    values = [one.users[metric] for one, metric in places]
-    differences = [ours.users[metric] - theirs.users[metric] for (_, metric), (ours, theirs) in pairs.items()]
-    ends = intervals(np.column_stack([*values, *differences])).tolist()
-    verdicts = {
-        (one.objective, metric): Verdict(*end) for (one, metric), end in zip(places, ends[: len(places)], strict=True)
-    }
-    for ((one, metric), (ours, theirs)), (low, high) in zip(pairs.items(), ends[len(places) :], strict=True):
-        verdicts[one.objective, metric] = replace(
-            verdicts[one.objective, metric],
-            other=(theirs if one is ours else ours).objective,
-            gain_percent=ours.gain(theirs, metric),
-            p_users=paired_p(ours.users[metric], theirs.users[metric]),
-            p_seeds=seeds_p(ours.scores[metric].values, theirs.scores[metric].mean),
-            gain_low=low,
-            gain_high=high,
-        )
-    return verdicts
+    rows = {(one.objective, metric): one for one in experiments for metric in metrics}
+    pairs = {(name, metric): found for (name, metric), one in rows.items() if (found := pair(one, metric)) is not None}
+    values = [one.users[metric] for (_, metric), one in rows.items()]
+    gaps = [ours.users[metric] - theirs.users[metric] for (_, metric), (ours, theirs) in pairs.items()]
+    # One call, so that every interval is over the same resamples.
+    ends = intervals(np.column_stack([*values, *gaps])).tolist()
+    of_value, of_gap = dict(zip(rows, ends, strict=False)), dict(zip(pairs, ends[len(rows) :], strict=True))
+    plain = {key: Verdict(*of_value[key]) for key in rows}
+    return plain | {key: _compared(plain[key], key, pair, *of_gap[key]) for key, pair in pairs.items()}
+
+
+def _compared(verdict: Verdict, key: Key, pair: Pair, gain_low: float, gain_high: float) -> Verdict:
+    """A row's verdict with the comparison that it makes."""
+    (objective, metric), (ours, theirs) = key, pair
+    return replace(
+        verdict,
+        other=(theirs if objective == ours.objective else ours).objective,
+        gain_percent=ours.gain(theirs, metric),
+        p_users=paired_p(ours.users[metric], theirs.users[metric]),
+        p_seeds=seeds_p(ours.scores[metric].values, theirs.scores[metric].mean),
+        gain_low=gain_low,
+        gain_high=gain_high,
+    )
 
 
 K = TypeVar("K", bound=Hashable)

@@ -18,8 +18,13 @@ def _table(name: str) -> pd.DataFrame:
 
 
 def printed(table: str, column: str, **keys: str) -> float:
-    """The paper's number in ``column`` of the row that ``keys`` name; NaN where the paper has none."""
+    """The paper's number in ``column`` of the row that ``keys`` name; NaN where the paper has none.
+
+    ``table`` is a table of the paper, whatever the study is called that shows it.
+    """
     frame = _table(table)
+    if column not in frame:
+        return NAN
     for key, value in keys.items():
         frame = frame[frame[key].astype(str) == value]
     assert len(frame) <= 1, f"{table}: {keys} name {len(frame)} rows"

@@ -15,6 +15,8 @@ import pandas as pd
 
 ABSENT = "–"
 MINUS = "−"
+COMPARED = ("ours", "paper", "difference")
+"""Heads of the cells of ``compared``."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Table:
     long: pd.DataFrame
     grids: list[Grid]
     notes: list[str]
+    """Paragraphs below it; empty ones are left out."""
 
 
 def fixed(value: float, digits: int = 4, signed: bool = False) -> str:
@@ -64,7 +67,7 @@ def spread(mean: float, sd: float, digits: int = 4) -> str:
 
 
 def compared(mean: float, sd: float, paper: float, digits: int = 4) -> list[Cell]:
-    """Three cells: ours, the paper's, the difference."""
+    """The cells of ``COMPARED``."""
     return [
         Cell(spread(mean, sd, digits)),
         Cell(fixed(paper, digits)),
@@ -92,14 +95,14 @@ def markdown_text(text: str) -> str:
     return text.translate(_MARKDOWN)
 
 
-def markdown(table: Table, name: str) -> str:
-    """The whole table as a Markdown document."""
-    blocks = [f"# {markdown_text(f'{name}. {table.title}')}"]
+def markdown(table: Table, title: str) -> str:
+    """The whole table as a Markdown document; ``title`` comes before the table's own."""
+    blocks = [f"# {markdown_text(f'{title}. {table.title}')}"]
     for grid in table.grids:
         if grid.title:
             blocks.append(f"**{markdown_text(grid.title)}**")
         blocks.append(_markdown_grid(grid))
-    blocks += [markdown_text(note) for note in table.notes]
+    blocks += [markdown_text(note) for note in table.notes if note]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -155,7 +158,8 @@ def latex(table: Table, label: str) -> str:
     for i, grid in enumerate(table.grids):
         title = f"{table.title}: {grid.title}" if grid.title else table.title
         # A document shows the notes once, under the first block.
-        caption = latex_text(" ".join([title + ".", *(table.notes if i == 0 else ())]))
+        notes = filter(None, table.notes if i == 0 else ())
+        caption = latex_text(" ".join([f"{title}.", *notes]))
         mark = f"tab:{label}" + (f"-{i + 1}" if i else "")
         floats.append(
             "\n".join(

@@ -23,6 +23,7 @@ from apao.study.runs import Run
 
 if TYPE_CHECKING:
     from apao.study.params import Params
+    from apao.study.studies import Study
 
 RANKS = ["rank", "items_before", "group"]
 
@@ -122,7 +123,7 @@ class Results:
         ranks = frame[frame["split"] == "test"].set_index("user")[RANKS].sort_index()
         users = self._users.setdefault(run.dataset, (path, ranks.index))
         if not ranks.index.equals(users[1]) or ranks.empty:
-            raise UserError(f"{path}: holds not the test users of {users[0]}; delete both and evaluate the runs again.")
+            raise UserError(f"{path}: holds other test users than {users[0]}; delete both and evaluate the runs again.")
         return ranks
 
     def user_scores(self, runs: Sequence[Run]) -> pd.DataFrame:
@@ -131,6 +132,28 @@ class Results:
         metrics = [user_metrics(one) for one in ranks]
         means = {name: np.mean([one[name] for one in metrics], axis=0) for name in metrics[0]}
         return pd.DataFrame(means, index=ranks[0].index)
+
+    def origin(self, study: Study, objectives: Sequence[str] = ()) -> str:
+        """The runs that a study is made from, in one sentence.
+
+        ``objectives`` take the place of the runs' own where those are too many to name.
+        """
+        runs = [self.normalised(run) for run in study.runs()]
+        distinct = len(dict.fromkeys(runs))
+        parts = [
+            f"Scale {self.scale}",
+            _listed("dataset", (run.dataset for run in runs)),
+            _listed("backbone", (run.backbone for run in runs)),
+            _listed("objective", objectives or (run.spelled_objective for run in runs)),
+            _listed("seed", (str(run.seed) for run in runs)),
+            f"{distinct} run{'s' if distinct > 1 else ''}",
+        ]
+        return "; ".join(parts) + "."
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    return f"{what}{'s' if len(distinct) > 1 else ''} {', '.join(distinct)}"
 
 
 def _tuned_by(params: Params, run: Run) -> str:
@@ -189,26 +212,15 @@ def _as_bool(column: pd.Series[Any]) -> pd.Series[bool]:
     return flags.astype(bool)
 
 
-def origin(scale: str, runs: Sequence[Run], objectives: Sequence[str] = ()) -> str:
-    """A sentence that says which runs something was made from.
+def machine(path: Path, data: Any) -> str:
+    """``cpu, 1 thread``: what the times in a JSON file were measured on."""
+    threads = number(path, data, "threads")
+    return f"{entry(path, data, 'device')}, {threads:.0f} thread{'' if threads == 1 else 's'}"
 
-    ``objectives`` take the place of the runs' own where those are too many to name.
-    """
 
-    def listed(what: str, names: Iterable[str]) -> str:
-        distinct = list(dict.fromkeys(names))
-        return f"{what}{'s' if len(distinct) > 1 else ''} {', '.join(distinct)}"
-
-    distinct = len(dict.fromkeys(runs))
-    parts = [
-        f"Scale {scale}",
-        listed("dataset", (run.dataset for run in runs)),
-        listed("backbone", (run.backbone for run in runs)),
-        listed("objective", objectives or (run.spelled_objective for run in runs)),
-        listed("seed", (str(run.seed) for run in runs)),
-        f"{distinct} run{'s' if distinct > 1 else ''}",
-    ]
-    return "; ".join(parts) + "."
+def seed_list(seeds: Iterable[int]) -> str:
+    """``42 43``, as the CSV files list seeds."""
+    return " ".join(map(str, seeds))
 
 
 def seeds_sentence(seeds: Sequence[int], shown: str) -> str:

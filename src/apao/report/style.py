@@ -1,4 +1,7 @@
-"""The one look of all figures: readable in grey and by the colour-blind, the same bytes from the same numbers."""
+"""The one look of all figures: readable in grey and by the colour-blind, the same bytes from the same numbers.
+
+Matplotlib is imported where it is used: kinds of figures, which import this, are part of params.yaml's models.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.lines import Line2D
 
 from apao.report.results import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase
 
 # Okabe and Ito's palette, ordered so that neighbours also differ in lightness.
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#777777")
@@ -73,6 +75,8 @@ class Drawing:
 @contextmanager
 def applied() -> Iterator[None]:
     """Draw and save with this style, whatever the user's own matplotlib configuration says."""
+    import matplotlib as mpl
+
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)
@@ -81,6 +85,9 @@ def applied() -> Iterator[None]:
 
 def blank(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, whose parts are laid out so that none covers another."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -134,6 +141,8 @@ def legend(
     Returns:
         The legend's rows, for ``make_room``.
     """
+    from matplotlib.lines import Line2D
+
     handles: list[Any] = [Line2D([], [], label=name, **look(first + i)) for i, name in enumerate(series)]
     if len(groups) > 1:
         handles += [

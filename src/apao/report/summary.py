@@ -10,36 +10,32 @@ from rich.console import Console
 from rich.table import Table
 
 from apao.errors import UserError
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, metric_names, metric_title
 from apao.files import verified
-from apao.report.table1 import NO_BACKBONE
-from apao.stages.report import chosen_study
-from apao.study.studies import Table1, outputs
+from apao.report.kinds.comparison import NO_BACKBONE, Comparison
+from apao.report.results import seed_list
 
 if TYPE_CHECKING:
     from apao.study.params import Params
 
 BASELINE = "most-popular"
-CODE_LEVEL = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
-ITEM_LEVEL = {"item_recall@10": "Recall@10", "item_ndcg@10": "NDCG@10"}
-"""Shown where items share codes."""
+CUTOFF = 10
 
 
 def headline(params: Params) -> str:
-    """Table 1 in short, as text: Recall@10 and NDCG@10, and their ratio to recommending the most popular.
+    """The first comparison of the chosen scale in short, as text: metrics and their ratio to the most popular.
 
     Where items share codes a second table has the strict metrics; a ratio is of two values of one metric.
 
     Raises:
-        UserError: when results/tables/table1.csv is missing or was made from other runs than the chosen scale's.
+        UserError: when the scale has no comparison, or its CSV is missing or was made from other runs.
     """
-    study = chosen_study("table1", params)
-    assert isinstance(study, Table1)
-    path = outputs("table1")[0]
+    name, study = _first_comparison(params)
+    path = study.outputs(name)[0]
     frame = pd.read_csv(verified(path), dtype={"seeds": str})
     values = frame.set_index(["dataset", "backbone", "objective", "metric"])["value"]
-    seeds = " ".join(map(str, study.seeds))
     try:
-        tables = [table for dataset in study.datasets for table in _dataset_tables(study, dataset, values, seeds)]
+        tables = [table for dataset in study.datasets for table in _dataset_tables(study, dataset, values)]
     except KeyError as error:
         raise UserError(
             f"{path}: has no row {error}; it was made for another scale or other studies. Make it again with: "
@@ -52,9 +48,16 @@ def headline(params: Params) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def _dataset_tables(study: Table1, dataset: str, values: pd.Series[float], seeds: str) -> list[Table]:
+def _first_comparison(params: Params) -> tuple[str, Comparison]:
+    for name, study in params.chosen_studies.items():
+        if isinstance(study, Comparison):
+            return name, study
+    raise UserError(f"scale {params.scale} has no study of kind comparison; add one under studies.{params.scale}")
+
+
+def _dataset_tables(study: Comparison, dataset: str, values: pd.Series[float]) -> list[Table]:
     rows = [("-", BASELINE)] + [(b, o) for b in study.backbones for o in study.objectives]
-    title = f"{dataset}, seeds {seeds}" if " " in seeds else f"{dataset}, seed {seeds}"
+    title = f"{dataset}, seed{'s' if len(study.seeds) > 1 else ''} {seed_list(study.seeds)}"
     if not _collides(dataset, rows, values):
         return [_table(title, CODE_LEVEL, dataset, rows, values)]
     return [
@@ -63,14 +66,13 @@ def _dataset_tables(study: Table1, dataset: str, values: pd.Series[float], seeds
     ]
 
 
-def _table(
-    title: str, metrics: dict[str, str], dataset: str, rows: list[tuple[str, str]], values: pd.Series[float]
-) -> Table:
+def _table(title: str, level: str, dataset: str, rows: list[tuple[str, str]], values: pd.Series[float]) -> Table:
+    metrics = metric_names([CUTOFF], [level])
     table = Table(title=title)
     table.add_column("Backbone")
     table.add_column("Objective")
-    for name in metrics.values():
-        table.add_column(name, justify="right")
+    for metric in metrics:
+        table.add_column(metric_title(metric), justify="right")
         table.add_column(f"x {BASELINE}", justify="right")
     previous = "-"
     for backbone, objective in rows:
@@ -95,5 +97,5 @@ def _collides(dataset: str, rows: list[tuple[str, str]], values: pd.Series[float
     return any(
         abs(_value(dataset, *row, metric, values) - _value(dataset, *row, strict, values)) > 1e-12
         for row in rows
-        for metric, strict in zip(CODE_LEVEL, ITEM_LEVEL, strict=True)
+        for metric, strict in zip(*(metric_names([CUTOFF], [level]) for level in (CODE_LEVEL, ITEM_LEVEL)), strict=True)
     )

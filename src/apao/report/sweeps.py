@@ -1,20 +1,19 @@
-"""What Table 5 and Figure 3 share: one hyper-parameter at a time away from the objective's own values."""
+"""What all reports of sweeps share: the points along a curve, the best of them, and how keys are written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from apao.evaluation.metrics import ITEM_LEVEL
 from apao.report.results import Estimate, Results
-from apao.study.studies import Curve, SweepStudy
+from apao.study.sweeps import Curve, SweepStudy
 
-METRIC = "ndcg@10"
-STRICT = f"item_{METRIC}"
 SYMBOLS = {"beta": "β", "eta": "η", "tau": "τ", "lam": "λ", "xi": "ξ"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a swept key."""
+    """One value of a swept key, and the study's metric there."""
 
     value: float
     validation: Estimate
@@ -36,11 +35,15 @@ def points(study: SweepStudy, results: Results, curve: Curve) -> list[Point]:
     found = []
     for value in curve.values:
         runs = [results.normalised(curve.run(value, seed)) for seed in study.seeds]
-        validation, test, strict = (
-            results.metric(runs, *place) for place in (("valid", METRIC), ("test", METRIC), ("test", STRICT))
-        )
+        validation, test = (results.metric(runs, split, study.metric) for split in ("valid", "test"))
+        strict = results.metric(runs, "test", f"{ITEM_LEVEL}{study.metric}")
         found.append(Point(value, validation, test, strict, own=runs == own))
     return sorted(found, key=lambda point: point.value)
+
+
+def best_point(study: SweepStudy, results: Results, curve: Curve) -> Point:
+    """The best on the validation items, the smallest value of equally good ones."""
+    return max(points(study, results, curve), key=lambda point: point.validation.mean)
 
 
 def ranges(study: SweepStudy) -> str:

@@ -1,4 +1,4 @@
-"""From finished sweeps to the values that Table 1 uses: for every objective the best ones on the validation items."""
+"""From finished sweeps to tuned values: for every objective the best ones on the validation items."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from apao.errors import UserError, nearest
-from apao.report.results import Results
-from apao.report.sweeps import METRIC, points
+from apao.report.results import Results, seed_list
+from apao.report.sweeps import best_point
 from apao.study.runs import Value, format_value
-from apao.study.studies import SweepStudy
+from apao.study.sweeps import SweepStudy
 from apao.study.tuned import BY_SWEEP, Tuning
 
 if TYPE_CHECKING:
@@ -22,17 +22,15 @@ def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tupl
     Sweeps of an objective with overrides are left out: what is best with them is not what is best without.
 
     Args:
-        name: a study of the chosen scale that sweeps, such as ``table5``.
+        name: a study of the chosen scale that sweeps.
         params: of the whole project.
         objectives: those to tune; all that the study sweeps where none is named.
 
     Raises:
         UserError: when the study does not sweep, or not one of the objectives, or a run is not finished.
     """
-    studies = params.study.chosen()
-    study = studies.get(name)
-    if not isinstance(study, SweepStudy):
-        sweeping = [key for key, one in studies.items() if isinstance(one, SweepStudy)]
+    sweeping = {key: one for key, one in params.chosen_studies.items() if isinstance(one, SweepStudy)}
+    if (study := sweeping.get(name)) is None:
         raise UserError(f"{name!r} is no study of scale {params.scale} that sweeps; {nearest(name, sweeping)}")
     swept = [objective for objective in study.objectives if objective in params.objectives]
     for objective in objectives:
@@ -42,24 +40,17 @@ def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tupl
                 f"{nearest(objective, swept)}"
             )
     results = Results(params)
-    seeds = " ".join(map(str, study.seeds))
     found: dict[tuple[str, str], dict[str, dict[str, Value]]] = {}
     tried: dict[tuple[str, str], str] = {}
     for curve in study.curves():
         if curve.objective not in (objectives or swept):
             continue
-        # The first of equal ones, so the smallest value.
-        best = max(points(study, results, curve), key=lambda point: point.validation.mean)
         place = f"{curve.dataset}/{curve.backbone}"
-        found.setdefault((curve.objective, curve.key), {})[place] = {curve.key: best.value}
+        best = best_point(study, results, curve).value
+        found.setdefault((curve.objective, curve.key), {})[place] = {curve.key: best}
         tried[curve.objective, curve.key] = ", ".join(map(format_value, curve.values))
+    by, seeds = f"{BY_SWEEP}: best validation {study.metric}", seed_list(study.seeds)
     return [
-        (
-            objective,
-            Tuning(
-                chosen_by=f"{BY_SWEEP}: best validation {METRIC} of {key} in {tried[objective, key]}, seed {seeds}",
-                values=values,
-            ),
-        )
+        (objective, Tuning(chosen_by=f"{by} of {key} in {tried[objective, key]}, seed {seeds}", values=values))
         for (objective, key), values in found.items()
     ]

@@ -1,4 +1,4 @@
-"""The stage ``beams``: metrics and decoding time at several beam sizes (Figure 4)."""
+"""The stage ``beams``: metrics and decoding time at several beam sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apao.study.runs import Run
 
 
 def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.device) -> None:
-    """Write beams.json: test metrics and decoding time of all users at every beam size (Figure 4).
+    """Write beams.json: test metrics and decoding time of all users at every beam size.
 
     A metric whose cutoff is larger than the beam is null, unless the beam holds every code: a larger beam than
     that (``codes``) finds no more.

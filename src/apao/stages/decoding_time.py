@@ -1,4 +1,4 @@
-"""The stage ``decoding-time``: beam search against full sorting as the catalogue grows (Figure 1b)."""
+"""The stage ``decoding-time``: beam search against full sorting as the catalogue grows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from apao.backbones.base import Context
+from apao.backbones.softmax import Softmax
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import IntArray
@@ -18,9 +19,11 @@ from apao.devices import device_name
 from apao.evaluation.metrics import CUTOFFS
 from apao.progress import progress
 from apao.stages.record import Stage
-from apao.study.run_params import RunParams
-from apao.study.runs import Run
-from apao.study.studies import decoding_time_file
+from apao.study.paths import decoding_time_file
+from apao.study.run_params import TimedDecoding
+
+SEED = 42
+"""Of the synthetic codes, the weights and the histories, on which the time does not depend."""
 
 
 def synthetic_codes(items: int, levels: int, clusters: int, seed: int) -> ItemCodes:
@@ -31,59 +34,63 @@ def synthetic_codes(items: int, levels: int, clusters: int, seed: int) -> ItemCo
     return ItemCodes(np.stack(digits, axis=1).astype(np.int64))
 
 
-def decoding_time(run: Run, params: RunParams, sizes: tuple[int, ...], users: int, device: torch.device) -> None:
-    """Write decoding_time.json: seconds a user of beam search and full sorting as the catalogue grows.
+def decoding_time(dataset: str, backbone: str, params: TimedDecoding, device: torch.device) -> None:
+    """Write decoding_time.json: seconds per user of beam search and full sorting as the catalogue grows.
 
-    Synthetic codes of 4 levels and 256 clusters and an untrained model of the run's sizes: the time
-    does not depend on the weights (Figure 1b). A catalogue with fewer items than beams is searched with as
-    many beams as items.
+    Synthetic codes of 4 levels and 256 clusters and an untrained model: the time does not depend on the
+    weights. A catalogue with fewer items than beams is searched with as many beams as items.
+
+    Args:
+        dataset: whose recipe has the model's sizes.
+        backbone: name of those sizes in the recipe.
+        params: the sizes themselves, and what to time.
+        device: what to time on.
     """
-    torch.set_num_threads(params.training.threads)
-    path = decoding_time_file(run.dataset, run.backbone)
-    record = {"backbone": params.backbone.model_dump(), **params.for_evaluation(), "sizes": sizes, "users": users}
-    with Stage("decoding_time", path.parent, [], record, device_name(device)) as stage:
+    torch.set_num_threads(params.threads)
+    path, sizes = decoding_time_file(dataset, backbone), params.timing.catalogue_sizes
+    with Stage("decoding_time", path.parent, [], params.model_dump(mode="json"), device_name(device)) as stage:
         rows = []
-        with progress(f"{run.dataset}/{run.backbone}: decoding time", sum(sizes)) as advance:
+        with progress(f"{dataset}/{backbone}: decoding time", sum(sizes)) as advance:
             for size in sizes:
-                rows.append(_time_catalogue(params, synthetic_codes(size, 4, 256, params.seed), users, device))
+                rows.append(_time_catalogue(params, synthetic_codes(size, 4, 256, SEED), device))
                 advance(size)
         stage.output_json(
             path.name,
             {
-                "dataset": run.dataset,
-                "backbone": run.backbone,
+                "dataset": dataset,
+                "backbone": backbone,
                 "beam": _timed_beam(params),
                 "device": device_name(device),
-                "threads": params.training.threads,
-                "users": users,
+                "threads": params.threads,
+                "users": params.timing.users,
                 "rows": rows,
             },
         )
 
 
-def _timed_beam(params: RunParams) -> int:
-    """The run's beam; ``all`` is of its own catalogue, so synthetic ones are searched with the default."""
+def _timed_beam(params: TimedDecoding) -> int:
+    """The recipe's beam; ``all`` is of the dataset's own catalogue, so synthetic ones are searched with the default."""
     beam = params.decoding.beam
     return max(CUTOFFS) if beam == "all" else beam
 
 
-def _time_catalogue(params: RunParams, codes: ItemCodes, users: int, device: torch.device) -> dict[str, float]:
-    torch.manual_seed(params.seed)
+def _time_catalogue(params: TimedDecoding, codes: ItemCodes, device: torch.device) -> dict[str, float]:
+    torch.manual_seed(SEED)
     backbone = params.backbone.build(len(codes.vocabulary)).to(device).eval()
     trie = Trie.of(codes, device)
     tokens = torch.as_tensor(codes.distinct_tokens, device=device)
+    users, eos, beam = params.timing.users, params.decodes_eos, min(_timed_beam(params), len(tokens))
     chosen = torch.randint(len(tokens), (users, params.backbone.max_history), device=device)
-    ways, beam = (params.decodes_eos, params.objective.softmax), min(_timed_beam(params), len(tokens))
     with torch.no_grad():
 
         def read() -> Context:
             return backbone.encode(tokens[chosen].flatten(1))
 
         def search() -> object:
-            return beam_search(backbone, read(), trie, beam, *ways)
+            return beam_search(backbone, read(), trie, beam, eos, Softmax())
 
         def sort() -> object:
-            return full_sort_scores(backbone, read(), trie, tokens, *ways).topk(beam, dim=1)
+            return full_sort_scores(backbone, read(), trie, tokens, eos, Softmax()).topk(beam, dim=1)
 
         return {
             "items": codes.items,

@@ -1,4 +1,4 @@
-"""The stage ``pruning``: how much of the true top items each beam step keeps (Figure 1c)."""
+"""The stage ``pruning``: how much of the true top items each beam step keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP = 20
 def pruning(run: Run, params: RunParams, device: torch.device) -> None:
     """Write pruning.json: the share of each test user's true top 20 whose prefix each beam step keeps.
 
-    The true top 20 are the best codes by exact scoring of the whole catalogue (Figure 1c); of fewer codes
+    The true top 20 are the best codes by exact scoring of the whole catalogue; of fewer codes
     ``top`` is their number.
     """
     paths = DatasetPaths(run.dataset)
@@ -28,8 +28,8 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         kept = torch.zeros(trained.codes.levels, dtype=torch.float64)
         for decoded in trained.decode("test"):
-            ways = params.decodes_eos, params.objective.softmax
-            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, *ways)
+            eos, softmax = params.decodes_eos, params.objective.softmax
+            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, eos, softmax)
             best = scores.topk(min(TOP, len(codes)), dim=1).indices
             prefixes = trained.trie.walk(codes[best])
             kept += torch.stack(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import yaml
 from pydantic import (
@@ -29,14 +30,16 @@ from apao.codes.embedders import AnyEmbedder, EmbedderParams, VectorFile
 from apao.codes.tokenizers.base import TOKENIZERS, Tokenizer
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
-from apao.evaluation.params import DecodingParams
+from apao.evaluation.params import DecodingParams, MeasureParams
 from apao.files import atomic_path
 from apao.parameters import NAME, OBJECTIVE_NAME, Key, Model, first_mistake, one_of, spelled
 from apao.progress import console
+from apao.study.paths import PARAMS_FILE
 from apao.study.references import FIXED, changed, check_fit, check_references, resolve_sweeps
-from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start
+from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start, TimedDecoding
 from apao.study.runs import Run, Value, format_value
-from apao.study.studies import Studies, Sweep
+from apao.study.studies import STUDIES, Study
+from apao.study.sweeps import Sweep
 from apao.study.tuned import Tunings, read_tuned, values_at
 from apao.study.yaml_lines import line_of, read_yaml
 from apao.training.params import TrainingParams
@@ -44,10 +47,9 @@ from apao.training.params import TrainingParams
 if TYPE_CHECKING:
     AnySource: TypeAlias = Source
     AnyTokenizer: TypeAlias = Tokenizer
+    AnyStudy: TypeAlias = Study
 else:
-    AnySource, AnyTokenizer = one_of(SOURCES), one_of(TOKENIZERS)
-
-PARAMS_FILE = Path("params.yaml")
+    AnySource, AnyTokenizer, AnyStudy = one_of(SOURCES), one_of(TOKENIZERS), one_of(STUDIES)
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 """Becomes a part of paths and of the spelling of runs."""
@@ -55,13 +57,19 @@ Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 ObjectiveName = Annotated[str, Field(pattern=rf"^{OBJECTIVE_NAME}$")]
 """Likewise; may hold a plus."""
 
+StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Becomes the names of files and a part of a rule's."""
+
+T = TypeVar("T")
+
 
 class Recipe(Model):
-    """Model sizes, training and decoding that belong together; a dataset names one."""
+    """Model sizes, training, decoding and measurements that belong together; a dataset names one."""
 
     backbones: dict[Name, AnyBackbone]
     training: TrainingParams = TrainingParams()
     decoding: DecodingParams = DecodingParams()
+    measure: MeasureParams = MeasureParams()
 
 
 class Params(Model):
@@ -79,7 +87,8 @@ class Params(Model):
     An objective's own ``tuned`` wins over it."""
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
     """Named, for studies to list."""
-    studies: dict[Name, Studies]
+    studies: dict[Name, dict[StudyName, AnyStudy]]
+    """By scale and name. A study's name is that of its files."""
 
     @field_validator("studies", mode="before")
     @classmethod
@@ -129,7 +138,7 @@ class Params(Model):
             AtKey: for the first study that lists one that cannot be.
         """
         for scale, studies in self.studies.items():
-            for name, study in studies.chosen().items():
+            for name, study in studies.items():
                 try:
                     for run in study.runs():
                         self.resolve(run)
@@ -153,9 +162,24 @@ class Params(Model):
         embedder = self.tokenizer_of(dataset).embedder
         return None if embedder is None else self.embedders[embedder]
 
+    def recipe_of(self, dataset: str) -> Recipe:
+        """The recipe that a dataset names."""
+        return self.recipes[self.dataset(dataset).recipe]
+
     def decoding_of(self, dataset: str) -> DecodingParams:
         """How runs on a dataset are evaluated."""
-        return self.recipes[self.dataset(dataset).recipe].decoding
+        return self.recipe_of(dataset).decoding
+
+    def timed_decoding(self, dataset: str, backbone: str) -> TimedDecoding:
+        """How the decoding time of a backbone of the sizes in a dataset's recipe is measured."""
+        recipe = self.recipe_of(dataset)
+        sizes = _entry(recipe.backbones, backbone, "backbone", f"{dataset}/{backbone}")
+        return TimedDecoding(
+            backbone=sizes,
+            decoding=recipe.decoding,
+            threads=recipe.training.threads,
+            timing=recipe.measure.decoding_time,
+        )
 
     def resolve(self, run: Run) -> RunParams:
         """The parameters of one run: defaults, then tuned values, then the run's own overrides.
@@ -188,14 +212,9 @@ class Params(Model):
 
     def _parts(self, run: Run) -> tuple[dict[str, Model], DecodingParams]:
         """Objective, training and backbone of a run with all overrides, and its decoding."""
-        if run.dataset not in self.datasets:
-            raise UserError(f"{run}: unknown dataset {run.dataset!r}; {nearest(run.dataset, self.datasets)}")
-        recipe = self.recipes[self.datasets[run.dataset].recipe]
-        if run.backbone not in recipe.backbones:
-            raise UserError(f"{run}: unknown backbone {run.backbone!r}; {nearest(run.backbone, recipe.backbones)}")
-        if run.objective not in self.objectives:
-            raise UserError(f"{run}: unknown objective {run.objective!r}; {nearest(run.objective, self.objectives)}")
-        objective = self.objectives[run.objective]
+        recipe = self.recipes[_entry(self.datasets, run.dataset, "dataset", run).recipe]
+        backbone = _entry(recipe.backbones, run.backbone, "backbone", run)
+        objective = _entry(self.objectives, run.objective, "objective", run)
         tuned = {
             **values_at(self.tuned.get(run.objective, ()), run.dataset, run.backbone),
             **objective.tuned.get(run.dataset, {}),
@@ -204,7 +223,7 @@ class Params(Model):
         parts: dict[str, Model] = {
             "objective": changed(objective, tuned),
             "training": recipe.training,
-            "backbone": recipe.backbones[run.backbone],
+            "backbone": backbone,
         }
         owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in FIXED}
         overrides: dict[str, dict[str, Value]] = {}
@@ -239,11 +258,12 @@ class Params(Model):
     def all_runs(self) -> list[Run]:
         """Every run of the chosen scale: those of its studies, each after the run that it starts from."""
         found: dict[Run, None] = {}
-        for _, run in self.study.named_runs():
-            chain = [self.normalised(run)]
-            while (start := self.resolve(chain[-1]).start) is not None:
-                chain.append(Run.parse(start.run))
-            found |= dict.fromkeys(reversed(chain))
+        for study in self.chosen_studies.values():
+            for run in study.runs():
+                chain = [self.normalised(run)]
+                while (start := self.resolve(chain[-1]).start) is not None:
+                    chain.append(Run.parse(start.run))
+                found |= dict.fromkeys(reversed(chain))
         return list(found)
 
     def normalised(self, run: Run) -> Run:
@@ -262,9 +282,19 @@ class Params(Model):
             return None
 
     @property
-    def study(self) -> Studies:
-        """The studies of the chosen scale."""
+    def chosen_studies(self) -> dict[str, Study]:
+        """The studies of the chosen scale, by name."""
         return self.studies[self.scale]
+
+    def study(self, name: str) -> Study:
+        """The study of the chosen scale that is called ``name``; raises UserError for an unknown name."""
+        return _entry(self.chosen_studies, name, "study", f"studies.{self.scale}")
+
+
+def _entry(known: Mapping[str, T], name: str, what: str, where: object) -> T:
+    if name not in known:
+        raise UserError(f"{where}: unknown {what} {name!r}; {nearest(name, known)}")
+    return known[name]
 
 
 def _without(run: Run, index: int) -> Run:

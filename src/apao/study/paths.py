@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from apao.codes.tokenizers.base import Tokenizer
 
+PARAMS_FILE = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
 FIGURES = Path("figures")
@@ -99,3 +100,8 @@ class DatasetPaths:
     def baselines(self) -> Path:
         """Metrics of the untrained baselines."""
         return self.root / RESULTS / self.name / "baselines" / "metrics.json"
+
+
+def decoding_time_file(dataset: str, backbone: str) -> Path:
+    """Timings of a backbone of the sizes in the dataset's recipe."""
+    return RESULTS / dataset / backbone / "decoding_time.json"

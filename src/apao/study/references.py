@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from apao.objectives.base import Objective
     from apao.study.params import Params
     from apao.study.run_params import RunParams
-    from apao.study.studies import Sweep
+    from apao.study.sweeps import Sweep
 
 FIXED = {"type", "tuned"}
 """Keys of an objective that no run changes."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import PositiveInt, ValidationError, model_validator
 
 from apao.backbones.base import BACKBONES, BackboneParams
 from apao.errors import UserError
-from apao.evaluation.params import DecodingParams
+from apao.evaluation.params import DecodingParams, MeasureParams, TimingParams
 from apao.files import read_json, sha256_of, verified
 from apao.objectives.base import OBJECTIVES, Objective
 from apao.parameters import Model, Seed, first_mistake, one_of, spelled
@@ -81,13 +81,7 @@ class RunParams(TrainedParams):
     @property
     def decodes_eos(self) -> bool:
         """Whether beam search decodes eos after the code."""
-        match self.decoding.eos:
-            case None:
-                return self.backbone.decodes_eos and self.objective.trains_eos
-            case "release":
-                return self.backbone.decodes_eos
-            case given:
-                return given
+        return self.decoding.decodes_eos(self.backbone.decodes_eos, self.objective.trains_eos)
 
     def for_evaluation(self) -> dict[str, Any]:
         """The subtree that evaluation depends on, beyond the trained model."""
@@ -98,11 +92,26 @@ class RunParams(TrainedParams):
         }
 
 
-class BeamSizes(Model):
-    """What the measurement of several beam sizes depends on beyond the trained model."""
+class Measuring(Model):
+    """What a measurement of a trained run depends on beyond it, as a rule hands it over."""
 
     decoding: DecodingParams
-    beams: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    measure: MeasureParams
+    """The measuring command reads its own entry; others may be left out."""
+
+
+class TimedDecoding(Model):
+    """What a timing of decoding depends on: no run, but an untrained model of some sizes and how it decodes."""
+
+    backbone: AnyBackbone
+    decoding: DecodingParams
+    threads: PositiveInt
+    timing: TimingParams
+
+    @property
+    def decodes_eos(self) -> bool:
+        """Whether beam search decodes eos after the code, as if it were trained."""
+        return self.decoding.decodes_eos(self.backbone.decodes_eos, trained=True)
 
 
 class RunRecord(TrainedParams):

@@ -15,11 +15,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from apao.errors import UserError
-from apao.evaluation.params import DecodingParams
+from apao.evaluation.params import DecodingParams, MeasureParams
 from apao.parameters import Model, first_mistake, spelled
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, Params, load
-from apao.study.run_params import BeamSizes, RunParams, RunRecord, TrainedParams
+from apao.study.params import Params, load
+from apao.study.paths import PARAMS_FILE
+from apao.study.run_params import Measuring, RunParams, RunRecord, TrainedParams
 from apao.study.runs import Run
 from apao.study.yaml_lines import read_yaml
 
@@ -86,20 +87,13 @@ class Settings:
             return RunRecord.read(run).decoded(from_text(DecodingParams, resolved))
         return self._trained(run, self.job_params())
 
-    def to_measure_beams(self, run: Run, resolved: str | None) -> tuple[RunParams, tuple[int, ...]]:
-        """The same, and the beam sizes to measure.
-
-        Raises:
-            UserError: when none are handed over and the chosen scale has no figure4.
-        """
+    def to_measure(self, run: Run, resolved: str | None) -> tuple[RunParams, MeasureParams]:
+        """The same, and what is measured of runs."""
         if resolved is not None:
-            given = from_text(BeamSizes, resolved)
-            return RunRecord.read(run).decoded(given.decoding), given.beams
+            given = from_text(Measuring, resolved)
+            return RunRecord.read(run).decoded(given.decoding), given.measure
         params = self.job_params()
-        study = params.study.figure4
-        if study is None:
-            raise UserError(f"scale {params.scale} has no figure4, which lists the beam sizes; add it under studies")
-        return self._trained(run, params), study.beams
+        return self._trained(run, params), params.recipe_of(run.dataset).measure
 
     def _trained(self, run: Run, params: Params) -> RunParams:
         """From run.json; one line says so where params.yaml has other parameters for the run."""

@@ -11,13 +11,16 @@ from helpers.content import record_of
 from helpers.models import SlowModel, run_params
 
 from apao.errors import UserError
+from apao.evaluation.metrics import METRICS, Metric
 from apao.files import write_json
+from apao.stages.baselines import baselines
 from apao.stages.beams import beams as beam_sizes
 from apao.stages.decoding_time import decoding_time, synthetic_codes
 from apao.stages.evaluate import evaluate, evaluate_split
 from apao.stages.pruning import pruning
 from apao.stages.trained import TrainedRun
-from apao.study.studies import decoding_time_file
+from apao.study.paths import DatasetPaths, decoding_time_file
+from apao.study.run_params import TimedDecoding
 
 CPU = torch.device("cpu")
 
@@ -137,7 +140,13 @@ def test_beam_sizes_agree_with_evaluation(toy):
 
 
 def test_decoding_time_grows_with_the_catalogue_list(toy):
-    decoding_time(toy.run, toy.params, (40, 300), 2, CPU)
+    params = TimedDecoding(
+        backbone=toy.params.backbone,
+        decoding=toy.params.decoding,
+        threads=1,
+        timing={"catalogue_sizes": (40, 300), "users": 2},
+    )
+    decoding_time("toy", toy.run.backbone, params, CPU)
     found = json.loads(decoding_time_file("toy", toy.run.backbone).read_text())
     assert [row["items"] for row in found["rows"]] == [40, 300]
     assert all(row[kind] > 0 for row in found["rows"] for kind in row)
@@ -182,3 +191,15 @@ def test_a_missing_model_is_named(toy):
     (toy.run.folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: not found"):
         TrainedRun(toy.run, toy.params, CPU)
+
+
+def test_a_metric_that_is_added_is_evaluated(toy, monkeypatch):
+    monkeypatch.setitem(METRICS, "mrr", Metric("MRR", "M", lambda places: 1 / places))
+    evaluate(toy.run, toy.params, CPU)
+    baselines("toy")
+    metrics = json.loads((toy.run.folder / "metrics.json").read_text())
+    ranks = pd.read_parquet(toy.run.folder / "ranks.parquet").query("split == 'test'")["rank"]
+    assert metrics["test"]["mrr@10"] == pytest.approx(np.mean([1 / rank if 0 < rank <= 10 else 0 for rank in ranks]))
+    untrained = json.loads(DatasetPaths("toy").baselines.read_text())
+    assert {"mrr@5", "item_mrr@20"} < metrics["valid"].keys() & untrained["random"].keys()
+    assert untrained["most-popular"]["mrr@20"] > 0

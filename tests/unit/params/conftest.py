@@ -50,13 +50,14 @@ sweeps:
 studies:
   small:
     table1:
+      kind: comparison
       datasets: [films]
       backbones: [tiger, llama]
       objectives: [ce, pairwise+drop_level=2]
       seeds: [1, 2]
   large:
-    table2: {datasets: [films, office]}
-    figure3: {datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
+    table2: {kind: dataset-sizes, datasets: [films, office]}
+    figure3: {kind: sweep, datasets: [office], backbones: [tiger], sweeps: [betas], seeds: [1]}
 """
 
 

@@ -10,8 +10,8 @@ from apao.study.params import load
 
 def test_the_text_is_valid(read):
     params = read()
-    assert params.scale == "small" and params.study.table1 is not None
-    assert read(scale="large").study.table2 is not None
+    assert params.scale == "small" and list(params.chosen_studies) == ["table1"]
+    assert list(read(scale="large").chosen_studies) == ["table2", "figure3"]
 
 
 MISTAKES = [
@@ -27,15 +27,16 @@ MISTAKES = [
     ("      beam: 20", "      beams: 20", "recipes.tiny.decoding.beams", "did you mean 'beam'?"),
     ("    beta: 0.1", "    betta: 0.1", "objectives.pairwise.betta", "did you mean 'beta'?"),
     ("films/llama: {beta", "films/llama: {bita", "objectives.pairwise.tuned.films/llama.bita", "did you mean 'beta'?"),
-    ("    table1:", "    table7:", "studies.small.table7", "did you mean 'table"),
     ("      seeds: [1, 2]", "      seed: [1, 2]", "studies.small.table1.seed", "did you mean 'seeds'?"),
     # Names of classes.
     ("source: ml-100k", "source: ml-1m", "datasets.films.source", "unknown 'ml-1m'; did you mean 'ml-100k'?"),
     ("{type: tiger", "{type: tigre", "recipes.tiny.backbones.tiger.type", "did you mean 'tiger'?"),
     ("type: apao-pairwise", "type: pairwise", "objectives.pairwise.type", "did you mean 'apao-pairwise'?"),
+    ("kind: sweep", "kind: sweap", "studies.large.figure3.kind", "unknown 'sweap'; did you mean 'sweep'?"),
     ("method: rq-kmeans", "method: rqkmeans", "codes.made.method", "did you mean 'rq-kmeans'?"),
     ("    source: release", "    core: 5", "datasets.office.source", "required, but not given"),
     ("    name: Office", "    core: 5", "datasets.office.name", "required, but not given"),
+    ("      kind: comparison", "      title: A", "studies.small.table1.kind", "required, but not given"),
     # Types and ranges.
     ("    beta: 0.1", "    beta: -0.1", "objectives.pairwise.beta", "greater than or equal to 0, found -0.1"),
     ("    beta: 0.1", "    beta: .inf", "objectives.pairwise.beta", "finite number, found inf"),
@@ -59,6 +60,11 @@ MISTAKES = [
     ("      seeds: [1, 2]", "      seeds: [1, yes]", "studies.small.table1.seeds", "expected a number or a name"),
     ("      seeds: [1, 2]", "      seeds: 1", "studies.small.table1.seeds", "expected a list, found 1"),
     ("      seeds: [1, 2]", "      seeds: []", "studies.small.table1.seeds", "at least 1 item"),
+    ("    decoding:", "    measure: {beams: [0]}\n    decoding:", "recipes.tiny.measure.beams.0",
+     "greater than 0, found 0"),
+    ("    decoding:", "    measure: {beams: []}\n    decoding:", "recipes.tiny.measure.beams", "at least 1 item"),
+    ("sweeps: [betas]", "sweeps: [betas], metric: ndgc@10", "studies.large.figure3.metric",
+     "unknown metric 'ndgc@10'; did you mean 'ndcg@10'?"),
     ("  ce: {type: ce}", "  ce: ce", "objectives.ce", "expected keys and values, found 'ce'"),
     ("  tiny:\n", "  tiny: small\n  other:\n", "recipes.tiny", "expected keys and values, found 'small'"),
     # Contradictions.
@@ -134,6 +140,7 @@ MISTAKES = [
     ("  ce: {type: ce}", "  1: {type: ce}", "objectives.1", "valid string"),
     ("      big-llama:", "      big/llama:", "recipes.tiny.backbones.big/llama", "should match pattern"),
     ("  large:", "  la rge:", "studies.la rge", "should match pattern"),
+    ("    table1:", "    table.1:", "studies.small.table.1", "should match pattern"),
 ]  # fmt: skip
 
 
@@ -143,6 +150,7 @@ ELSEWHERE = {
     "studies.small.table1": "    table1:",
     "studies.large.table2": "    table2:",
     "studies.large.figure3": "    figure3:",
+    "studies.small.table1.kind": "    table1:",
     "objectives.pairwise": "  pairwise:",
     "datasets.office.source": "  office:",
     "datasets.office.name": "  office:",

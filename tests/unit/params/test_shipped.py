@@ -18,7 +18,7 @@ def test_the_shipped_file_is_valid_at_every_scale():
     for scale in params.studies:
         chosen = load(SHIPPED, scale)
         assert chosen.scale == scale
-        assert list(chosen.study.named_runs())
+        assert chosen.all_runs()
 
 
 @pytest.mark.parametrize("objective", ["apao-pointwise", "apao-pairwise"])
@@ -31,7 +31,7 @@ def test_changing_beta_changes_the_default_study(objective, tmp_path):
     changed = tmp_path / "params.yaml"
     changed.write_text(yaml.safe_dump(values))
     before, after = load(SHIPPED), load(changed)
-    runs = [run for run in before.study.table1.runs() if run.objective == objective]
+    runs = [run for run in before.study("table1").runs() if run.objective == objective]
     assert runs
     for run in runs:
         assert before.resolve(run).objective.beta != 0.37 and after.resolve(run).objective.beta == 0.37

@@ -118,8 +118,8 @@ sweeps:
   tau: {objectives: [msl], key: tau, values: [1, 2, 3]}
 studies:
   small:
-    table1: {datasets: [office], backbones: [tiger, llama], objectives: [ce, msl], seeds: [1]}
-    table5: {datasets: [office], backbones: [tiger, llama], sweeps: [tau], seeds: [1]}
+    table1: {kind: comparison, datasets: [office], backbones: [tiger, llama], objectives: [ce, msl], seeds: [1]}
+    table5: {kind: sweep-best, datasets: [office], backbones: [tiger, llama], sweeps: [tau], seeds: [1]}
 """
 
 

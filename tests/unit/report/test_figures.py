@@ -10,9 +10,10 @@ import pytest
 from matplotlib.text import Text
 
 from apao.errors import UserError
-from apao.report import figure1, figure2, figure3, figure4, figure5, style
+from apao.report import style
+from apao.report.kinds.prefix_recall import gain_over_best
 from apao.report.results import Estimate, Results
-from apao.stages.report import chosen_study, report
+from apao.stages.report import report
 
 SEEDS = [1, 2, 3]
 WIDE = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"], "seeds": SEEDS}
@@ -22,48 +23,36 @@ SWEEPS = {
     "many-eta": {"objectives": MANY[2:], "key": "eta", "values": [5e-6, 1e-5, 3e-5, 1e-4, 5e-4]},
 }
 CROWDED = {
-    "figure1": (
-        figure1,
-        {
-            "dataset": "office",
-            "backbones": ["tiger", "llama"],
-            "objectives": MANY,
-            "seeds": SEEDS,
-            "catalogue_sizes": [1000, 3000, 10_000, 30_000, 100_000],
-        },
-    ),
-    "figure2": (
-        figure2,
-        {
-            "dataset": "office",
-            "backbone": "tiger",
-            "modules": {"full": "apao-pairwise", "w/o a $long$ name of a_module {x}": "ce"},
-            "prefixes": {f"w/o prefix {m}": f"apao-pairwise+drop_level={m}" for m in range(4)},
-            "seeds": SEEDS,
-        },
-    ),
-    "figure3": (
-        figure3,
-        {**WIDE, "sweeps": ["many-beta", "many-eta"]},
-    ),
-    "figure4": (figure4, {**WIDE, "objectives": MANY, "beams": [1, 5, 10, 20, 50, 100]}),
-    "figure5": (figure5, {**WIDE, "objectives": MANY}),
+    "figure1": {"dataset": "office", "backbones": ["tiger", "llama"], "objectives": MANY, "seeds": SEEDS},
+    "figure2": {
+        "dataset": "office",
+        "backbone": "tiger",
+        "modules": {"full": "apao-pairwise", "w/o a $long$ name of a_module {x}": "ce"},
+        "prefixes": {f"w/o prefix {m}": f"apao-pairwise+drop_level={m}" for m in range(4)},
+        "seeds": SEEDS,
+    },
+    "figure3": {**WIDE, "sweeps": ["many-beta", "many-eta"]},
+    "figure4": {**WIDE, "objectives": MANY},
+    "figure5": {**WIDE, "objectives": MANY},
 }
+
+
+def build(name, params):
+    with style.applied():
+        drawing = params.study(name).build(Results(params))
+        drawing.figure.draw_without_rendering()
+    return drawing
 
 
 def draw(project, name, study):
     params = project.params(SWEEPS, **{name: study})
     project.fill(name, params)
-    module = CROWDED[name][0]
-    with style.applied():
-        drawing = module.build(chosen_study(name, params), Results(params))
-        drawing.figure.draw_without_rendering()
-    return drawing.figure
+    return build(name, params).figure
 
 
 @pytest.mark.parametrize("name", CROWDED)
 def test_nothing_is_cut_off_or_covered(project, name):
-    figure = draw(project, name, CROWDED[name][1])
+    figure = draw(project, name, CROWDED[name])
     renderer = figure.canvas.get_renderer()
     page = figure.bbox.padded(1)
     ticks = {label: shown for axes in figure.axes for label, shown in tick_labels(axes)}
@@ -105,7 +94,7 @@ def test_pdf_embeds_truetype_fonts_and_no_date(project):
 
 
 def test_the_users_own_style_does_not_matter(project):
-    params = project.params(figure2=CROWDED["figure2"][1])
+    params = project.params(figure2=CROWDED["figure2"])
     project.fill("figure2", params)
     report("figure2", params)
     plain = (project.folder / "figures/figure2.png").read_bytes()
@@ -116,11 +105,10 @@ def test_the_users_own_style_does_not_matter(project):
 
 
 def test_figure1_numbers(project):
-    study = {**CROWDED["figure1"][1], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1, 2]}
-    params = project.params(figure1={**study, "catalogue_sizes": [10_000, 1000]})
+    study = {**CROWDED["figure1"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1, 2]}
+    params = project.params(figure1=study)
     rows = [
-        {"items": n, "beam_seconds_per_user": n / 1e6, "full_sort_seconds_per_user": n / 1e3}
-        for n in (1000, 500, 10_000)
+        {"items": n, "beam_seconds_per_user": n / 1e6, "full_sort_seconds_per_user": n / 1e3} for n in (10_000, 1000)
     ]
     timing = {"beam": 20, "device": "NVIDIA X", "threads": 2, "users": 4, "rows": rows}
     project.json("results/office/tiger/decoding_time.json", timing)
@@ -141,16 +129,8 @@ def test_figure1_numbers(project):
     assert caption.count("\n") == 1
 
 
-def test_figure1_without_a_size(project):
-    params = project.params(figure1={**CROWDED["figure1"][1], "catalogue_sizes": [1000]})
-    project.fill("figure1", params)
-    more = project.params(figure1={**CROWDED["figure1"][1], "catalogue_sizes": [1000, 5000]})
-    with pytest.raises(UserError, match=r"office/tiger/decoding_time\.json: has no timing of 5,000 items"):
-        report("figure1", more)
-
-
 def test_figure2_numbers(project):
-    study = {**CROWDED["figure2"][1], "modules": {"full": "apao-pairwise+weights=release"}, "seeds": [1]}
+    study = {**CROWDED["figure2"], "modules": {"full": "apao-pairwise+weights=release"}, "seeds": [1]}
     params = project.params(figure2=study)
     # "release" is the weighting anyway, so the label stands for the plain run.
     project.metrics("office/tiger/apao-pairwise/seed1", {"ndcg@10": 0.031, "recall@10": 0.062})
@@ -180,8 +160,7 @@ def test_figure3_has_a_column_for_each_key_and_a_line_where_it_is_swept(project)
     more = {"objectives": ["s-dpo"], "key": "beta", "values": [0.5, 1, 2]}
     params = project.params({"more": more}, figure3={**WIDE, "sweeps": ["beta", "tau", "more"]})
     project.fill("figure3", params)
-    with style.applied():
-        figure = figure3.build(chosen_study("figure3", params), Results(params)).figure
+    figure = build("figure3", params).figure
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:4] == [f"office, {b}: along {k}" for b in ("tiger", "llama") for k in ("β", "τ")]
     ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
@@ -191,38 +170,46 @@ def test_figure3_has_a_column_for_each_key_and_a_line_where_it_is_swept(project)
 
 def test_figure4_numbers(project):
     study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
-    params = project.params(figure4={**study, "beams": [10, 5]})
-    rows = [{"beam": b, "seconds": b / 10, "ndcg@5": b / 1000, "recall@5": 0.5} for b in (5, 10, 20)]
-    beams = {"users": 250, "device": "cpu", "threads": 1, "beams": rows}
-    project.json("results/office/tiger/ce/seed1/beams.json", beams)
+    params = project.params(figure4=study)
+
+    def measured(*beams):
+        rows = [{"beam": b, "seconds": b / 10, "ndcg@5": b / 1000, "recall@5": 0.5} for b in beams]
+        return {"users": 250, "device": "cpu", "threads": 1, "beams": rows}
+
+    project.json("results/office/tiger/ce/seed1/beams.json", measured(10, 5))
     report("figure4", params)
     frame = pd.read_csv("figures/figure4.csv")
     by = frame.pivot_table(index="beam", columns="quantity", values="value")
     assert by["ndcg@5"].to_dict() == {5: 0.005, 10: 0.01}
     assert by["seconds_per_1000_users"].to_dict() == {5: 2.0, 10: 4.0}  # 0.5 and 1 s for 250 users
-    more = project.params(figure4={**study, "beams": [10, 50]})
-    with pytest.raises(UserError, match=r"beams\.json: has no beam size 50"):
-        report("figure4", more)
+    # Of all sizes that were measured for a dataset, every run has each.
+    both = project.params(figure4={**study, "seeds": [1, 2]})
+    project.json("results/office/tiger/ce/seed2/beams.json", measured(5, 10, 50))
+    with pytest.raises(UserError, match=r"seed1/beams\.json: has no beam size 50"):
+        report("figure4", both)
 
 
 def test_figure4_leaves_a_gap_where_the_beam_is_narrower_than_the_cutoff(project):
     study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"]}
-    params = project.params(figure4={**study, "beams": [2, 5, 10]})
-    for seed in SEEDS:
-        rows = [{"beam": b, "seconds": 1.0, "ndcg@5": None if b < 5 else b / 1000} for b in (2, 5, 10)]
-        beams = {"users": 100, "device": "cpu", "threads": 1, "beams": rows}
-        project.json(f"results/office/tiger/ce/seed{seed}/beams.json", beams)
+    params = project.params(figure4=study)
+
+    def measure(*beams):
+        rows = [{"beam": b, "seconds": 1.0, "ndcg@5": None if b < 5 else b / 1000} for b in beams]
+        content = {"users": 100, "device": "cpu", "threads": 1, "beams": rows}
+        for seed in SEEDS:
+            project.json(f"results/office/tiger/ce/seed{seed}/beams.json", content)
+
+    measure(2, 5, 10)
     report("figure4", params)
     frame = pd.read_csv("figures/figure4.csv").set_index(["quantity", "beam"])["value"]
     assert math.isnan(frame["ndcg@5", 2]) and frame["ndcg@5", 5] == 0.005
     assert frame["seconds_per_1000_users"].tolist() == [10.0] * 3
     assert "fewer than 5 beams give no NDCG@5" in Path("figures/figure4.rst").read_text().replace("\n", " ")
-    with style.applied():
-        drawing = figure4.build(chosen_study("figure4", params), Results(params))
+    drawing = build("figure4", params)
     above, below = (axes.containers[0].lines[0].get_xdata() for axes in drawing.figure.axes)
     assert len(above) == 2 and len(below) == 3
-    nothing = project.params(figure4={**study, "beams": [2]})
-    report("figure4", nothing)
+    measure(2)
+    report("figure4", params)
 
 
 def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
@@ -239,7 +226,7 @@ def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
 
 
 def test_gain_over_nothing_is_unknown():
-    gains = figure5.gain_over_best([Estimate((0.1,))], [[Estimate((0.0,))], [Estimate((0.0,))]])
+    gains = gain_over_best([Estimate((0.1,))], [[Estimate((0.0,))], [Estimate((0.0,))]])
     assert [math.isnan(gain) for gain in gains] == [True]
 
 

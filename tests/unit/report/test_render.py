@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from apao.report.base import rst_text
 from apao.report.render import Cell, Grid, Table, bold_best, fixed, latex, latex_text, markdown, spread
-from apao.stages.report import rst_text
 
 NASTY = r"a_b|c*d`e\f <g> [h](i) #j {k} $l$ 50% & ~^ ce->pair −1 ±2 – β"
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)

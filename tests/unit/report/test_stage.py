@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from apao.errors import UserError
+from apao.files import digest_of
 from apao.report import paper
 from apao.stages.report import inputs, missing, report
 from apao.study.runs import Run
-from apao.study.studies import outputs
 
 ONE = {"datasets": ["office"], "backbones": ["tiger"], "seeds": [42]}
 BOTH = {"datasets": ["office"], "backbones": ["tiger", "llama"], "seeds": [1, 2]}
@@ -27,7 +27,6 @@ STUDIES = {
         "backbones": ["tiger", "llama"],
         "objectives": ["ce", "apao-pairwise"],
         "seeds": [1, 2],
-        "catalogue_sizes": [1000, 10000],
     },
     "figure2": {
         "dataset": "office",
@@ -37,7 +36,7 @@ STUDIES = {
         "seeds": [1, 2],
     },
     "figure3": {**ONE, "sweeps": ["beta", "eta"]},
-    "figure4": {**BOTH, "objectives": ["ce", "apao-pairwise"], "beams": [5, 20]},
+    "figure4": {**BOTH, "objectives": ["ce", "apao-pairwise"]},
     "figure5": {**BOTH, "objectives": THREE},
 }
 
@@ -47,15 +46,16 @@ def test_outputs_are_complete_recorded_and_the_same_twice(project, study):
     params = project.params(**{study: STUDIES[study]})
     project.fill(study, params)
     assert missing(study, params) == []
-    assert report(study, params) == outputs(study)
-    first = {path: path.read_bytes() for path in outputs(study)}
+    files = params.study(study).outputs(study)
+    assert report(study, params) == files
+    first = {path: path.read_bytes() for path in files}
     assert all(first.values())
-    record = json.loads((outputs(study)[0].parent / f"{study}.provenance.json").read_text())
-    assert set(record["outputs"]) == {path.name for path in outputs(study)}
+    record = json.loads((files[0].parent / f"{study}.provenance.json").read_text())
+    assert set(record["outputs"]) == {path.name for path in files}
     assert set(record["inputs"]) == {str(path) for path in inputs(study, params)}
     assert record["params"]["scale"] == "tiny"
     report(study, params)
-    assert {path: path.read_bytes() for path in outputs(study)} == first
+    assert {path: path.read_bytes() for path in files} == first
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -68,7 +68,7 @@ def test_reads_nothing_that_it_does_not_list(project, study):
     files[-1].unlink()
     with pytest.raises(UserError, match=re.escape(str(files[-1]))):
         report(study, params)
-    assert not any(path.exists() for path in outputs(study))
+    assert not any(path.exists() for path in params.study(study).outputs(study))
 
 
 def test_missing_runs_are_named_with_the_way_to_make_them(project):
@@ -79,7 +79,7 @@ def test_missing_runs_are_named_with_the_way_to_make_them(project):
     with pytest.raises(UserError) as caught:
         report("table1", params)
     message = str(caught.value)
-    assert message.startswith("table1: 4 of the 37 files")
+    assert message.startswith("table1: 4 of its 37 input files are missing: ")
     for path in (
         "results/office/llama/apao-pairwise/seed2/run.json",
         "results/office/llama/apao-pairwise/seed2/metrics.json",
@@ -93,7 +93,7 @@ def test_missing_runs_are_named_with_the_way_to_make_them(project):
 def test_many_missing_files_are_counted(project):
     params = project.params(table1=STUDIES["table1"])
     shutil.rmtree("results")
-    with pytest.raises(UserError, match=r"37 of the 37 files.*and 25 more"):
+    with pytest.raises(UserError, match=r"37 of its 37 input files.*and 25 more"):
         report("table1", params)
 
 
@@ -117,7 +117,7 @@ def test_runs_trained_with_other_parameters_are_named(project, capsys):
 
 def test_a_study_that_the_scale_lacks(project):
     params = project.params(table2=STUDIES["table2"])
-    with pytest.raises(UserError, match=r"studies\.tiny has no table or figure 'table3'; did you mean 'table2'"):
+    with pytest.raises(UserError, match=r"studies\.tiny: unknown study 'table3'; did you mean 'table2'"):
         report("table3", params)
 
 
@@ -153,7 +153,8 @@ def test_metrics_that_lack_something_are_named(project, change, said):
 def test_a_changed_input_is_not_believed(project):
     params = project.params(table2={"datasets": ["office"]})
     project.fill("table2", params)
-    project.json("data/office/preprocess.provenance.json", {"outputs": {"stats.json": "0" * 64}})
+    record = {"outputs": {"stats.json": "0" * 64}}
+    project.json("data/office/preprocess.provenance.json", {**record, "digest": digest_of(record)})
     with pytest.raises(UserError, match="does not match the hash"):
         report("table2", params)
 

@@ -241,7 +241,7 @@ def test_identical_users_differ_by_nothing(project):
 def test_ranks_of_other_users_are_named(project):
     params = two_seeds(project)
     project.ranks("office/tiger/ce/seed2", [1, 0, 1])
-    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: holds not the test users of .*ce/seed1/ranks"):
+    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: holds other test users than .*ce/seed1/ranks"):
         report("table1", params)
 
 

@@ -1,4 +1,4 @@
-"""Table 1: objectives x backbones x datasets beside the untrained baselines, and our numbers beside the paper's."""
+"""A table of objectives x backbones x datasets beside the untrained baselines, and our numbers beside the paper's."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import pandas as pd
+from typing_extensions import override
 
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, METRICS, metric_names, short_name
 from apao.evaluation.significance import RESAMPLES
 from apao.report import comparisons
+from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
-from apao.report.render import Cell, Grid, Table, bold_best, compared, fixed, spread
-from apao.report.results import Estimate, Results, number, origin, seeds_sentence
+from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, fixed, spread
+from apao.report.results import Estimate, Results, number, seed_list, seeds_sentence
 from apao.study.paths import DatasetPaths
-from apao.study.studies import Table1
+from apao.study.studies import STUDIES, GridStudy
 
-METRICS = tuple(f"{level}{kind}@{k}" for level in ("", "item_") for kind in ("recall", "ndcg") for k in (5, 10, 20))
-SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-"""The paper's columns."""
+SHOWN_CUTOFFS = (10, 20)
+"""Those of the paper's columns; the CSV has all."""
 NO_BACKBONE = "baseline"
 """What the column ``backbone`` says of an untrained baseline."""
 COLUMNS = (
     *("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference"),
     *("best_baseline", *comparisons.COLUMNS, "best_of_all", "gain_over_all_percent"),
 )
+Trained = dict[str, list[Experiment]]
+"""The experiments on one dataset by backbone, in the order of the objectives."""
 Verdicts = dict[tuple[str, str, str], Verdict]
 """By backbone, objective and metric."""
 Gains = dict[tuple[str, str, str], tuple[str, float]]
@@ -41,46 +47,56 @@ class Untrained:
     scores: dict[str, Estimate]
 
 
-def build(study: Table1, results: Results) -> Table:
-    """The table of a study."""
-    grids, rows, users, tests = [], [], {}, 0
-    trained_of_all: list[Experiment] = []
-    for dataset in study.datasets:
-        untrained = _untrained(dataset, results)
-        trained = {
+@STUDIES.register
+class Comparison(GridStudy, TableStudy):
+    """Every metric of every objective on every backbone and dataset (the paper's Table 1)."""
+
+    kind: Literal["comparison"]
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
+
+    @override
+    def inputs(self) -> list[Path]:
+        return [DatasetPaths(dataset).baselines for dataset in self.datasets]
+
+    @override
+    def build(self, results: Results) -> Table:
+        grids, rows, users, tests = [], [], {}, 0
+        trained_of_all: list[Experiment] = []
+        for dataset in self.datasets:
+            untrained, trained = _untrained(dataset, results), self._trained(dataset, results)
+            trained_of_all += chain.from_iterable(trained.values())
+            verdicts, overall = _verdicts(trained), _gains_over_all(trained)
+            grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
+            if not coverage([dataset]):
+                grids.append(_paper_grid(dataset, trained))
+            rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
+            for backbone, experiments in trained.items():
+                for one in experiments:
+                    rows += _long(dataset, backbone, one.objective, one.scores, self.seeds, verdicts, overall)
+            users[dataset] = len(trained[self.backbones[0]][0].users)
+            tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
+        notes = [
+            results.origin(self),
+            "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of "
+            "one code share its rank in expectation. The baselines rank items; at code level a code "
+            "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a "
+            "backbone. " + seeds_sentence(self.seeds, "± is"),
+            _tuning_note(trained_of_all, results),
+            _gains_note(users, tests, len(self.seeds), _baselines(trained)) if tests else "",
+            coverage(self.datasets),
+        ]
+        title = f"{' and '.join(metric.title for metric in METRICS.values())} of training objectives"
+        return Table(title, pd.DataFrame(rows, columns=list(COLUMNS)), grids, notes)
+
+    def _trained(self, dataset: str, results: Results) -> Trained:
+        return {
             backbone: [
-                Experiment.read(results, dataset, backbone, objective, study.seeds, METRICS)
-                for objective in study.objectives
+                Experiment.read(results, dataset, backbone, objective, self.seeds, metric_names())
+                for objective in self.objectives
             ]
-            for backbone in study.backbones
+            for backbone in self.backbones
         }
-        trained_of_all += chain.from_iterable(trained.values())
-        verdicts, overall = _verdicts(trained), _gains_over_all(trained)
-        grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
-        if not coverage([dataset]):
-            grids.append(_paper_grid(dataset, trained))
-        rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
-        for backbone, experiments in trained.items():
-            for one in experiments:
-                rows += _long(dataset, backbone, one.objective, one.scores, study.seeds, verdicts, overall)
-        users[dataset] = len(trained[study.backbones[0]][0].users)
-        tests = sum(verdict.other != "" for (_, _, metric), verdict in verdicts.items() if metric == METRICS[0])
-    notes = [
-        origin(results.scale, [results.normalised(run) for run in study.runs()]),
-        "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of one "
-        "code share its rank in expectation. The baselines rank items; at code level a code "
-        "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a backbone. "
-        + seeds_sentence(study.seeds, "± is"),
-        _tuning_note(trained_of_all, results),
-        _gains_note(users, tests, len(study.seeds), _baselines(trained)) if tests else "",
-        coverage(study.datasets),
-    ]
-    return Table(
-        "Recall and NDCG of training objectives",
-        pd.DataFrame(rows, columns=list(COLUMNS)),
-        grids,
-        [note for note in notes if note],
-    )
 
 
 def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequence[str]) -> str:
@@ -119,7 +135,7 @@ def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
     return f"Hyper-parameters chosen for a dataset. {'. '.join(tuned)}.{rest}"
 
 
-def _baselines(trained: dict[str, list[Experiment]]) -> list[str]:
+def _baselines(trained: Trained) -> list[str]:
     """Objectives, as the study spells them, that are baselines in the paper."""
     found = (one.objective for experiments in trained.values() for one in experiments if one.role == "baseline")
     return list(dict.fromkeys(found))
@@ -128,12 +144,12 @@ def _baselines(trained: dict[str, list[Experiment]]) -> list[str]:
 def _untrained(dataset: str, results: Results) -> list[Untrained]:
     path = DatasetPaths(dataset).baselines
     return [
-        Untrained(name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in METRICS})
+        Untrained(name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in metric_names()})
         for name, found in results.baselines(dataset).items()
     ]
 
 
-def _verdicts(trained: dict[str, list[Experiment]]) -> Verdicts:
+def _verdicts(trained: Trained) -> Verdicts:
     """Every trained objective against the best baseline; a family of tests is one metric of the dataset."""
     verdicts: Verdicts = {}
     for backbone, experiments in trained.items():
@@ -142,16 +158,16 @@ def _verdicts(trained: dict[str, list[Experiment]]) -> Verdicts:
             other = best_other(among, one, metric, {"baseline"})
             return None if other is None else (one, other)
 
-        found = judged(experiments, METRICS, against_best)
+        found = judged(experiments, metric_names(), against_best)
         verdicts |= {(backbone, *key): verdict for key, verdict in found.items()}
     return corrected(verdicts, family=lambda key: key[2])
 
 
-def _gains_over_all(trained: dict[str, list[Experiment]]) -> Gains:
+def _gains_over_all(trained: Trained) -> Gains:
     """Of every trained objective over the best of all that the paper does not propose."""
     gains: Gains = {}
     for backbone, experiments in trained.items():
-        for one, metric in product(experiments, METRICS):
+        for one, metric in product(experiments, metric_names()):
             other = best_other(experiments, one, metric, {"baseline", "other"})
             if other is not None:
                 gains[backbone, one.objective, metric] = other.objective, one.gain(other, metric)
@@ -168,27 +184,25 @@ def _long(
     overall: Gains | None = None,
 ) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for metric in METRICS:
+    for metric, score in scores.items():
         key = backbone, objective, metric
-        score, verdict = scores[metric], (verdicts or {}).get(key, Verdict())
-        paper = math.nan
-        if metric in SHOWN:
-            paper = printed("table1", "value", backbone=backbone, objective=objective, dataset=dataset, metric=metric)
+        verdict = (verdicts or {}).get(key, Verdict())
+        paper = printed("table1", "value", backbone=backbone, objective=objective, dataset=dataset, metric=metric)
         rows.append(
             (
                 *(backbone, objective, dataset, metric, score.mean, score.sd),
-                *(" ".join(map(str, seeds)), len(seeds), paper, score.mean - paper),
+                *(seed_list(seeds), len(seeds), paper, score.mean - paper),
                 *(verdict.other, *verdict.numbers(), *(overall or {}).get(key, ("", math.nan))),
             )
         )
     return rows
 
 
-def _metrics_grid(
-    dataset: str, untrained: Sequence[Untrained], trained: dict[str, list[Experiment]], verdicts: Verdicts
-) -> Grid:
-    metrics = [*SHOWN, *(f"item_{metric}" for metric in SHOWN)]
-    names = [(group, short_name(metric)) for group in ("Code level", "Item level, strict") for metric in SHOWN]
+def _metrics_grid(dataset: str, untrained: Sequence[Untrained], trained: Trained, verdicts: Verdicts) -> Grid:
+    groups = {"Code level": CODE_LEVEL, "Item level, strict": ITEM_LEVEL}
+    shown = [(group, metric) for group, level in groups.items() for metric in metric_names(SHOWN_CUTOFFS, [level])]
+    names = [(group, short_name(metric)) for group, metric in shown]
+    metrics = [metric for _, metric in shown]
     grid = Grid(dataset, 2, [("", "Backbone"), ("", "Objective"), *names])
 
     def row(backbone: str, objective: str, scores: dict[str, Estimate]) -> list[Cell]:
@@ -206,7 +220,12 @@ def _metrics_grid(
 
 
 def _shows_gain(one: Experiment, verdicts: Verdicts) -> bool:
-    return one.role == "proposed" and verdicts[one.backbone, one.objective, METRICS[0]].other != ""
+    return one.role == "proposed" and _is_compared(one, verdicts)
+
+
+def _is_compared(one: Experiment, verdicts: Verdicts) -> bool:
+    """Whether there is a baseline to compare with: for one metric as for all."""
+    return verdicts[one.backbone, one.objective, metric_names()[0]].other != ""
 
 
 def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> list[Cell]:
@@ -218,22 +237,17 @@ def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> li
     return cells
 
 
-def _paper_grid(dataset: str, trained: dict[str, list[Experiment]]) -> Grid:
-    names = [(short_name(metric), name) for metric in SHOWN for name in ("ours", "paper", "difference")]
+def _paper_grid(dataset: str, trained: Trained) -> Grid:
+    shown = metric_names(SHOWN_CUTOFFS, [CODE_LEVEL])
+    names = [(short_name(metric), name) for metric in shown for name in COMPARED]
     grid = Grid(f"{dataset}, ours and the paper's", 2, [("", "Backbone"), ("", "Objective"), *names])
     for backbone, experiments in trained.items():
         rows = []
         for i, one in enumerate(experiments):
             rows.append([Cell(backbone if i == 0 else ""), Cell(one.objective)])
-            for metric in SHOWN:
+            for metric in shown:
                 keys = {"backbone": backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
                 score = one.scores[metric]
                 rows[-1] += compared(score.mean, score.sd, printed("table1", "value", **keys))
         grid.parts.append(rows)
     return grid
-
-
-def short_name(metric: str) -> str:
-    """``R@10`` for ``recall@10``."""
-    kind, _, cutoff = metric.partition("@")
-    return f"{'R' if kind == 'recall' else 'N'}@{cutoff}"

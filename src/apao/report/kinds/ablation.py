@@ -1,0 +1,103 @@
+"""A figure of (a) an objective without one of its parts, (b) without the loss on one prefix."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pandas as pd
+from pydantic import Field
+from typing_extensions import override
+
+from apao.evaluation.metrics import MetricName, metric_title
+from apao.report import style
+from apao.report.base import FigureStudy
+from apao.report.render import spread
+from apao.report.results import Estimate, Results, seed_list, seeds_sentence
+from apao.study.runs import Run
+from apao.study.studies import STUDIES, Seeds, grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = ["panel", "label", "dataset", "backbone", "objective", "metric", "value", "sd", "seeds"]
+Variants = Annotated[dict[str, str], Field(min_length=1)]
+"""Label to objective, drawn in this order."""
+
+
+@STUDIES.register
+class Ablation(FigureStudy):
+    """(a) An objective without one of its parts; (b) without the loss of one prefix length (the paper's Figure 2)."""
+
+    kind: Literal["ablation"]
+    dataset: str
+    backbone: str
+    modules: Variants
+    """Panel (a): label to objective, drawn in this order."""
+    prefixes: Variants
+    """Panel (b), likewise."""
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("ndcg@10", "recall@10")
+    """Code-level metrics, one column of panels each."""
+    seeds: Seeds
+
+    @override
+    def runs(self) -> list[Run]:
+        objectives = (*self.modules.values(), *self.prefixes.values())
+        return grid((self.dataset,), (self.backbone,), objectives, self.seeds)
+
+    @override
+    def build(self, results: Results) -> style.Drawing:
+        panels = {"a": ("modules", self.modules), "b": ("prefix losses", self.prefixes)}
+        bars = [len(variants) for _, variants in panels.values()]
+        figure = style.blank(style.WIDTH, 1.1 + 0.24 * sum(bars))
+        axes = figure.subplots(2, len(self.metrics), squeeze=False, sharex="col", sharey="row", height_ratios=bars)
+        rows = []
+        longest = [0.0] * len(self.metrics)
+        for i, (panel, (what, variants)) in enumerate(panels.items()):
+            for j, metric in enumerate(self.metrics):
+                scores = {label: self._score(results, objective, metric) for label, objective in variants.items()}
+                _draw_bars(axes[i, j], scores, i)
+                longest[j] = max(longest[j], *(one.mean for one in scores.values()))
+                axes[i, j].set_title(f"({panel}) {what}: {metric_title(metric)}")
+                axes[i, j].set_xlabel(metric_title(metric) if i else "")
+                place = (self.dataset, self.backbone)
+                rows += [
+                    (panel, label, *place, variants[label], metric, one.mean, one.sd, seed_list(self.seeds))
+                    for label, one in scores.items()
+                ]
+        for j, value in enumerate(longest):
+            # Room for the numbers behind the bars; ± asks for more of it.
+            axes[0, j].set_xlim(0, (1.35 if len(self.seeds) == 1 else 1.8) * (value or 1))
+        caption = (
+            f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level) (a) without one module "
+            "and (b) without the loss on the prefix that ends at one level, numbered from 0; higher is better. "
+            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars and ± are")
+        )
+        return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
+
+    def _score(self, results: Results, objective: str, metric: str) -> Estimate:
+        runs = results.experiment(self.dataset, self.backbone, objective, self.seeds)
+        return results.metric(runs, "test", metric)
+
+
+def _draw_bars(axes: Axes, scores: dict[str, Estimate], panel: int) -> None:
+    """Bars from 0, the first label on top, each with its value: differences may be too small to see."""
+    from matplotlib.ticker import MaxNLocator
+
+    at = range(len(scores))
+    means = [one.mean for one in scores.values()]
+    bars = axes.barh(
+        at,
+        means,
+        height=0.7,
+        color=[("#bbbbbb" if i else "#0072B2") for i in at],
+        edgecolor="black",
+        linewidth=0.6,
+        hatch=["" if i == 0 else style.HATCHES[1 + panel] for i in at],
+        xerr=None if any(math.isnan(one.sd) for one in scores.values()) else [one.sd for one in scores.values()],
+    )
+    axes.bar_label(bars, labels=[spread(one.mean, one.sd) for one in scores.values()], padding=3, fontsize=7.5)
+    axes.set_yticks(list(at), labels=list(scores))
+    axes.set_ylim(len(scores) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
+    axes.grid(visible=False)

@@ -1,0 +1,117 @@
+"""A figure of a metric and the decoding time against the beam size."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from textwrap import fill
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import pandas as pd
+from typing_extensions import override
+
+from apao.errors import UserError
+from apao.evaluation.metrics import MetricName, metric_title
+from apao.report import style
+from apao.report.base import FigureStudy
+from apao.report.results import Estimate, Results, entry, machine, number, seed_list, seeds_sentence
+from apao.study.runs import Run
+from apao.study.studies import STUDIES, GridStudy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SECONDS = "seconds_per_1000_users"
+COLUMNS = ["dataset", "backbone", "objective", "beam", "quantity", "value", "sd", "seeds"]
+
+
+@STUDIES.register
+class BeamSizes(GridStudy, FigureStudy):
+    """A metric and the decoding time at each beam size that the recipe measures (the paper's Figure 4)."""
+
+    kind: Literal["beam-sizes"]
+    metric: MetricName = "ndcg@5"
+
+    files: ClassVar[tuple[str, ...]] = ("beams.json",)
+
+    @override
+    def build(self, results: Results) -> style.Drawing:
+        width, title = max(4.5, 3.2 * len(self.datasets)), metric_title(self.metric)
+        figure = style.blank(width, 4.0)
+        axes = figure.subplots(2, len(self.datasets), squeeze=False, sharex="col")
+        rows = []
+        machines: dict[str, None] = {}
+        for j, dataset in enumerate(self.datasets):
+            beams = self._beams(dataset, results)
+            for (b, backbone), (s, objective) in product(enumerate(self.backbones), enumerate(self.objectives)):
+                runs = results.experiment(dataset, backbone, objective, self.seeds)
+                machines |= dict.fromkeys(_machine(run, results) for run in runs)
+                for i, quantity in enumerate((self.metric, SECONDS)):
+                    estimates = _estimates(runs, results, quantity, beams)
+                    self._draw(axes[i, j], beams, estimates, s, b)
+                    rows += [
+                        (dataset, backbone, objective, beam, quantity, one.mean, one.sd, seed_list(self.seeds))
+                        for beam, one in zip(beams, estimates, strict=True)
+                    ]
+            axes[0, j].set_title(dataset)
+            axes[-1, j].set_xlabel("Beam size")
+            axes[-1, j].set_ylim(bottom=0)
+        axes[0, 0].set_ylabel(title)
+        measured_on = "\n" + fill(f"({next(iter(machines))})", 24) if len(machines) == 1 else ""
+        axes[1, 0].set_ylabel("Seconds per 1,000 users" + measured_on)
+        figure.align_ylabels()
+        style.make_room(figure, style.legend(figure, width, self.objectives, self.backbones))
+        narrow = any(math.isnan(float(row[5])) for row in rows)
+        cutoff = title.rpartition("@")[2]
+        caption = (
+            f"{title} on the test items (code level, above) and decoding time (below) against the number of beams; "
+            f"time measured on {' and '.join(machines)}. The beam sizes are evenly spaced, not to scale"
+            f"{f'; fewer than {cutoff} beams give no {title}' if narrow else ''}. "
+            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
+        )
+        return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
+
+    def _beams(self, dataset: str, results: Results) -> list[int]:
+        """The sizes that were measured for any of the dataset's runs."""
+        runs = (results.normalised(run) for run in self.runs() if run.dataset == dataset)
+        return sorted({beam for run in runs for beam in _by_beam(run, results, SECONDS)})
+
+    def _draw(self, axes: Axes, beams: list[int], estimates: list[Estimate], series: int, dashes: int) -> None:
+        places = style.places(axes, [f"{beam:,}" for beam in beams])
+        measured = [k for k, one in enumerate(estimates) if not math.isnan(one.mean)]
+        at = [places[k] for k in measured]
+        style.draw_line(axes, at, [estimates[k] for k in measured], series, len(self.objectives), dashes)
+
+
+def _machine(run: Run, results: Results) -> str:
+    path = run.folder / "beams.json"
+    return machine(path, results.json(path))
+
+
+def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int]) -> list[Estimate]:
+    """One for each beam size."""
+    of_runs = [_by_beam(run, results, quantity) for run in runs]
+    return [Estimate(tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True))) for beam in beams]
+
+
+def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
+    """Beam size to quantity; NaN where the beam was too narrow for the metric."""
+    path = run.folder / "beams.json"
+    data = results.json(path)
+    measured = entry(path, data, "beams")
+    found = {}
+    for i in range(len(measured)):
+        beam = int(number(path, measured, i, "beam", within=("beams",)))
+        if quantity == SECONDS:
+            seconds = number(path, measured, i, "seconds", within=("beams",))
+            found[beam] = 1000 * seconds / number(path, data, "users")
+        else:
+            value = entry(path, data, "beams", i, quantity)
+            found[beam] = math.nan if value is None else number(path, measured, i, quantity, within=("beams",))
+    return found
+
+
+def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
+    if beam not in by_beam:
+        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and make it again")
+    return by_beam[beam]

@@ -1,0 +1,81 @@
+"""Every kind of study that is registered keeps the contract of ``study.studies`` and ``report.base``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.results import MadeUp
+
+from apao.engines.code_versions import report_version
+from apao.errors import UserError
+from apao.stages.report import inputs, missing, report
+from apao.study.params import schema
+from apao.study.studies import FIGURE, STUDIES, TABLE
+
+
+@pytest.fixture
+def drawn(params, kind, tmp_path, monkeypatch):
+    """The name of the first study of the kind in params.yaml, in a folder that holds what it reads and nothing else."""
+    names = [(scale, name) for scale, group in params.studies.items() for name in group if group[name].kind == kind]
+    assert names, f"params.yaml has no study of kind {kind}"
+    scale, name = names[0]
+    assert scale == params.scale, f"the default scale has no study of kind {kind}"
+    monkeypatch.chdir(tmp_path)
+    MadeUp(tmp_path).fill(name, params)
+    return name
+
+
+@pytest.mark.parametrize("kind", list(STUDIES))
+def test_it_draws_all_that_it_promises_and_the_same_twice(params, drawn, kind):
+    study = params.study(drawn)
+    files = study.outputs(drawn)
+    assert report(drawn, params) == files
+    first = {path: path.read_bytes() for path in files}
+    assert all(first.values())
+    record = json.loads((study.form.folder / f"{drawn}.provenance.json").read_text())
+    assert set(record["outputs"]) == {path.name for path in files}
+    assert set(record["inputs"]) == {str(path) for path in inputs(drawn, params)}
+    report(drawn, params)
+    assert {path: path.read_bytes() for path in files} == first
+
+
+@pytest.mark.parametrize("kind", list(STUDIES))
+def test_it_reads_all_that_it_lists_and_nothing_else(params, drawn, kind):
+    files = inputs(drawn, params)
+    assert files and not missing(drawn, params)
+    assert sorted(path for top in ("results", "data") for path in Path(top).rglob("*.*") if path.is_file()) == sorted(
+        files
+    )
+    files[-1].unlink()
+    with pytest.raises(UserError, match="are missing"):
+        report(drawn, params)
+    assert not any(path.exists() for path in params.study(drawn).outputs(drawn))
+
+
+@pytest.mark.parametrize("kind", list(STUDIES))
+def test_its_runs_are_listed_once(params, kind):
+    for study in (one for group in params.studies.values() for one in group.values() if one.kind == kind):
+        runs = study.runs()
+        assert len(set(runs)) == len(runs)
+
+
+@pytest.mark.parametrize("kind", list(STUDIES))
+def test_it_is_described_and_lies_in_the_module_of_its_name(kind):
+    cls = STUDIES[kind]
+    assert cls.form in (TABLE, FIGURE)
+    assert cls.__module__ == f"apao.report.kinds.{kind.replace('-', '_')}"
+    assert cls.__doc__ and schema()["$defs"][cls.__name__]["properties"]["kind"]["const"] == kind
+
+
+def test_kinds_have_code_of_their_own(params):
+    versions = {study.kind: report_version(study) for study in params.chosen_studies.values()}
+    assert len(set(versions.values())) == len(versions)
+
+
+def test_reading_params_yaml_imports_no_drawing_library():
+    code = "import sys, apao.study.params\nassert not {'matplotlib', 'scipy.stats'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
