@@ -1,7 +1,7 @@
-"""What is measured, by name: ``train/<backbone>/<objective>``, ``decode/<backbone>/<way>``, ``ratio/...`` (one
-objective over another), ``versus/...`` (ours over the release's way).
+"""Cases, by the name of what is measured.
 
-A name may end in ``@key=value``, one point of a scaling curve.
+``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``ratio/...`` one objective over another,
+``versus/...`` ours over the release's way. A name may end in ``@key=value``, one point of a scaling curve.
 """
 
 from __future__ import annotations

@@ -311,12 +311,14 @@ def headline() -> None:
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of expected.json, weights and their configs.")],
     tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted absolute difference.")] = 1e-4,
+    device: DeviceName = "cpu",
 ) -> None:
     """Recompute a folder of golden values with the code that trains and decodes."""
+    from apao.devices import pick_device
     from apao.verify.compare import report as lines
     from apao.verify.compare import verify as compare
 
-    quantities = compare(folder, tolerance)
+    quantities = compare(folder, tolerance, pick_device(device))
     for line in lines(quantities, tolerance):
         typer.echo(line)
     if not all(quantity.agrees for quantity in quantities):

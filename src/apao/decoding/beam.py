@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
@@ -61,7 +61,7 @@ def beam_search(
         history.append(states)
         tokens = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, level)), chosen[..., None]], dim=-1)
         if level + 1 < levels or eos:
-            past = reorder(past, parents) if past else None
+            past = backbone.reorder(past, parents) if past else None
             hidden, past = backbone.extend(context, chosen[..., None], past)
             hidden = hidden[:, :, 0]
     if eos:
