@@ -27,8 +27,8 @@ from apao.errors import UserError, nearest
 from apao.files import sha256_of
 from apao.stages.download import what_is_fetched
 from apao.stages.report import inputs
-from apao.study.params import PARAMS_FILE, PUBLISHED_SCALE, load
-from apao.study.paths import PUBLISHED, DatasetPaths
+from apao.study.params import PUBLISHED_SCALE, load
+from apao.study.paths import PARAMS_FILE, PUBLISHED, DatasetPaths
 from apao.study.run_params import RunParams, TimedDecoding
 from apao.study.runs import Run
 from apao.study.studies import FIGURE, TABLE, Form

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from apao.codes.tokenizers.base import Tokenizer
     from apao.study.runs import Run
 
+PARAMS_FILE = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
 FIGURES = Path("figures")

@@ -18,7 +18,8 @@ from apao.errors import UserError
 from apao.evaluation.params import DecodingParams, MeasureParams
 from apao.parameters import Model, first_mistake, spelled
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, PUBLISHED_SCALE, Params, load
+from apao.study.params import PUBLISHED_SCALE, Params, load
+from apao.study.paths import PARAMS_FILE
 from apao.study.run_params import Measuring, RunParams, RunRecord, TrainedParams
 from apao.study.runs import Run
 from apao.study.yaml_lines import read_yaml
