@@ -199,7 +199,7 @@ def places(axes: Axes, labels: Sequence[str]) -> range:
     """Evenly spaced places on the x axis, one for each label."""
     at = range(len(labels))
     axes.set_xticks(list(at), labels=list(labels))
-    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xlim(-0.5, max(1, len(labels)) - 0.5)
     return at
 
 
