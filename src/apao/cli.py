@@ -252,7 +252,7 @@ def report(
 
 @app.command()
 def publish(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Trained and evaluated runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
     source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
     machine: Annotated[
@@ -262,7 +262,7 @@ def publish(
     """Copy the small files of finished runs into results/published."""
     from apao.stages.publish import publish as stage
 
-    stage([Run.parse(run) for run in runs], source, replace, machine)
+    stage(runs, source, replace, machine)
 
 
 @app.command()

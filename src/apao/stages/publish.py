@@ -65,14 +65,14 @@ class Parcel:
             write_json(folder / PROVENANCE, record | {"digest": digest_of(json.loads(json_text(record)))})
 
 
-def publish(runs: Sequence[Run], source: Path, replace: bool = False, machine: str | None = None) -> None:
-    """Publish finished runs of the study in the folder ``source``, and the baselines of their datasets.
+def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
+    """Publish finished runs of the study in the folder ``source``.
 
     All are checked before the first is written. A run that is published already is compared with what is there:
     the same numbers leave it as it is, but for measurements that are new.
 
     Args:
-        runs: trained and evaluated ones.
+        names: trained and evaluated runs, and ``dataset/baselines`` for the untrained baselines of a dataset.
         source: the folder that holds ``results``.
         replace: also where the published numbers are others.
         machine: what made the runs, where their records do not name it.
@@ -80,11 +80,14 @@ def publish(runs: Sequence[Run], source: Path, replace: bool = False, machine: s
     Raises:
         UserError: for a run that is unfinished or damaged, or published with other numbers.
     """
-    datasets = dict.fromkeys(run.dataset for run in runs)
-    parcels = [_run(run, source, machine) for run in runs]
-    parcels += [_baselines(dataset, source, machine) for dataset in datasets if _has_baselines(dataset, source)]
+    parcels = [_parcel(name, source, machine) for name in names]
     for parcel in parcels:
         _put(parcel, replace)
+
+
+def _parcel(name: str, source: Path, machine: str | None) -> Parcel:
+    dataset, _, what = name.removeprefix("results/").rstrip("/").partition("/")
+    return _baselines(dataset, source, machine) if what == "baselines" else _run(Run.parse(name), source, machine)
 
 
 def _run(run: Run, source: Path, machine: str | None) -> Parcel:
@@ -105,10 +108,6 @@ def _run(run: Run, source: Path, machine: str | None) -> Parcel:
 
 def _is_published(path: Path) -> bool:
     return path.exists() and (path.suffix == ".json" or path.stat().st_size <= LARGEST_LISTS)
-
-
-def _has_baselines(dataset: str, source: Path) -> bool:
-    return DatasetPaths(dataset, source).baselines.exists()
 
 
 def _baselines(dataset: str, source: Path, machine: str | None) -> Parcel:
