@@ -112,7 +112,12 @@ def test_no_item_of_the_table(run):
         run(CLEAN, [f"x{item},thing {item}" for item in range(15)])
     said = str(raised.value)
     first = list(dict.fromkeys(row.split(",")[1] for row in CLEAN))
-    for words in ("t: none of the 15 items", f"'{first[0]}' and '{first[1]}'", "'x0' and 'x1'", "spell the ids the same"):
+    for words in (
+        "t: none of the 15 items",
+        f"'{first[0]}' and '{first[1]}'",
+        "'x0' and 'x1'",
+        "spell the ids the same",
+    ):
         assert words in said
     with pytest.raises(UserError, match="the item table is empty"):
         run(CLEAN, [])
