@@ -11,18 +11,19 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
 from typing_extensions import override
 
-from apao.devices import keep_freed_memory
 from apao.errors import UserError, one_line
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, schema_text
+from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
-from apao.study.settings import Settings
+
+if TYPE_CHECKING:
+    from apao.study.settings import Settings
 
 _interrupts: list[int] = []
 """Signal number of each Ctrl-C received so far."""
@@ -99,7 +100,15 @@ Resolved = Annotated[
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
-settings = Settings()
+options: dict[str, Any] = {}
+"""Given before the subcommand."""
+
+
+def settings() -> Settings:
+    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    from apao.study.settings import Settings
+
+    return Settings(**options)
 
 
 @app.callback()
@@ -109,7 +118,7 @@ def _settings(
         str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies; overrides the file's.")
     ] = None,
 ) -> None:
-    settings.file, settings.scale = params, scale
+    options.update(file=params, scale=scale)
 
 
 @app.command()
@@ -122,7 +131,7 @@ def download(
     """Fetch a dataset's files and check them."""
     from apao.stages.download import download as stage
 
-    stage(dataset, settings.job_params().dataset(dataset), mirror)
+    stage(dataset, settings().job_params().dataset(dataset), mirror)
 
 
 @app.command()
@@ -130,7 +139,7 @@ def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
     from apao.stages.preprocess import preprocess as stage
 
-    stage(dataset, settings.job_params().dataset(dataset))
+    stage(dataset, settings().job_params().dataset(dataset))
 
 
 @app.command()
@@ -139,7 +148,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.embed import embed as stage
 
-    params = settings.job_params()
+    params = settings().job_params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
         entry = f"codes.{params.dataset(dataset).codes}"
@@ -153,7 +162,7 @@ def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
-    params = settings.job_params()
+    params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
     build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
@@ -164,7 +173,7 @@ def baselines(dataset: DatasetName) -> None:
     """Evaluate the untrained baselines: most-popular and random."""
     from apao.stages.baselines import baselines as stage
 
-    settings.job_params().dataset(dataset)
+    settings().job_params().dataset(dataset)
     stage(dataset)
 
 
@@ -178,7 +187,7 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
     with joined() as processes:
         parsed = Run.parse(run)
-        params = settings.to_train(parsed, resolved)
+        params = settings().to_train(parsed, resolved)
         stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
@@ -189,7 +198,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
     from apao.stages.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -199,7 +208,7 @@ def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto"
     from apao.stages.pruning import pruning as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -209,7 +218,7 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
-    params, measure = settings.to_measure(parsed, resolved)
+    params, measure = settings().to_measure(parsed, resolved)
     stage(parsed, params, measure.beams, pick_device(device))
 
 
@@ -221,18 +230,39 @@ def decoding_time(
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
-    stage(dataset, backbone, settings.job_params().timed_decoding(dataset, backbone), pick_device(device))
+    stage(dataset, backbone, settings().job_params().timed_decoding(dataset, backbone), pick_device(device))
 
 
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A name under the chosen scale in params.yaml.")],
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="A study of the scale published, from results/published; gaps are marked."),
+    ] = False,
 ) -> None:
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
+    from apao.study.paths import OWN, PUBLISHED
 
-    for path in stage(study, settings.job_params()):
+    params = settings().published_params() if published else settings().job_params()
+    for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def publish(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Trained and evaluated runs.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Machine that made them, for runs whose records name none.")
+    ] = None,
+) -> None:
+    """Copy the small files of finished runs into results/published."""
+    from apao.stages.publish import publish as stage
+
+    stage([Run.parse(run) for run in runs], source, replace, machine)
 
 
 @app.command()
@@ -244,7 +274,7 @@ def tune(
     from apao.report.tuning import tunings
     from apao.study.tuned import with_tuning, write_tuned
 
-    path, params = settings.tuned_file(), settings.params()
+    path, params = settings().tuned_file(), settings().params()
     tuned = dict(params.tuned)
     for objective, tuning in tunings(study, params, objectives or ()):
         tuned[objective] = with_tuning(tuned.get(objective, ()), tuning)
@@ -263,9 +293,9 @@ def dvc(
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
 
     if check:
-        check_pipeline(settings.params())
+        check_pipeline(settings().params())
     else:
-        write_pipeline(settings.params())
+        write_pipeline(settings().params())
         console.print(str(DVC_FILE))
 
 
@@ -274,19 +304,21 @@ def headline() -> None:
     """Print a summary of the scale's first comparison: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
-    typer.echo(text(settings.job_params()))
+    typer.echo(text(settings().job_params()))
 
 
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of expected.json, weights and their configs.")],
     tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted absolute difference.")] = 1e-4,
+    device: DeviceName = "cpu",
 ) -> None:
     """Recompute a folder of golden values with the code that trains and decodes."""
+    from apao.devices import pick_device
     from apao.verify.compare import report as lines
     from apao.verify.compare import verify as compare
 
-    quantities = compare(folder, tolerance)
+    quantities = compare(folder, tolerance, pick_device(device))
     for line in lines(quantities, tolerance):
         typer.echo(line)
     if not all(quantity.agrees for quantity in quantities):
@@ -295,13 +327,14 @@ def verify(
 
 @app.command()
 def intact() -> None:
-    """Check that the files of data, results and figures still match the hashes that their stages recorded."""
+    """Check data, results and figures against the recorded hashes, and that published runs are whole."""
     from apao.files import changed
     from apao.stages.download import changed_hashes
+    from apao.stages.publish import published_faults
     from apao.study.paths import DATA, FIGURES, RESULTS, DatasetPaths
 
     datasets = [DatasetPaths(folder.name) for folder in sorted(DATA.glob("*/"))]
-    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets)]
+    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets), *published_faults()]
     for line in lines:
         typer.echo(line)
     if lines:
@@ -311,7 +344,7 @@ def intact() -> None:
 @app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
-    params = settings.params()
+    params = settings().params()
     for run in params.all_runs():
         typer.echo(str(run))
 
@@ -319,19 +352,25 @@ def runs() -> None:
 @params_app.command()
 def check() -> None:
     """Validate params.yaml and every run of its studies, and print their number."""
-    params = settings.params()
+    params = settings().params()
     count = len(params.all_runs())
-    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs")
+    typer.echo(
+        f"{options['file']}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs"
+    )
 
 
 @params_app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
+    from apao.study.params import schema_text
+
     typer.echo(schema_text(), nl=False)
 
 
 def main() -> None:
     """Entry point."""
+    from apao.devices import keep_freed_memory
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless the parent shell made it ignored
         signal.signal(signal.SIGINT, _on_interrupt)
     keep_freed_memory()

@@ -1,4 +1,7 @@
-"""Choice of device and number format, and settings of the memory allocator."""
+"""Choice of device and number format, and settings of the memory allocator.
+
+Importing this imports no torch: the command line needs it before it knows whether anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from apao.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -24,6 +28,8 @@ GROWTH = 2**26
 
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is available. Loads no CUDA where there is none, since every workflow calls this."""
+    import torch
+
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return hidden not in ("", "-1") and shutil.which("nvidia-smi") is not None and torch.cuda.is_available()
 
@@ -36,6 +42,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         UserError: when this machine has no such device.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     number = os.environ.get("LOCAL_RANK")
@@ -57,11 +65,15 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """Name of the device for records and captions."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to compute in bf16: as requested, or with ``auto`` if the device multiplies bf16 matrices fast."""
+    import torch
+
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -72,6 +84,8 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Context of bf16 autocast, or one without effect; weights stay fp32 either way."""
+    import torch
+
     if uses_bf16(precision, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

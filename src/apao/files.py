@@ -1,7 +1,8 @@
 """Atomic writes, and reads that are verified against recorded hashes.
 
-A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``). ``verified``
-raises an error that names a truncated or changed file, so that no stage computes with it.
+A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); beside those of
+a published run lies ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or
+changed file, so that no stage computes with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from apao.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+RECORDS = "*provenance.json"
+"""``<stage>.provenance.json``, and the ``provenance.json`` of a published run."""
 
 
 def sha256_of(path: Path) -> str:
@@ -61,6 +66,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         # On a disk that became read-only this fails as well, which must not hide the error above.
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of the folder ``path`` when the block succeeds.
+
+    Raises:
+        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+    """
+    holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new, old = holder / "new", holder / "old"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
         shutil.rmtree(holder, ignore_errors=True)
 
 
@@ -153,7 +181,7 @@ def verified(path: Path) -> Path:
     """
     if not path.exists():
         raise missing(path)
-    for record in sorted(path.parent.glob("*.provenance.json")):
+    for record in sorted(path.parent.glob(RECORDS)):
         expected = _recorded(record).get(path.name)
         if expected is not None and expected != sha256_of(path):
             raise UserError(
@@ -191,7 +219,7 @@ def digest_of(record: Mapping[str, Any]) -> str:
 def changed(folders: Iterable[Path]) -> Iterator[str]:
     """Yield one line for every file below ``folders`` that differs from its stage's record."""
     for folder in folders:
-        for record in sorted(folder.rglob("*.provenance.json")):
+        for record in sorted(folder.rglob(RECORDS)):
             try:
                 outputs = _recorded(record)
             except UserError as error:

@@ -289,7 +289,7 @@ CASES = [
         "cut model of the user's own",
         unrecorded(truncated(MODEL), MODEL.with_name("train.provenance.json")),
         EVALUATE,
-        (str(MODEL), "not a whole safetensors file", "train again"),
+        (str(MODEL), "not a whole safetensors file", "train the run again"),
     ),
     Case(
         "model of other sizes",

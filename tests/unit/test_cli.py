@@ -150,7 +150,7 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def broken(self):
         raise error
 
-    monkeypatch.setattr("apao.cli.Settings.params", broken)
+    monkeypatch.setattr("apao.study.settings.Settings.params", broken)
     return ended(capsys, monkeypatch, "runs")
 
 

@@ -125,14 +125,18 @@ class RunRecord(TrainedParams):
 
     @classmethod
     def read(cls, run: Run, root: Path = Path()) -> Self:
-        """Read run.json of a trained run of the study in ``root``.
+        """Read run.json of a trained run of the study in ``root``; raises the errors of ``at``."""
+        return cls.at(root / run.record, run)
+
+    @classmethod
+    def at(cls, path: Path, run: Run) -> Self:
+        """Read the run.json of ``run`` at ``path``.
 
         Raises:
             UserError: when it is missing, damaged, or belongs to another run.
         """
-        path = verified(root / run.record)
         again = f"delete it and train the run again (snakemake -c2 {path})"
-        values = read_json(path)
+        values = read_json(verified(path))
         try:
             record = cls.model_validate(values)
         except ValidationError as error:
@@ -161,12 +165,15 @@ class RunRecord(TrainedParams):
 
     def difference(self, params: TrainedParams) -> str | None:
         """The first parameter that differs in ``params``, with both values; None if all are equal."""
-        recorded: Any = self.for_training()
-        stated: Any = params.for_training()
-        if recorded == stated:
-            return None
-        path = []
-        while isinstance(recorded, dict) and isinstance(stated, dict):
-            path.append(next(key for key in [*recorded, *stated] if recorded.get(key) != stated.get(key)))
-            recorded, stated = recorded.get(path[-1]), stated.get(path[-1])
-        return f"{'.'.join(path)} {json.dumps(recorded)}, not {json.dumps(stated)}"
+        return first_difference(self.for_training(), params.for_training())
+
+
+def first_difference(recorded: Any, stated: Any) -> str | None:
+    """The path of the first key whose values differ, with both values; None if all are equal."""
+    if recorded == stated:
+        return None
+    path = []
+    while isinstance(recorded, dict) and isinstance(stated, dict):
+        path.append(next(key for key in [*recorded, *stated] if recorded.get(key) != stated.get(key)))
+        recorded, stated = recorded.get(path[-1]), stated.get(path[-1])
+    return f"{'.'.join(path)} {json.dumps(recorded)}, not {json.dumps(stated)}"

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from apao.errors import UserError
 from apao.parameters import Model, Registry, Seed
-from apao.study.paths import FIGURES, TABLES
+from apao.study.paths import FIGURES, OWN, TABLES, Collection
 from apao.study.runs import Run
 
 if TYPE_CHECKING:
@@ -71,18 +71,20 @@ class Study(Model, ABC):
         return []
 
     @abstractmethod
-    def write(self, name: str, params: Params, output: Output) -> None:
-        """Draw the study and write each of ``outputs(name)``.
+    def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
+        """Draw the study and write each of its ``outputs``.
 
         Args:
             name: name of the study.
             params: all of params.yaml.
             output: opens an output file by its name.
+            collection: the runs to read.
         """
 
-    def outputs(self, name: str) -> list[Path]:
+    def outputs(self, name: str, collection: Collection = OWN) -> list[Path]:
         """Files of the study ``name``."""
-        return [self.form.folder / f"{name}.{suffix}" for suffix in self.form.suffixes]
+        folder = collection.place(self.form.folder)
+        return [folder / f"{name}.{suffix}" for suffix in self.form.suffixes]
 
     def titled(self, name: str) -> str:
         """Title of the study ``name``."""
