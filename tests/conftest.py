@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,18 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("apao", deadline=None)
 settings.load_profile("apao")
+
+QUICK = ("unit", "contract")
+"""Folders whose tests `pytest -m quick` runs, but for those that are marked slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them; before pytest picks by marks."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in QUICK and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def test_processes_that_would_train_something_else(made, tmp_path):
 def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
     """SIGKILL, once there is a checkpoint, to the second of two processes that torchrun started."""
     project = Path(copytree(made, tmp_path / "project"))
-    # The command of docs/several-devices.md.
+    # The command of docs/operations/devices.md.
     command = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "apao", *TRAIN)
     process = start(project, *command, OMP_NUM_THREADS="1")
     process.wait_for((project / CHECKPOINT).exists)

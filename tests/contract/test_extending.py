@@ -4,16 +4,15 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.processes import run
+from helpers.project import ROOT, merged, write_params
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE)
 FILES = {title: text for language, title, text in BLOCKS if language == "python" and title}
@@ -24,16 +23,9 @@ NAMES = re.findall(r'^    (?:type|source|method|kind): Literal\["(.+?)"\]', "".j
 ALL_COMMANDS = """
 import json, sys
 from apao.cli import app
-for arguments in json.load(sys.stdin):
+for arguments in json.loads(sys.argv[1]):
     app(arguments, standalone_mode=False)
 """
-
-
-def merged(here, there):
-    """``there`` on top of ``here``, section by section."""
-    if not (isinstance(here, dict) and isinstance(there, dict)):
-        return there
-    return here | {key: merged(here.get(key), value) for key, value in there.items()}
 
 
 def edited(text, lines):
@@ -69,26 +61,16 @@ def project(tmp_path_factory) -> Path:
     for entry in ENTRIES:
         params = merged(params, entry)
     params["embedders"]["minilm"] = {"file": "vectors.parquet"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    write_params(folder, params)
     write_reviews(folder)
     return folder
 
 
-def run(project: Path, *arguments: str, stdin: str = "") -> str:
+def python(project: Path, *arguments: str) -> str:
     """Python in the copy; what it printed."""
-    environment = {"PYTHONPATH": "src:tests", "PATH": str(Path(sys.executable).parent)}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=project,
-        env=environment,
-        input=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    done = run(project, "python", *arguments, PYTHONPATH="src:tests")
+    assert done.status == 0, done.output
+    return done.output
 
 
 def test_every_name_of_the_examples_keeps_its_contract(project):
@@ -96,17 +78,17 @@ def test_every_name_of_the_examples_keeps_its_contract(project):
     own = [name for name in FILES if name.startswith("tests/")]
     contract = [str(path.relative_to(project)) for path in project.glob("tests/contract/test_*_contract.py")]
     selected = " or ".join([*(Path(name).stem for name in own), *(f"[{name}" for name in NAMES)])
-    printed = run(project, "-m", "pytest", "-v", "-p", "no:cacheprovider", *own, *contract, "-k", selected)
+    printed = python(project, "-m", "pytest", "-v", "-p", "no:cacheprovider", *own, *contract, "-k", selected)
     for name in [*own, *(f"[{name}" for name in NAMES)]:
         assert name in printed, f"no test of {name} was run"
 
 
 def test_the_commands_run(project):
     """One after another, in one process."""
-    run(project, "-c", ALL_COMMANDS, stdin=json.dumps([["params", "check"], *COMMANDS]))
+    python(project, "-c", ALL_COMMANDS, json.dumps([["params", "check"], *COMMANDS]))
 
 
 def test_the_examples_are_formatted_and_linted(project):
     written = [name for name in FILES if name.endswith(".py")]
-    run(project, "-m", "ruff", "format", "--check", *written)
-    run(project, "-m", "ruff", "check", *written)
+    python(project, "-m", "ruff", "format", "--check", *written)
+    python(project, "-m", "ruff", "check", *written)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 TIMES = int(os.environ.get("APAO_FAULTS", "1"))
-"""Faults of each kind and stage; 1 in the ordinary test run, 20 in that of docs/reliability.md."""
+"""Faults of each kind and stage; 1 in the ordinary test run, 10 in that of docs/operations/reliability.md."""
 SEED = int(os.environ.setdefault("APAO_FAULTS_SEED", str(random.SystemRandom().randrange(1_000_000))))
 """In the environment, so that processes which run tests side by side have the same one."""
 

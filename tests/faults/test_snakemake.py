@@ -17,7 +17,7 @@ from study import TIGER, Study, create
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.skipif(TIMES < 3, reason="takes minutes; docs/reliability.md has the command"),
+    pytest.mark.skipif(TIMES < 3, reason="takes minutes; docs/operations/reliability.md has the command"),
 ]
 
 TARGET = "results/tables/table1.csv"

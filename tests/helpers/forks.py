@@ -96,12 +96,33 @@ def finish(folder: Path, *arguments: str, prepare: Callable[[], None] | None = N
     return done
 
 
-def in_fork(function: Callable[..., object], *arguments: object) -> None:
-    """Call a function where everything is imported already."""
-    process = FORKS.Process(target=function, args=arguments)
-    process.start()
-    process.join(SECONDS)
-    assert process.exitcode == 0
+def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function where much is imported already and no test has been; what it returned."""
+    (result,) = _results([(function, arguments)])
+    return result
+
+
+def _results(calls: list[tuple[Callable[..., Result], tuple[object, ...]]]) -> list[Result]:
+    """What each of some functions returns, each in a fork of its own, all at the same time."""
+    ends, processes = [], []
+    for function, arguments in calls:
+        end, other = FORKS.Pipe(duplex=False)
+        processes.append(FORKS.Process(target=_send_result, args=(other, function, arguments)))
+        processes[-1].start()
+        other.close()
+        ends.append(end)
+    try:
+        assert all(end.poll(SECONDS) for end in ends), "a process hangs"
+        return [end.recv() for end in ends]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _send_result(end: Connection, function: Callable[..., Result], arguments: tuple[object, ...]) -> None:
+    torch.set_num_threads(1)
+    end.send(function(*arguments))
 
 
 _attempts = count()
@@ -122,29 +143,10 @@ def run_processes(size: int, function: Callable[..., Result], *arguments: object
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": str(next(_attempts)),
     }
-    ends, processes = [], []
-    for rank in range(size):
-        end, other = FORKS.Pipe(duplex=False)
-        process = FORKS.Process(
-            target=_as_rank,
-            args=(environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, other, function, arguments),
-        )
-        process.start()
-        other.close()
-        ends.append(end)
-        processes.append(process)
-    try:
-        assert all(end.poll(SECONDS) for end in ends), "a process hangs"
-        return [end.recv() for end in ends]
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
+    ranks = [environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    return _results([(_as_rank, (rank, function, *arguments)) for rank in ranks])
 
 
-def _as_rank(
-    environment: dict[str, str], end: Connection, function: Callable[..., Result], arguments: tuple[object, ...]
-) -> None:
+def _as_rank(environment: dict[str, str], function: Callable[..., Result], *arguments: object) -> Result:
     os.environ |= environment
-    torch.set_num_threads(1)
-    end.send(function(int(environment["RANK"]), *arguments))
+    return function(int(environment["RANK"]), *arguments)

@@ -51,7 +51,7 @@ class Running:
     def __init__(self, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._log = TemporaryFile("w+")  # noqa: SIM115 - open as long as this is
         self._process = subprocess.Popen(
-            [BIN / command[0], *command[1:]],
+            command,
             cwd=folder,
             env=environment,
             stdout=self._log,

@@ -2,12 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
-import subprocess
+import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 
 import pytest
+from helpers import processes
+from helpers.forks import run_forked
+from helpers.project import ROOT, SHIPPED
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -16,9 +21,8 @@ from apao.cli import app
 from apao.errors import UserError
 from apao.study.params import load, schema_text
 from apao.study.runs import Run
+from apao.study.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "params.yaml"
 STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
@@ -94,7 +98,7 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
     monkeypatch.setattr(sys, "argv", ["apao", "--params", str(tmp_path / "params.yaml"), "embed", "office"])
     with pytest.raises(SystemExit):
         main()
-    assert "office: its codes are given; name an embedder in codes.published" in capsys.readouterr().err
+    assert "office: codes.published needs no embeddings; name an embedder there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def broken(self):
         raise error
 
-    monkeypatch.setattr("apao.cli.Settings.params", broken)
+    monkeypatch.setattr("apao.study.settings.Settings.params", broken)
     return ended(capsys, monkeypatch, "runs")
 
 
@@ -180,42 +184,36 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
     assert ended(capsys, monkeypatch, "runs") == (130, STOPPED)
 
 
-INTERRUPTED = """
+def ctrl_c_swallowed(error: Exception) -> None:
+    """A library that turns Ctrl-C into an error of its own, met where params.yaml is read."""
+
+    def params(settings: Settings) -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise error
+
+    Settings.params = params
+
+
+@pytest.mark.parametrize("error", [ValueError("what it makes of it"), UserError("damaged"), OSError(5, "x", "y")])
+def test_ctrl_c_that_a_library_swallows(tmp_path, error):
+    done = run_forked(tmp_path, "params", "check", prepare=partial(ctrl_c_swallowed, error))
+    assert (done.status, done.output) == (130, STOPPED)
+
+
+CTRL_C_AT_EXIT = """
 import atexit, os, signal
-from apao import cli
-from apao.errors import UserError
-
-def ctrl_c():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt:  # as a compiled library may
-        pass
-
-def library(settings):
-    ctrl_c()
-    raise {error}
+from apao.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
-{prepare}
-cli.main()
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+main()
 """
 
 
-def interrupted(prepare: str, error: str) -> tuple[int, str]:
-    """How a command ends in a process of its own."""
-    code = INTERRUPTED.format(prepare=prepare, error=error)
-    command = [sys.executable, "-c", code, "params", "check"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-    return done.returncode, done.stderr
-
-
-@pytest.mark.parametrize("error", ["ValueError('what it makes of it')", "UserError('damaged')", "OSError(5, 'x', 'y')"])
-def test_ctrl_c_that_a_library_swallows(error):
-    assert interrupted("cli.Settings.params = library", error) == (130, STOPPED)
-
-
 def test_ctrl_c_after_the_end():
-    assert interrupted("atexit.register(os.kill, os.getpid(), signal.SIGINT)", "ValueError") == (0, "")
+    done = processes.run(ROOT, "python", "-c", CTRL_C_AT_EXIT, "params", "check")
+    assert done.status == 0 and done.output.startswith("params.yaml: valid"), done.output
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug")])
@@ -226,9 +224,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
 
 def test_a_reader_that_goes_away_is_no_error():
     # `true` has ended long before the command has imported what it needs to write its first line.
-    command = f"{sys.executable} -m apao.cli params schema | true"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
-    assert done.stderr == ""
+    done = processes.run(ROOT, "sh", "-c", "apao params schema | true")
+    assert (done.status, done.output) == (0, "")
 
 
 def test_the_installed_command_is_this_one():

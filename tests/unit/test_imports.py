@@ -1,11 +1,11 @@
 """Which module may import which: a bare GPU machine lacks the workflow's packages, science knows no study."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.processes import run
+from helpers.project import ROOT
 
 import apao
 
@@ -16,8 +16,8 @@ NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "
 def test_training_and_decoding_import_on_a_bare_machine():
     code = "import sys, importlib\n" + f"for name in {ABSENT}: sys.modules[name] = None\n"
     code += f"for name in {NEEDED}: importlib.import_module(name)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run(ROOT, "python", "-c", code)
+    assert done.status == 0, done.output
 
 
 SCIENCE = ("data", "codes", "backbones", "objectives", "training", "decoding", "evaluation")

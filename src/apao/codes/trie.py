@@ -30,12 +30,15 @@ class Trie:
         tokens: (E,) the token on each edge, ascending within a state.
         vocabulary: V.
         prefix_counts: number of distinct prefixes of length 1 .. T.
+        widths: largest number of children of a prefix of length 0 .. T - 1. They bound every shape on the way,
+            so decoding never waits for the device to learn how many children there are.
     """
 
     indptr: Tensor
     tokens: Tensor
     vocabulary: int
     prefix_counts: tuple[int, ...]
+    widths: tuple[int, ...]
 
     @classmethod
     def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
@@ -65,6 +68,7 @@ class Trie:
             tokens=torch.as_tensor(np.concatenate(edge_tokens), device=device),
             vocabulary=vocabulary,
             prefix_counts=tuple(counts),
+            widths=tuple(int(number.max()) for number in children[:-1]),
         )
 
     @property
@@ -79,16 +83,25 @@ class Trie:
         parent = torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), counts)
         return parent * self.vocabulary + self.tokens
 
+    def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The continuations of ``states`` (S), padded to ``width``, an upper bound of their number.
+
+        Returns:
+            Tokens (S, width), the states after them (S, width), and which of them exist: bool (S, width), true first.
+        """
+        first = self.indptr[states][..., None]
+        within = torch.arange(width, device=states.device)
+        exists = within < self.indptr[states + 1][..., None] - first
+        edges = (first + within).clamp(max=len(self.tokens) - 1)
+        return self.tokens[edges], edges + 1, exists
+
     def legal(self, states: Tensor) -> Tensor:
         """Which tokens may follow: bool (*states.shape, V). Complete codes and the state -1 have none."""
         # -1 becomes the last state, which is a complete code.
-        flat = torch.where(states < 0, self.states - 1, states).reshape(-1)
-        first, count = self.indptr[flat], self.indptr[flat + 1] - self.indptr[flat]
-        row = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), count)
-        within = torch.arange(len(row), device=flat.device) - (count.cumsum(0) - count)[row]
-        mask = torch.zeros(len(flat), self.vocabulary, dtype=torch.bool, device=flat.device)
-        mask[row, self.tokens[first[row] + within]] = True
-        return mask.reshape(*states.shape, self.vocabulary)
+        tokens, _, exists = self.children(torch.where(states < 0, self.states - 1, states), max(self.widths))
+        mask = torch.zeros(*states.shape, self.vocabulary + 1, dtype=torch.bool, device=states.device)
+        # Padding goes into a column of its own.
+        return mask.scatter_(-1, tokens.where(exists, self.vocabulary), True)[..., : self.vocabulary]
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         """The states after one more token; -1 where that token is not legal or the state was -1."""

@@ -34,6 +34,7 @@ from apao.evaluation.params import DecodingParams, MeasureParams
 from apao.files import atomic_path
 from apao.parameters import NAME, OBJECTIVE_NAME, Key, Model, first_mistake, one_of, spelled
 from apao.progress import console
+from apao.study.paths import PARAMS_FILE
 from apao.study.references import FIXED, changed, check_fit, check_references, resolve_sweeps
 from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start, TimedDecoding
 from apao.study.runs import Run, Value, format_value
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
 else:
     AnySource, AnyTokenizer, AnyStudy = one_of(SOURCES), one_of(TOKENIZERS), one_of(STUDIES)
 
-PARAMS_FILE = Path("params.yaml")
+PUBLISHED_SCALE = "published"
+"""The group of studies that ``snakemake published`` draws from the published runs."""
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 """Becomes a part of paths and of the spelling of runs."""

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from apao.codes.tokenizers.base import Tokenizer
+    from apao.study.runs import Run
 
+PARAMS_FILE = Path("params.yaml")
 DATA = Path("data")
 RESULTS = Path("results")
 FIGURES = Path("figures")
 TABLES = RESULTS / "tables"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection of runs, and where what is drawn from them lies."""
+
+    results: Path
+    figures: Path
+    gaps: bool
+    """Whether studies are drawn although runs are absent."""
+
+    def place(self, path: Path) -> Path:
+        """Where this collection has the file that lies at ``path`` (below results/ or figures/) in the study's own."""
+        for own, here in ((RESULTS, self.results), (FIGURES, self.figures)):
+            if path.is_relative_to(own):
+                return here / path.relative_to(own)
+        return path
+
+    def has(self, run: Run, files: Iterable[str]) -> bool:
+        """Whether the record of a run and these files of it are here."""
+        return all(self.place(run.folder / name).exists() for name in ("run.json", *files))
+
+
+OWN = Collection(RESULTS, FIGURES, gaps=False)
+"""The runs that are trained here."""
+PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True)
+"""The small files of finished runs, kept in the repository."""
 
 
 @dataclass(frozen=True)

@@ -124,14 +124,18 @@ class RunRecord(TrainedParams):
 
     @classmethod
     def read(cls, run: Run, root: Path = Path()) -> Self:
-        """The run.json of a trained run of the study in ``root``.
+        """The run.json of a trained run of the study in ``root``; errors as of ``at``."""
+        return cls.at(root / run.record, run)
+
+    @classmethod
+    def at(cls, path: Path, run: Run) -> Self:
+        """The run.json of ``run`` that lies at ``path``.
 
         Raises:
             UserError: when it is missing, damaged, or another run's.
         """
-        path = verified(root / run.record)
         again = f"delete it and train the run again (snakemake -c2 {path})"
-        values = read_json(path)
+        values = read_json(verified(path))
         try:
             record = cls.model_validate(values)
         except ValidationError as error:
@@ -160,12 +164,15 @@ class RunRecord(TrainedParams):
 
     def difference(self, params: TrainedParams) -> str | None:
         """The first parameter that has another value in ``params``, with both values; None where all agree."""
-        recorded: Any = self.for_training()
-        stated: Any = params.for_training()
-        if recorded == stated:
-            return None
-        path = []
-        while isinstance(recorded, dict) and isinstance(stated, dict):
-            path.append(next(key for key in [*recorded, *stated] if recorded.get(key) != stated.get(key)))
-            recorded, stated = recorded.get(path[-1]), stated.get(path[-1])
-        return f"{'.'.join(path)} {json.dumps(recorded)}, not {json.dumps(stated)}"
+        return first_difference(self.for_training(), params.for_training())
+
+
+def first_difference(recorded: Any, stated: Any) -> str | None:
+    """The first key, by its path, whose values differ, with both of them; None where all agree."""
+    if recorded == stated:
+        return None
+    path = []
+    while isinstance(recorded, dict) and isinstance(stated, dict):
+        path.append(next(key for key in [*recorded, *stated] if recorded.get(key) != stated.get(key)))
+        recorded, stated = recorded.get(path[-1]), stated.get(path[-1])
+    return f"{'.'.join(path)} {json.dumps(recorded)}, not {json.dumps(stated)}"

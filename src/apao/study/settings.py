@@ -18,7 +18,8 @@ from apao.errors import UserError
 from apao.evaluation.params import DecodingParams, MeasureParams
 from apao.parameters import Model, first_mistake, spelled
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, Params, load
+from apao.study.params import PUBLISHED_SCALE, Params, load
+from apao.study.paths import PARAMS_FILE
 from apao.study.run_params import Measuring, RunParams, RunRecord, TrainedParams
 from apao.study.runs import Run
 from apao.study.yaml_lines import read_yaml
@@ -56,6 +57,10 @@ class Settings:
     def job_params(self) -> Params:
         """params.yaml for one job, which resolves the runs that it needs."""
         return load(self.file, self.scale, check_runs=False)
+
+    def published_params(self) -> Params:
+        """The same for what is drawn from the published runs."""
+        return load(self.file, PUBLISHED_SCALE, check_runs=False)
 
     def tuned_file(self) -> Path:
         """The file of tunings that params.yaml names.

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from apao.errors import UserError
 from apao.parameters import Model, Registry, Seed
-from apao.study.paths import FIGURES, TABLES
+from apao.study.paths import FIGURES, OWN, TABLES, Collection
 from apao.study.runs import Run
 
 if TYPE_CHECKING:
@@ -72,12 +72,13 @@ class Study(Model, ABC):
         return []
 
     @abstractmethod
-    def write(self, name: str, params: Params, output: Output) -> None:
-        """Draw the study called ``name`` and write each of its ``outputs``."""
+    def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
+        """Draw the study called ``name`` from the runs of ``collection`` and write each of its ``outputs``."""
 
-    def outputs(self, name: str) -> list[Path]:
+    def outputs(self, name: str, collection: Collection = OWN) -> list[Path]:
         """The files that the study called ``name`` consists of."""
-        return [self.form.folder / f"{name}.{suffix}" for suffix in self.form.suffixes]
+        folder = collection.place(self.form.folder)
+        return [folder / f"{name}.{suffix}" for suffix in self.form.suffixes]
 
     def titled(self, name: str) -> str:
         """The title of the study called ``name``."""

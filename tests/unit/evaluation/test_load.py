@@ -1,9 +1,12 @@
 """A trained run as an object, against the stage's own ranks and a slow ranking of every code."""
 
+import re
+
 import pandas as pd
 import pytest
 import torch
 from helpers.models import SlowModel
+from helpers.project import ROOT
 
 import apao
 from apao.errors import UserError
@@ -89,3 +92,44 @@ def test_recommend_refuses(model, histories, k, message):
 def test_load_refuses_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UserError, match="expected the folder of a run"):
         apao.load(tmp_path)
+
+
+def example(beginning):
+    """The code block of the README that begins so."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (found,) = [block for block in blocks if block.startswith(beginning)]
+    return found
+
+
+def test_readme_loads_a_run(toy, model):
+    code = example("import apao").replace("results/ml-100k/tiger/apao-pointwise/seed42", str(toy.run.folder))
+    code = code.replace('["168", "172", "165"]', '["i1", "i2", "i3"]')
+    *lines, last = code.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    columns = last.partition("DataFrame: ")[2].split(", ")
+    found = eval(last, names)
+    assert len(found) == 5 and set(columns) <= set(found.columns)
+
+
+def test_readme_trains_somebody_elses_model():
+    """T5 of transformers with a vocabulary of its own, to lower loss."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1}
+    torch.manual_seed(0)
+    theirs = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(vocab_size=40, decoder_start_token_id=0, **sizes)
+    )
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-2)
+    history, targets = torch.randint(3, 40, (6, 12)), torch.randint(3, 40, (6, 4))
+    losses = []
+    for _ in range(5):
+        logits = theirs(input_ids=history, labels=targets).logits
+        negatives = torch.randint(3, 40, (6, 7, 4))
+        rest = logits.log_softmax(-1)[:, None].expand(-1, 7, -1, -1)
+        names = {"logits": logits, "targets": targets, "negative_logp": rest.gather(-1, negatives[..., None])[..., 0]}
+        exec(example("from apao.objectives"), names)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(names["loss"].item())
+    assert losses[-1] < losses[0]

@@ -235,7 +235,7 @@ def test_a_checkpoint_with_another_content_is_one_clear_error(tmp_path, damage):
     saved = load_checkpoint(tmp_path / "x", "x")
     damage(saved)
     save_checkpoint(tmp_path / "x", saved, "x")
-    with pytest.raises(UserError, match=r"x: is of this run, but not as this version .* delete it"):
+    with pytest.raises(UserError, match=r"x: was written for this run by an incompatible version .* delete it"):
         training_of(params).fit(tmp_path / "x", "x")
 
 

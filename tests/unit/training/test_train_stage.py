@@ -52,17 +52,17 @@ def test_a_kill_between_epochs_changes_nothing(params, monkeypatch):
         if path.is_file():
             path.unlink()
 
-    write = stage._EventFiles.write
+    write = stage.EventFiles.write
 
     def killed(self, row):
         if row["epoch"] == 2:
             raise KeyboardInterrupt
         write(self, row)
 
-    monkeypatch.setattr(stage._EventFiles, "write", killed)
+    monkeypatch.setattr(stage.EventFiles, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         train(RUN, params, CPU)
-    monkeypatch.setattr(stage._EventFiles, "write", write)
+    monkeypatch.setattr(stage.EventFiles, "write", write)
     assert [path.name for path in RUN.folder.iterdir() if path.is_file()] == ["checkpoint.safetensors"]
     train(RUN, params, CPU)
     assert (RUN.folder / "model.safetensors").read_bytes() == model
