@@ -222,6 +222,17 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     stage(parsed, params, measure.beams, pick_device(device))
 
 
+@app.command()
+def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
+    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    from apao.devices import pick_device
+    from apao.stages.exact import exact as stage
+
+    parsed = Run.parse(run)
+    params, measure = settings().to_measure(parsed, resolved)
+    stage(parsed, params, measure.exact, pick_device(device))
+
+
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"

@@ -23,7 +23,7 @@ from apao.study.params import load, schema_text
 from apao.study.runs import Run
 from apao.study.settings import Settings
 
-STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
+STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
 
