@@ -104,7 +104,7 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
     monkeypatch.setattr(sys, "argv", ["apao", "--params", str(tmp_path / "params.yaml"), "embed", "office"])
     with pytest.raises(SystemExit):
         main()
-    assert "office: its codes are given; name an embedder in codes.published" in capsys.readouterr().err
+    assert "office: codes.published needs no embeddings; name an embedder there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Sequence models over item codes; importing a file here registers its backbone."""
+"""Sequence models over item codes. Importing a module of this package registers its backbone."""

@@ -1,12 +1,12 @@
-"""The contract every backbone keeps, and the pieces they share.
+"""The interface of a backbone, and the layers that backbones share.
 
-Shapes: B batch, L history tokens, C candidates a history, S tokens fed a candidate, P tokens fed
-before (cached), D width, H heads, d head width, V vocabulary.
+Shapes: B batch, L history tokens, C candidates per history, S new tokens per candidate, P cached tokens
+per candidate, D width, H heads, d head width, V vocabulary.
 
-A backbone reads a batch of histories once (``encode``) and scores any number of candidate codes against
-that one reading: in training target and candidates in the same pass, in decoding later (``extend``).
+A backbone encodes a batch of histories once (``encode``) and scores any number of candidate codes against
+that encoding: in training, target and candidates in the same pass; in decoding, later (``extend``).
 Nothing of the history is computed or copied per candidate.
-Padding side, start tokens and position offsets are its private business.
+Padding side, start tokens and position offsets are internal to each backbone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -28,7 +28,7 @@ class BackboneParams(Model, ABC):
 
     type: str
     max_history: PositiveInt = 20
-    """Items a history is cut to, the latest kept."""
+    """Maximum number of items in a history; the latest are kept."""
 
     decodes_eos: ClassVar[bool]
     """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
@@ -40,11 +40,11 @@ class BackboneParams(Model, ABC):
 
     @abstractmethod
     def build(self, vocabulary: int) -> Backbone:
-        """A freshly initialised model (from torch's global generator) for V tokens."""
+        """A model for ``vocabulary`` tokens, freshly initialised from torch's global generator."""
 
     @abstractmethod
     def transformers_config(self, vocabulary: int) -> dict[str, Any]:
-        """The ``config.json`` with which the ``transformers`` class loads the saved weights."""
+        """Content of the ``config.json`` with which the ``transformers`` class loads the saved weights."""
 
     @classmethod
     @abstractmethod
@@ -52,39 +52,38 @@ class BackboneParams(Model, ABC):
         """Inverse of ``transformers_config``: sizes of a model saved by ``transformers``.
 
         Raises:
-            UserError: when a size is missing, or that model computes something else than this backbone.
+            UserError: when a size is missing, or that model computes something other than this backbone.
         """
 
 
 BACKBONES: Registry[BackboneParams] = Registry("backbone", "apao.backbones")
 
 
-@dataclass(frozen=True)
-class KeyValues:
+class KeyValues(NamedTuple):
     """Keys and values of one attention layer: (B, H, L, d), or (B, C, H, P, d) for candidates."""
 
     keys: Tensor
     values: Tensor
 
     def append(self, other: KeyValues) -> KeyValues:
-        """Both, one after the other along the token axis."""
+        """Concatenation of both along the token axis."""
         return KeyValues(torch.cat([self.keys, other.keys], dim=-2), torch.cat([self.values, other.values], dim=-2))
 
     def repeated(self, candidates: int, dim: int = 1) -> KeyValues:
-        """The same for each of C candidates: (B, H, P, d) seen with a new axis of that size at ``dim``."""
+        """A view for C candidates: (B, H, P, d) with a new axis of size ``candidates`` at ``dim``."""
         return KeyValues(*(x[None].expand(candidates, *x.shape).movedim(0, dim) for x in (self.keys, self.values)))
 
 
 @dataclass(frozen=True)
 class Context:
-    """What ``encode`` keeps of a batch of histories.
+    """Encoded histories, as ``encode`` returns them.
 
     Attributes:
         along: (B, 1 + S, D) final hidden states after the history and after each token of the target.
-        after: (B, C, S, D) final hidden states after each token of the candidates that were read with it, or None.
-        layers: one entry per layer, of the backbone's own kind.
-        mask: additive attention mask of the history's tokens, in the backbone's own shape.
-        lengths: (B, 1) or (B, C) tokens before the first candidate token.
+        after: (B, C, S, D) final hidden states after each token of the candidates given to ``encode``, or None.
+        layers: one entry per layer; the type depends on the backbone.
+        mask: additive attention mask of the history's tokens; the shape depends on the backbone.
+        lengths: (B, 1) or (B, C) number of tokens before the first candidate token.
     """
 
     along: Tensor
@@ -95,58 +94,60 @@ class Context:
 
     @property
     def start(self) -> Tensor:
-        """(B, D) final hidden state that predicts the first code."""
+        """(B, D) final hidden state that predicts the first token."""
         return self.along[:, 0]
 
 
-Past = tuple[KeyValues, ...]
-"""Cached keys and values of the tokens that candidates do not share, one entry per layer."""
-
-
-def reorder(past: Past, parents: Tensor) -> Past:
-    """The cache of the candidates ``parents`` (B, C') out of (B, C): each beam takes its parent's."""
-    rows = torch.arange(len(parents), device=parents.device)[:, None]
-    return tuple(KeyValues(layer.keys[rows, parents], layer.values[rows, parents]) for layer in past)
+Past = tuple[Any, ...]
+"""The backbone's cache of the candidates' own tokens: named tuples of tensors (B, C, ...), such as ``KeyValues``."""
 
 
 class Backbone(nn.Module, ABC):
-    """A model p(code | history). See the module's head for the shapes."""
+    """A model p(code | history)."""
 
     params: BackboneParams
     vocabulary: int
 
     @abstractmethod
     def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
-        """Read histories (B, L): token ids, oldest first, padded with 0 on the right, none empty.
+        """Encode histories, and in training the codes that follow them.
 
-        With ``target`` (B, S) that code, or the beginning of it, is read after each, with ``candidates``
-        (B, C, S) those too, none seeing another: ``along`` and ``after`` of the context.
+        Args:
+            history: (B, L) token ids, oldest first, padded with 0 on the right; no history is empty.
+            target: (B, S) the target's code or a prefix of it, whose states become ``along`` of the context.
+            candidates: (B, C, S) further codes or prefixes, whose states become ``after``. A candidate attends
+                to the history and itself, not to the target or another candidate.
         """
 
     @abstractmethod
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         """Feed ``tokens`` (B, C, S) after the history and, if given, after the cached tokens.
 
-        Returns the final hidden states (B, C, S, D), each of which predicts the token after it, and
-        the cache that now holds S tokens more. A candidate sees the history and itself, no other.
+        Returns the final hidden states (B, C, S, D), each of which predicts the next token, and the cache
+        extended by S tokens. A candidate attends to the history and itself, not to another candidate.
         """
 
     def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
         """Causal states of whole sequences, and a context for candidates in the middle of them.
 
-        ``tokens`` (R, L) are padded on the right; ``starts`` (R, E) are places in them. Returns the
-        states (R, L, D) and a context in which ``candidates`` codes continue each place: candidate
-        e * ``candidates`` + c of row r sees the tokens up to ``starts[r, e]``. Its ``start`` is empty.
-        Only for backbones whose parameters may say ``packs``.
+        ``tokens`` (R, L) are padded on the right; ``starts`` (R, E) are indices into them. Returns the
+        states (R, L, D) and a context in which ``candidates`` codes continue each of these positions:
+        candidate e * ``candidates`` + c of row r attends to the tokens up to ``starts[r, e]``. ``along`` of
+        the context is empty. Only implemented by backbones whose ``params.packs`` may be true.
         """
         raise NotImplementedError
 
+    def reorder(self, past: Past, parents: Tensor) -> Past:
+        """The cache for C' new candidates, each of which continues candidate ``parents`` (B, C') of the old C."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        return tuple(type(entry)(*(value[rows, parents] for value in entry)) for entry in past)
+
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V)."""
+        """Logits (..., V) over the vocabulary, from final hidden states (..., D)."""
 
     def decayed(self) -> list[nn.Parameter]:
-        """Parameters with weight decay: matrices and embeddings, not the scales of norms."""
+        """Parameters that get weight decay: matrices and embeddings, not the scales of norms."""
         return [parameter for parameter in self.parameters() if parameter.dim() > 1]
 
     @abstractmethod
@@ -172,24 +173,25 @@ class RMSNorm(nn.Module):
 
 
 def project(x: Tensor, heads: int, *projections: nn.Linear) -> Tensor:
-    """(..., S, D) through n projections to H * d without bias, in one matrix product: (n, ..., H, S, d)."""
+    """Apply n bias-free projections to H * d in one matrix product: (..., S, D) -> (n, ..., H, S, d)."""
     weight = torch.cat([projection.weight for projection in projections])
     parts = nn.functional.linear(x, weight).unflatten(-1, (len(projections), heads, -1))
-    # One copy for all of them; the products of attention would make one of each.
+    # One contiguous copy of all; otherwise each matrix product of attention would copy its operands.
     return parts.movedim(-3, 0).transpose(-2, -3).contiguous()
 
 
 def split_candidates(
-    queries: Tensor, memory: KeyValues, line: int, candidates: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Queries, keys and values of (B, H, line + C * S, d), apart.
+    queries: Tensor, memory: KeyValues, leading: int, candidates: int
+) -> tuple[tuple[Tensor, KeyValues], tuple[Tensor, KeyValues]]:
+    """Split queries, keys and values (B, H, leading + C * S, d) where the C candidates begin.
 
-    First those of the ``line`` tokens (B, H, line, d), then those of the candidates (B, H, C, S, d).
+    Returns those of the ``leading`` tokens (B, H, leading, d) and those of the candidates (B, H, C, S, d).
     """
-    # A split: the gradient of two slices would be two whole tensors of mostly zeros.
-    parts = (t.split([line, t.shape[2] - line], dim=2) for t in (queries, memory.keys, memory.values))
-    first, rest = zip(*parts, strict=True)
-    return first, tuple(t.unflatten(2, (candidates, -1)) for t in rest)
+    # torch.split and not two slices, whose gradients would be two whole tensors of mostly zeros.
+    parts = (t.split([leading, t.shape[2] - leading], dim=2) for t in (queries, memory.keys, memory.values))
+    (first, *first_memory), rest = zip(*parts, strict=True)
+    of_candidates, *candidate_memory = (t.unflatten(2, (candidates, -1)) for t in rest)
+    return (first, KeyValues(*first_memory)), (of_candidates, KeyValues(*candidate_memory))
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -198,7 +200,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def additive_mask(visible: Tensor) -> Tensor:
-    """0 where ``visible``, a very negative number elsewhere."""
+    """Attention bias of the shape of ``visible`` (bool): 0 where true, the lowest fp32 number elsewhere."""
     return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, torch.finfo(torch.float32).min)
 
 
@@ -222,7 +224,7 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
     if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
         causal = visible is None
         return nn.functional.scaled_dot_product_attention(queries, keys, values, visible, is_causal=causal)
-    # On a CPU in bf16 the backward pass of the fused kernel takes half of a training; plain products do not.
+    # On a CPU in bf16 the backward pass of the fused kernel takes half of the training time; this is faster.
     bias = causal_mask(queries.shape[-2], keys.shape[-2], queries.device) if visible is None else additive_mask(visible)
     scores = torch.add(bias, (queries @ keys.transpose(-1, -2)).float(), alpha=queries.shape[-1] ** -0.5)
     return scores.softmax(dim=-1).to(queries.dtype) @ values
@@ -252,7 +254,7 @@ def candidate_attention(
         (B, C, H, S, d)
     """
     candidates, length = queries.shape[1], queries.shape[3]
-    # One matrix product a head for the candidates of a history together: (B, H, C * S, L).
+    # One matrix product per head for all candidates of a history: (B, H, C * S, L).
     block = queries.transpose(1, 2).flatten(2, 3)
     over_history = (block @ shared.keys.transpose(-1, -2)).unflatten(2, (candidates, length)).float() * scale
     if shared_bias is not None:
@@ -267,5 +269,5 @@ def candidate_attention(
 
 
 def causal_mask(new: int, total: int, device: torch.device) -> Tensor:
-    """Additive (new, total): the last ``new`` of ``total`` tokens see themselves and what is before."""
+    """Additive mask (new, total): the last ``new`` of ``total`` tokens attend to themselves and earlier ones."""
     return additive_mask(torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new))

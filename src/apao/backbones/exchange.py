@@ -1,4 +1,4 @@
-"""Moving weights between our modules and the key names of ``transformers``."""
+"""Exchange of weights and configs with ``transformers``: key names, checks and reading of files."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ probability = Annotated[float, Field(ge=0, lt=1)]
 def load_named(
     module: nn.Module, names: Mapping[str, str], weights: Mapping[str, Tensor], aliases: Collection[str] = ()
 ) -> None:
-    """Copy ``weights`` (foreign names) into ``module``, whose own names map to foreign ones by ``names``.
+    """Copy ``weights``, which have the names of ``transformers``, into ``module``.
 
-    ``aliases`` are foreign names that repeat a tied tensor and may be present.
+    Args:
+        module: the model to load into.
+        names: name in ``module`` to name in ``weights``.
+        weights: tensors by their ``transformers`` names.
+        aliases: further names that ``weights`` may have, for copies of tied tensors.
 
     Raises:
         UserError: when a weight is missing, unknown, of another shape, or not of finite numbers.
@@ -39,7 +43,7 @@ def load_named(
     unknown = set(weights) - set(names.values()) - set(aliases)
     if absent or unknown:
         raise UserError(
-            f"these weights are not of this backbone: missing {sorted(absent)[:3]}, unknown {sorted(unknown)[:3]}"
+            f"these weights do not belong to this backbone: missing {sorted(absent)[:3]}, unknown {sorted(unknown)[:3]}"
         )
     for ours, foreign in names.items():
         if state[ours].shape != weights[foreign].shape:
@@ -53,31 +57,31 @@ def load_named(
 
 
 def check_config(config: Mapping[str, Any], computed: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse the config of a ``transformers`` model that computes something else than our backbone.
+    """Refuse the config of a ``transformers`` model that computes something other than our backbone.
 
-    ``computed`` has for each key the value that our backbone amounts to, and the one that ``transformers``
-    takes where the key is absent or null.
+    ``computed`` maps each key to the value that corresponds to our backbone, and to the default of
+    ``transformers`` where the key is absent or null.
 
     Raises:
-        UserError: naming the key, its value and what is supported.
+        UserError: naming the key, its value and the supported one.
     """
     for key, (supported, default) in computed.items():
         found = config.get(key)
         value = default if found is None else found
         if value != supported:
-            absent = " (the default of transformers, as it is not given)" if found is None else ""
-            raise UserError(f"{key}: {value!r}{absent} is not supported; this backbone computes {supported!r}")
+            absent = " (the default of transformers, as the key is missing)" if found is None else ""
+            raise UserError(f"{key}: {value!r}{absent} is not supported; this backbone has {supported!r}")
 
 
 def config_size(config: Mapping[str, Any], key: str) -> int:
-    """A size that a config of ``transformers`` must give.
+    """A required size in a config of ``transformers``.
 
     Raises:
-        UserError: when it is absent or no positive whole number, or larger than that of any model.
+        UserError: when it is missing or not a whole number from 1 to ``MAX_SIZE``.
     """
     value = config.get(key)
     if type(value) is not int or not 1 <= value <= MAX_SIZE:
-        found = f"found {value!r}" if key in config else "but it is not given"
+        found = f"found {value!r}" if key in config else "but it is missing"
         raise UserError(f"{key}: expected a whole number from 1 to {MAX_SIZE}, {found}")
     return value
 
@@ -91,14 +95,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(verified(path))
     except SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train again") from error
+        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train the run again") from error
 
 
 def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse sizes that the weights are far too few for, before a model of those sizes takes all memory.
+    """Refuse sizes far too large for the weights, before a model of those sizes exhausts the memory.
 
     Raises:
-        UserError: when there are fewer tensors than layers, or less than a tenth of the model's numbers.
+        UserError: when there are fewer tensors than layers, or less than a tenth of the model's parameters.
     """
     layers = max((size for key, size in params if key.endswith("layers")), default=0)
     held, wanted = sum(value.numel() for value in weights.values()), 0

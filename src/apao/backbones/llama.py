@@ -1,8 +1,8 @@
 """A small Llama that reads the history and continues it with the item code.
 
-Equal to ``transformers``' ``LlamaForCausalLM`` (no grouped heads, tied embeddings) on the same
-weights; shapes as in ``base``. The last history token predicts the first code; there is no bos. The
-release pads on the left; rotary positions are relative, so padding on the right gives the same.
+Equal to ``LlamaForCausalLM`` of ``transformers`` (no grouped heads, tied embeddings) on the same
+weights; shapes as in ``base``. The last token of the history predicts the first token of the code; there
+is no bos. The release pads on the left; rotary positions are relative, so padding on the right is equivalent.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ INITIALIZER_RANGE = 0.02
 
 @BACKBONES.register
 class LlamaParams(BackboneParams):
-    """Sizes of the decoder-only backbone; defaults are the paper's. It has no dropout."""
+    """Sizes of the decoder-only backbone. Defaults are the paper's. It has no dropout."""
 
     type: Literal["llama"]
     hidden: PositiveInt = 128
@@ -52,8 +52,8 @@ class LlamaParams(BackboneParams):
     heads: PositiveInt = 8
     layers: PositiveInt = 8
     pack: bool = False
-    """Train on all examples of a user in one sequence: the same losses, many times faster, but whole
-    users are drawn into a batch instead of single examples."""
+    """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
+    by user instead of by example."""
 
     decodes_eos: ClassVar[bool] = False
 
@@ -119,66 +119,66 @@ class LlamaParams(BackboneParams):
 
 
 def _check_rotary(config: dict[str, Any]) -> None:
-    """Rotary positions: ``rope_theta`` and ``rope_scaling``; transformers 5 writes both as ``rope_parameters``."""
-    said = {"rope_theta": config.get("rope_theta")}
+    """Check ``rope_theta`` and ``rope_scaling``; transformers 5 writes both as ``rope_parameters``."""
+    given = {"rope_theta": config.get("rope_theta")}
     for section in ("rope_scaling", "rope_parameters"):
         values = config.get(section) or {}
         if not isinstance(values, dict):
             raise UserError(f"{section}: expected keys and values, found {values!r}")
-        said |= {f"{section}.{key}": value for key, value in values.items()}
-    thetas = [key for key in said if key.endswith("rope_theta") and said[key] is not None]
-    kinds = [key for key in said if key.endswith((".rope_type", ".type"))]
-    check_config(said, dict.fromkeys(thetas or ["rope_theta"], (ROPE_THETA, 10000.0)))
-    check_config(said, dict.fromkeys(kinds, ("default", "default")))
+        given |= {f"{section}.{key}": value for key, value in values.items()}
+    thetas = [key for key in given if key.endswith("rope_theta") and given[key] is not None]
+    kinds = [key for key in given if key.endswith((".rope_type", ".type"))]
+    check_config(given, dict.fromkeys(thetas or ["rope_theta"], (ROPE_THETA, 10000.0)))
+    check_config(given, dict.fromkeys(kinds, ("default", "default")))
 
 
 class Rotation(torch.autograd.Function):
-    """Rotary position: turn the pairs (i, i + d/2) of (..., S, d) by the angles (..., S, d/2), in fp32.
+    """Rotary position embedding: rotate the pairs (i, i + d/2) of (..., S, d) by angles (..., S, d/2), in fp32.
 
-    The gradient of a rotation is the rotation back, in a third of the kernels that autograd would use.
+    The gradient of a rotation is the inverse rotation, in a third of the kernels that autograd would use.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """(..., S, d) -> (..., S, d)."""
         ctx.save_for_backward(cos, sin)
-        return turned(x, cos, sin)
+        return rotated(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """The same, by the angles' negatives; the angles get no gradient."""
+        """Rotate by the negative angles; the angles get no gradient."""
         cos, sin = ctx.saved_tensors
-        return turned(grad, cos, -sin), None, None
+        return rotated(grad, cos, -sin), None, None
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotation itself, without a graph."""
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The values of the rotation, outside autograd."""
     wide = at_least_fp32(x)
     first, second = wide.chunk(2, dim=-1)
-    found = torch.empty_like(wide, memory_format=torch.contiguous_format)
-    left, right = found.chunk(2, dim=-1)
+    result = torch.empty_like(wide, memory_format=torch.contiguous_format)
+    left, right = result.chunk(2, dim=-1)
     torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
     torch.mul(second, cos, out=right).addcmul_(first, sin)
-    return found.to(x.dtype)
+    return result.to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``Rotation`` as a function."""
-    found: Tensor = Rotation.apply(x, cos, sin)
-    return found
+    result: Tensor = Rotation.apply(x, cos, sin)
+    return result
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What lies where in a sequence of tokens with candidates at its end.
+    """Layout of a sequence that ends with candidates.
 
     Attributes:
-        line: tokens of the history and of the target after it, with padding.
-        candidates: codes of equal length that follow, each continuing the history.
-        mask: additive (B, 1, 1, 1, line): what of the line is history.
+        leading: number of tokens of history and target, with padding.
+        candidates: number of codes after them, all of equal length, each continuing the history.
+        mask: additive (B, 1, 1, 1, leading), 0 for the tokens of the history.
     """
 
-    line: int
+    leading: int
     candidates: int
     mask: Tensor
 
@@ -201,7 +201,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, KeyValues]:
-        """Queries, keys and values (..., H, S, d) of (..., S, D), turned to their positions."""
+        """Queries, keys and values (..., H, S, d) of (..., S, D); queries and keys are rotated by position."""
         parts = project(self.attention_norm(x), self.heads, self.q, self.k, self.v)
         placed, values = parts.split([2, 1])
         queries, keys = rotate(placed, cos, sin)
@@ -210,7 +210,7 @@ class Layer(nn.Module):
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual and MLP after attention; ``mixed`` is (..., H, S, d)."""
         x = x + self.o(merge_heads(mixed))
-        # Both in one matrix product.
+        # Gate and up projection in one matrix product.
         weight = torch.cat([self.gate.weight, self.up.weight])
         gate, up = nn.functional.linear(self.mlp_norm(x), weight).chunk(2, dim=-1)
         return x + self.down(nn.functional.silu(gate) * up)
@@ -218,36 +218,50 @@ class Layer(nn.Module):
     def encode(
         self, x: Tensor, cos: Tensor, sin: Tensor, parts: Parts | None = None, places: Tensor | None = None
     ) -> tuple[Tensor, KeyValues]:
-        """The layer over causal sequences (B, line, D), or with candidates after them (B, line + C * S, D).
+        """One layer over causal sequences, with or without candidates after them.
 
-        Also the keys and values of the line. With ``places`` (B, P) only those positions of the line go
-        on: (B, P + C * S, D).
+        Args:
+            x: (B, L, D), or (B, L + C * S, D) with candidates, where L is ``parts.leading``.
+            cos: of the rotary angles of each position of ``x``.
+            sin: likewise.
+            parts: layout of ``x`` where there are candidates.
+            places: (B, P) the only positions of the leading tokens whose output is needed; None for all.
+
+        Returns:
+            Output (B, L or P, D) or (B, L or P + C * S, D), and keys and values of the leading tokens.
         """
         queries, memory = self.project(x, cos, sin)
         if parts is not None:
-            (queries, *of_line), apart = split_candidates(queries, memory, parts.line, parts.candidates)
-            memory = KeyValues(*of_line)
-        # Padding is on the right: causality alone keeps it out of every real position.
+            (queries, memory), (candidate_queries, own) = split_candidates(
+                queries, memory, parts.leading, parts.candidates
+            )
+        # Padding is on the right, so the causal mask alone hides it from all other tokens.
         if places is None:
             mixed = causal_attention(queries, memory.keys, memory.values)
         else:
-            rows, line = torch.arange(len(x), device=x.device)[:, None], queries.shape[2]
+            rows, leading = torch.arange(len(x), device=x.device)[:, None], queries.shape[2]
             chosen = queries.transpose(1, 2)[rows, places].transpose(1, 2)
-            seen = torch.arange(line, device=x.device) <= places[..., None]
-            mixed = causal_attention(chosen, memory.keys, memory.values, seen[:, None])
-            x = torch.cat([x[rows, places], x[:, line:]], dim=1)
+            visible = torch.arange(leading, device=x.device) <= places[..., None]
+            mixed = causal_attention(chosen, memory.keys, memory.values, visible[:, None])
+            x = torch.cat([x[rows, places], x[:, leading:]], dim=1)
         if parts is not None:
-            # (B, H, C, S, d) -> (B, C, H, S, d) and back.
-            asking, *own = (t.transpose(1, 2) for t in apart)
-            length, scale = asking.shape[-2], asking.shape[-1] ** -0.5
-            bias = causal_mask(length, length, x.device)
-            found = candidate_attention(asking, memory, parts.mask, KeyValues(*own), bias, scale, nn.Identity())
-            mixed = torch.cat([mixed, found.transpose(1, 2).flatten(2, 3)], dim=2)
+            on_candidates = _attend_candidates(candidate_queries, memory, parts.mask, own)
+            mixed = torch.cat([mixed, on_candidates.flatten(2, 3)], dim=2)
         return self.finish(x, mixed), memory
 
 
+def _attend_candidates(queries: Tensor, history: KeyValues, mask: Tensor, own: KeyValues) -> Tensor:
+    """Attention of candidates (B, H, C, S, d) over the history and themselves: (B, H, C, S, d)."""
+    length, scale = queries.shape[-2], queries.shape[-1] ** -0.5
+    bias = causal_mask(length, length, queries.device)
+    # candidate_attention takes (B, C, H, S, d).
+    queries, keys, values = (t.transpose(1, 2) for t in (queries, own.keys, own.values))
+    mixed = candidate_attention(queries, history, mask, KeyValues(keys, values), bias, scale, nn.Identity())
+    return mixed.transpose(1, 2)
+
+
 class Llama(Backbone):
-    """See the module's head."""
+    """A small Llama (``LlamaParams``) as a backbone."""
 
     params: LlamaParams
     frequencies: Tensor
@@ -274,7 +288,7 @@ class Llama(Backbone):
     def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
         device, lengths = history.device, (history != PAD).sum(dim=1, keepdim=True)
         fed = 0 if target is None else target.shape[1]
-        # States after the history's last token and after each of the target's.
+        # Positions of the history's last token and of each token of the target.
         places = lengths - 1 + torch.arange(1 + fed, device=device)
         tokens = history
         if target is not None:
@@ -290,7 +304,7 @@ class Llama(Backbone):
         cos, sin = self._angles(position)
         x, memories = self.embedding(tokens), []
         for i, layer in enumerate(cast(list[Layer], self.layers)):
-            # Of the last layer no other outputs of the line are ever read.
+            # Of the last layer's leading tokens only these outputs are used.
             x, memory = layer.encode(x, cos, sin, parts, places if i + 1 == len(self.layers) else None)
             memories.append(memory)
         states, known = self.norm(x), 1 + fed
@@ -345,7 +359,7 @@ class Llama(Backbone):
         return nn.functional.linear(hidden, self.embedding.weight)
 
     def _names(self) -> dict[str, str]:
-        """Our parameter names to those of LlamaForCausalLM."""
+        """Mapping from our parameter names to those of LlamaForCausalLM."""
         names = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
         parts = {
             "attention_norm": "input_layernorm",

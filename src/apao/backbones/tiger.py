@@ -1,7 +1,8 @@
 """TIGER: a T5 encoder reads the history, a T5 decoder writes the code.
 
-Equal to ``transformers``' ``T5ForConditionalGeneration`` (ReLU, tied embeddings) on the same weights;
-shapes as in ``base``. Encoder input: history codes and eos. Decoder input: pad, then the code.
+Equal to ``T5ForConditionalGeneration`` of ``transformers`` (ReLU, tied embeddings) on the same weights;
+shapes as in ``base``. Encoder input: tokens of the history, then eos. Decoder input: pad as the start token,
+then the code.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ NORM_EPS = 1e-6
 
 @BACKBONES.register
 class TigerParams(BackboneParams):
-    """Sizes of the T5 of TIGER (Rajput et al. 2023); defaults are the paper's."""
+    """Sizes of the T5 of TIGER (Rajput et al. 2023). Defaults are the APAO paper's."""
 
     type: Literal["tiger"]
     d_model: PositiveInt = 128
@@ -90,7 +91,7 @@ class TigerParams(BackboneParams):
                 "relative_attention_max_distance": (MAX_DISTANCE, 128),
                 "layer_norm_epsilon": (NORM_EPS, 1e-6),
                 "feed_forward_proj": ("relu", "relu"),
-                # What transformers derives from the key before and writes beside it.
+                # Derived from feed_forward_proj by transformers, and written beside it.
                 "dense_act_fn": ("relu", "relu"),
                 "is_gated_act": (False, False),
                 "tie_word_embeddings": (True, True),
@@ -98,7 +99,7 @@ class TigerParams(BackboneParams):
                 "decoder_start_token_id": (PAD, PAD),
             },
         )
-        # Null decoder layers are as many as the encoder's.
+        # null: as many decoder layers as encoder layers.
         decoder = "num_layers" if config.get("num_decoder_layers") is None else "num_decoder_layers"
         return cls(
             type="tiger",
@@ -113,7 +114,7 @@ class TigerParams(BackboneParams):
 
 
 def relative_buckets(distance: Tensor, bidirectional: bool) -> Tensor:
-    """T5's bucket of each distance (key position - query position): exact nearby, logarithmic beyond."""
+    """T5's bucket of each distance (key position - query position): exact for small ones, logarithmic beyond."""
     buckets, offset = RELATIVE_BUCKETS, torch.zeros_like(distance)
     if bidirectional:
         buckets //= 2
@@ -130,8 +131,8 @@ def relative_buckets(distance: Tensor, bidirectional: bool) -> Tensor:
 class Attention(nn.Module):
     """Projections of one T5 attention layer (no biases, scores not scaled), in fp32 also under autocast.
 
-    T5 does not scale its scores, so they grow to tens, where one step of bf16 is an eighth: gradients of the
-    queries and keys would be a fifth off.
+    Unscaled scores grow to tens, where the spacing of bf16 numbers is 1/8: the gradients of queries and keys
+    would be off by 20 %.
     """
 
     def __init__(self, params: TigerParams) -> None:
@@ -166,7 +167,7 @@ class Attention(nn.Module):
 
 
 def attend(queries: Tensor, memory: KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
-    """Plain attention: queries (..., H, S, d) over (..., H, L, d) with a bias broadcastable to (..., H, S, L)."""
+    """Attention (..., H, S, d) of queries (..., H, S, d) over (..., H, L, d); bias broadcastable to (..., H, S, L)."""
     with torch.autocast(queries.device.type, enabled=False):
         scores = queries @ memory.keys.transpose(-1, -2) + bias
         mixed: Tensor = dropout(scores.softmax(dim=-1)) @ memory.values
@@ -202,7 +203,7 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(params.dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, L, D) with the additive bias (B, H, L, L)."""
+        """(B, L, D) -> (B, L, D), with an additive attention bias broadcastable to (B, H, L, L)."""
         mixed = attend(*self.attention.project(self.norm(x)), bias, self.dropout)
         return self.feed_forward(x + self.dropout(self.attention.o(merge_heads(mixed))))
 
@@ -219,35 +220,48 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(params)
         self.dropout = Dropout(params.dropout)
 
-    def begin(
-        self, x: Tensor, line: int, candidates: int, bias: Tensor, memory: KeyValues, mask: Tensor
+    def first_pass(
+        self, x: Tensor, leading: int, candidates: int, bias: Tensor, memory: KeyValues, mask: Tensor
     ) -> tuple[Tensor, KeyValues]:
-        """The start token and the target's, ``line`` in all, then those of C candidates, one after another.
+        """The layer over the start token, the target and C candidates of S tokens in a single pass.
 
-        (B, line + C * S, D); also the start's keys and values, which the candidates read.
+        A candidate attends to the start token and itself, not to the target or another candidate.
+
+        Args:
+            x: (B, leading + C * S, D): start token and target, then the candidates one after another.
+            leading: number of tokens of start and target.
+            candidates: C; may be 0.
+            bias: relative bias and causal mask (H, N, N) of the decoder positions 0 .. N - 1.
+            memory: keys and values of the history (B, H, L, d).
+            mask: additive mask of the history.
+
+        Returns:
+            (B, leading + C * S, D), and the keys and values of the start token (B, H, 1, d).
         """
         queries, own = self.self_attention.project(self.self_norm(x))
         if candidates:
-            (queries, *of_line), (asking, *of_candidates) = split_candidates(queries, own, line, candidates)
-            own = KeyValues(*of_line)
-        mixed = attend(queries, own, bias[:, :line, :line], self.dropout)
+            (queries, own), (candidate_queries, candidate_own) = split_candidates(queries, own, leading, candidates)
+        mixed = attend(queries, own, bias[:, :leading, :leading], self.dropout)
         start = KeyValues(own.keys[:, :, :1], own.values[:, :, :1])
         if candidates:
-            # (B, H, C, 1 + S, d): each candidate sees the start token and itself.
-            seen = start.repeated(candidates, dim=2).append(KeyValues(*of_candidates))
-            length = seen.keys.shape[-2]
-            apart = attend(asking, seen, bias[:, None, 1:length, :length], self.dropout)
-            mixed = torch.cat([mixed, apart.flatten(2, 3)], dim=2)
+            visible = start.repeated(candidates, dim=2).append(candidate_own)  # (B, H, C, 1 + S, d)
+            length = visible.keys.shape[-2]
+            on_candidates = attend(candidate_queries, visible, bias[:, None, 1:length, :length], self.dropout)
+            mixed = torch.cat([mixed, on_candidates.flatten(2, 3)], dim=2)
         return self._cross(self._add_mixed(x, mixed), memory, mask), start
 
     def forward(
         self, x: Tensor, past: KeyValues, bias: Tensor, memory: KeyValues, mask: Tensor
     ) -> tuple[Tensor, KeyValues]:
-        """Candidates (B, C, S, D) after the tokens ``past``, the start token first."""
+        """The layer over new tokens of C candidates (B, C, S, D).
+
+        ``past`` are keys and values (B, C, H, P, d) of the start token and of earlier tokens. Returns
+        (B, C, S, D) and ``past`` extended by the new tokens.
+        """
         queries, own = self.self_attention.project(self.self_norm(x))
         own = past.append(own)
         x = self._add_mixed(x, attend(queries, own, bias, self.dropout))
-        # Over the history the candidates are just more queries of the same example.
+        # In cross-attention the candidates are just more queries of the same example.
         return self._cross(x.flatten(1, 2), memory, mask).unflatten(1, x.shape[1:3]), own
 
     def _add_mixed(self, x: Tensor, mixed: Tensor) -> Tensor:
@@ -259,7 +273,7 @@ class DecoderLayer(nn.Module):
 
 
 class Tiger(Backbone):
-    """See the module's head."""
+    """The T5 of TIGER (``TigerParams``) as a backbone."""
 
     params: TigerParams
 
@@ -279,45 +293,55 @@ class Tiger(Backbone):
 
     @override
     def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
-        batch = len(history)
-        lengths = (history != PAD).sum(dim=1)
-        history = nn.functional.pad(history, (0, 1), value=PAD).scatter(1, lengths[:, None], EOS)
-        mask = padding_mask(history != PAD)
-        position = torch.arange(history.shape[1], device=history.device)
+        encoded, mask = self._encode_history(history)
+        leading = history.new_full((len(history), 1), PAD)
+        if target is not None:
+            leading = torch.cat([leading, target], dim=1)
+        return self._decode_first_pass(encoded, mask, leading, candidates)
+
+    def _encode_history(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states (B, L + 1, D) of the histories (B, L) with eos, and their padding mask (B, 1, 1, L + 1)."""
+        lengths = (history != PAD).sum(dim=1, keepdim=True)
+        tokens = nn.functional.pad(history, (0, 1), value=PAD).scatter(1, lengths, EOS)
+        mask = padding_mask(tokens != PAD)
+        position = torch.arange(tokens.shape[1], device=tokens.device)
         buckets = relative_buckets(position[None, :] - position[:, None], bidirectional=True)
         bias = self.encoder_bias(buckets).permute(2, 0, 1).float() + mask
-        x = self.dropout(self.embedding(history))
+        x = self.dropout(self.embedding(tokens))
         for layer in self.encoder:
             x = layer(x, bias)
-        encoded = self.dropout(self.encoder_norm(x))
+        return self.dropout(self.encoder_norm(x)), mask
 
-        layers = []
-        tokens = history.new_full((batch, 1), PAD)
-        if target is not None:
-            tokens = torch.cat([tokens, target], dim=1)
-        line, count, longest = tokens.shape[1], 0, tokens.shape[1]
+    def _decode_first_pass(self, encoded: Tensor, mask: Tensor, leading: Tensor, candidates: Tensor | None) -> Context:
+        """The decoder over start token and target, ``leading`` (B, P), and the candidates (B, C, S) in a single pass.
+
+        Each layer keeps the keys and values of the start token and those of the history for ``extend``.
+        """
+        (batch, known), count = leading.shape, 0
+        tokens, longest = leading, known
         if candidates is not None:
-            count, longest = candidates.shape[1], max(line, 1 + candidates.shape[2])
-            tokens = torch.cat([tokens, candidates.flatten(1)], dim=1)
+            count, longest = candidates.shape[1], max(known, 1 + candidates.shape[2])
+            tokens = torch.cat([leading, candidates.flatten(1)], dim=1)
         bias = self._decoder_bias(longest)
         x = self.dropout(self.embedding(tokens))
+        layers = []
         for layer in cast(list[DecoderLayer], self.decoder):
             memory = layer.cross_attention.keys_values(encoded)
-            x, start = layer.begin(x, line, count, bias, memory, mask)
+            x, start = layer.first_pass(x, known, count, bias, memory, mask)
             layers.append((start, memory))
         states = self.dropout(self.decoder_norm(x))
         return Context(
-            along=states[:, :line],
+            along=states[:, :known],
             layers=layers,
             mask=mask,
-            lengths=torch.ones_like(lengths)[:, None],
-            after=states[:, line:].unflatten(1, (count, -1)) if count else None,
+            lengths=leading.new_ones(batch, 1),
+            after=states[:, known:].unflatten(1, (count, -1)) if count else None,
         )
 
     @override
     def extend(self, context: Context, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         new = tokens.shape[-1]
-        # Decoder positions: the start token is 0, and the first entry of every candidate's cache.
+        # The start token has position 0 and is the first entry of every candidate's cache.
         total = new + (past[0].keys.shape[-2] if past else 1)
         bias = self._decoder_bias(total)[:, -new:]
         x = self.dropout(self.embedding(tokens))
@@ -330,7 +354,7 @@ class Tiger(Backbone):
 
     @override
     def decayed(self) -> list[nn.Parameter]:
-        # The release's trainer exempts every parameter whose name holds "bias".
+        # The release's trainer exempts every parameter whose name contains "bias".
         biases = (self.encoder_bias.weight, self.decoder_bias.weight)
         return [parameter for parameter in super().decayed() if not any(parameter is bias for bias in biases)]
 
@@ -339,14 +363,14 @@ class Tiger(Backbone):
         return nn.functional.linear(hidden * self.params.d_model**-0.5, self.embedding.weight)
 
     def _decoder_bias(self, length: int) -> Tensor:
-        """Relative bias and causal mask (H, S, S) of the positions 0 .. S - 1."""
+        """Relative bias plus causal mask (H, S, S) of the decoder positions 0 .. S - 1, S being ``length``."""
         position = torch.arange(length, device=self.decoder_bias.weight.device)
         distance = position[None, :] - position[:, None]
         bias: Tensor = self.decoder_bias(relative_buckets(distance, bidirectional=False))
         return bias.permute(2, 0, 1).float() + causal_mask(length, length, position.device)
 
     def _names(self) -> dict[str, str]:
-        """Our parameter names to those of T5ForConditionalGeneration."""
+        """Mapping from our parameter names to those of T5ForConditionalGeneration."""
         names = {
             "embedding.weight": "shared.weight",
             "encoder_norm.weight": "encoder.final_layer_norm.weight",
@@ -378,7 +402,7 @@ class Tiger(Backbone):
 
     @override
     def load_transformers(self, weights: dict[str, Tensor]) -> None:
-        # The tied tables are saved once by some versions and thrice by others.
+        # Some versions of transformers save the tied embedding once, others three times.
         load_named(self, self._names(), weights, aliases=_TIED)
 
 

@@ -1,4 +1,4 @@
-"""Exact ranking: the score of every code of the catalogue, nothing pruned.
+"""Full sorting: exact scores of all codes of the catalogue, without pruning.
 
 Shapes: B users, U distinct codes, T levels, n prefixes of one length, V vocabulary.
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
 CANDIDATES_AT_ONCE = 8192
-"""Users times codes in one piece; bounds memory and keeps the piece in the processor's caches."""
+"""Users times codes that are scored at once; bounds memory and fits the processor's caches."""
 
 
 @torch.no_grad()
 def full_sort_scores(
     backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool, softmax: Softmax = PLAIN
 ) -> Tensor:
-    """Mean token log-probability (B, U) of the codes (U, T); comparable with beam search's scores.
+    """Mean token log-probability (B, U) of the codes (U, T), comparable with the scores of beam search.
 
-    ``codes`` are distinct and sorted, as ``ItemCodes.distinct_tokens`` gives them, so codes with a common
-    prefix lie together and every prefix of a piece is computed once.
+    ``codes`` are distinct and sorted, as in ``ItemCodes.distinct_tokens``, so codes with a common prefix are
+    neighbours and every prefix of a piece is computed once. With ``eos`` the mean is over T + 1 tokens.
     """
     states = trie.walk(codes)
     size = max(1, CANDIDATES_AT_ONCE // len(context.start))
@@ -34,7 +34,7 @@ def full_sort_scores(
 def _score_piece(
     backbone: Backbone, context: Context, trie: Trie, codes: Tensor, states: Tensor, eos: bool, softmax: Softmax
 ) -> Tensor:
-    """The same for some neighbouring codes: level by level over the tree of their prefixes."""
+    """Scores of neighbouring codes, computed level by level over the tree of their prefixes."""
     batch, levels = len(context.start), codes.shape[1]
     total = torch.zeros(batch, 1, device=codes.device)
     hidden, past = context.start[:, None], None
@@ -48,7 +48,7 @@ def _score_piece(
         logp = softmax.logp(backbone.logits(hidden), legal)
         total = total[:, parent] + logp[:, parent, token]
         if level + 1 < levels or eos:
-            past = reorder(past, parent.expand(batch, -1)) if past else None
+            past = backbone.reorder(past, parent.expand(batch, -1)) if past else None
             hidden, past = backbone.extend(context, token.expand(batch, -1)[..., None], past)
             hidden = hidden[:, :, 0]
         above, before = prefix, reached

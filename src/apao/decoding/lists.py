@@ -1,4 +1,4 @@
-"""From the codes that beam search found to a list of items per user.
+"""Lists of items per user, from the codes that beam search found.
 
 Shapes: B users, K beams, T levels, I items.
 """
@@ -22,7 +22,7 @@ class ItemList:
     """One user's items, best first.
 
     Attributes:
-        items: (n,) item ids. Items of one code follow one another, in the order of their ids.
+        items: (n,) item numbers. Items with the same code follow one another, in the order of their numbers.
         logp: (n,) log-probability of each item's code: the sum over the decoded tokens.
     """
 
@@ -31,7 +31,7 @@ class ItemList:
 
 
 class Lister:
-    """The items behind each code of a catalogue."""
+    """Turns beams into lists of items, by a table of the items of each code."""
 
     def __init__(self, codes: ItemCodes, trie: Trie) -> None:
         self.trie = trie
@@ -43,9 +43,13 @@ class Lister:
         self._items = np.split(order, np.cumsum(codes.items_per_code)[:-1])
 
     def lists(self, beams: Beams, tokens: int, k: int, without: Sequence[Sequence[int]]) -> list[ItemList]:
-        """The first ``k`` items of each user's beams, less those in ``without``; fewer where the beams hold fewer.
+        """The first ``k`` items of each user's beams that are not in ``without``, or fewer if the beams have fewer.
 
-        ``tokens`` is the number of decoded tokens per code, which the beams' scores are means over.
+        Args:
+            beams: of B users.
+            tokens: number of decoded tokens per code; the beams' scores are means over these.
+            k: maximum length of a list.
+            without: B lists of item numbers to leave out.
         """
         codes = self._code_of_leaf[self.trie.walk(beams.tokens)[..., -1]].cpu().numpy()
         logp = (beams.scores.double() * tokens).cpu().numpy()

@@ -1,1 +1,1 @@
-"""Ranks, metrics and the measurements behind the figures."""
+"""Metrics, untrained baselines and significance tests."""

@@ -1,7 +1,7 @@
-"""What recommending without a model achieves.
+"""Untrained baselines: most-popular and random.
 
-Like a trained model, a baseline has code-level metrics, in which a hit is the target's code, and item-level
-ones, in which it is the target itself. Without collisions both are the same numbers.
+Like a trained model, a baseline has code-level metrics, where a hit is the target's code, and item-level
+metrics, where a hit is the target itself. Without collisions both are equal.
 
 Shapes: I items, U distinct codes, N test users.
 """
@@ -15,10 +15,10 @@ from apao.evaluation.metrics import CODE_LEVEL, CUTOFFS, ITEM_LEVEL, METRICS
 
 
 def most_popular_ranks(popularity: IntArray, code_of_item: IntArray, targets: IntArray) -> tuple[IntArray, IntArray]:
-    """Ranks from 1 of each target's code and of each target, in the list of the most popular items.
+    """Ranks, from 1, of each target's code and of each target in the list of the most popular items.
 
-    Items are listed by training count, ties by item id. The list of codes is what is left of it when the
-    code of every item is written down where it comes first, so a code stands where its most popular item does.
+    Items are sorted by training count, ties by item number. A code has the place of its most popular item in the
+    list of codes.
 
     Args:
         popularity: training count of each item (I,).
@@ -29,19 +29,19 @@ def most_popular_ranks(popularity: IntArray, code_of_item: IntArray, targets: In
         Code ranks (N,), 1 to U, and item ranks (N,), 1 to I.
     """
     order = np.argsort(-popularity, kind="stable")
-    first_place = np.unique(code_of_item[order], return_index=True)[1]  # of each code (U,)
+    first_place = np.unique(code_of_item[order], return_index=True)[1]  # (U,) place of each code's first item
     return _rank_of(np.argsort(first_place))[code_of_item[targets]], _rank_of(order)[targets]
 
 
 def _rank_of(order: IntArray) -> IntArray:
-    """Rank from 1 of each entry of a list that holds 0 .. len - 1."""
+    """Rank, from 1, of each of the numbers 0 .. n - 1 in ``order``, a permutation of them."""
     ranks = np.empty_like(order)
     ranks[order] = np.arange(1, len(order) + 1)
     return ranks
 
 
 def random_metrics(codes: int, items: int) -> dict[str, float]:
-    """Expectation of every metric for a uniformly random ranking: of the codes, and at item level of the items."""
+    """Expectation of every metric for a uniformly random ranking, of codes at code level and of items at item level."""
     return {
         f"{level}{kind}@{k}": float(metric.gain(np.arange(min(k, count)) + 1).sum()) / count
         for k in CUTOFFS

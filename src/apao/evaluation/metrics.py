@@ -1,14 +1,14 @@
-"""Recall, NDCG and prefix recall, on codes as the paper counts them and on items.
+"""Recall, NDCG and prefix recall, at code level as in the paper and at item level.
 
-``METRICS`` is the one list of metrics over ranks: what is in it is computed for every run and baseline, and
-shown by tables and figures under its own name.
+``METRICS`` is the only list of metrics over ranks: its entries are computed for every run and baseline and named by
+tables and figures.
 
 Shapes: B users, K beams, T levels.
 
-The paper counts a hit when the CODE matches, so items that share a code are all hit at once. The
-strict metrics (``item_*``) let the items of one code share its place in expectation: with ``before``
-items ranked ahead and ``group`` items on the code, the target's place is before + 1 .. before + group
-with equal probability.
+The paper counts a hit when the code matches, so all items that share the code are hit at once. In the strict,
+item-level metrics (``item_*``) the items of a code share its rank in expectation: with ``before`` items
+ranked ahead and ``group`` items with the code, the target's rank is before + 1 .. before + group with
+equal probability.
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ from apao.errors import nearest
 FloatArray = NDArray[np.float64]
 
 CUTOFFS = (5, 10, 20)
-"""k of every metric over ranks."""
+"""Every metric over ranks is computed at each of these k."""
 PREFIX_CUTOFF = 20
+"""k of prefix recall."""
 CODE_LEVEL, ITEM_LEVEL = "", "item_"
-"""How the names of metrics begin."""
+"""Prefixes of the names of code-level and item-level metrics."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What one relevant item per user is worth at each place of the list."""
+    """A metric with one relevant item per user, by the gain of that item at each rank."""
 
     title: str
     """``NDCG`` of ``NDCG@10``."""
     short: str
     """The same in a narrow column: ``N`` of ``N@10``."""
     gain: Callable[[IntArray], FloatArray]
-    """Worth of each place, counted from 1; places beyond the cutoff are worth nothing."""
+    """Gain at each rank, from 1; beyond the cutoff it is 0."""
 
 
 METRICS = {
@@ -91,13 +92,13 @@ MetricName = Annotated[str, AfterValidator(_known)]
 
 
 def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
-    """Rank from 1 of each target's code (B, T) in its user's beams, 0 where it is not among them: (B,)."""
+    """Ranks (B,), from 1, of the targets' codes (B, T) in their users' beams; 0 where a code is not among them."""
     hit = (beams.tokens == targets[:, None]).all(dim=-1)
     return torch.where(hit.any(dim=1), hit.int().argmax(dim=1) + 1, 0)
 
 
 def items_per_state(codes: ItemCodes, trie: Trie) -> Tensor:
-    """Number of items whose code ends in each state of the trie (states,); 0 for shorter prefixes."""
+    """Number of items (states,) whose code is each state of the trie; 0 for states of shorter prefixes."""
     device = trie.tokens.device
     leaves = trie.walk(torch.as_tensor(codes.distinct_tokens, device=device))[:, -1]
     counts = torch.zeros(trie.states, dtype=torch.long, device=device)
@@ -105,9 +106,9 @@ def items_per_state(codes: ItemCodes, trie: Trie) -> Tensor:
 
 
 def items_before(beams: Beams, ranks: Tensor, trie: Trie, items: Tensor) -> Tensor:
-    """Number of items on the codes ranked ahead of the target (B,); 0 where the rank is 0.
+    """Number of items (B,) whose codes are ranked ahead of the target's; 0 where the rank is 0.
 
-    ``items`` are the counts of ``items_per_state``.
+    ``items`` are the counts from ``items_per_state``.
     """
     listed = items[trie.walk(beams.tokens)[..., -1]]
     ahead = listed.cumsum(dim=1) - listed
@@ -115,7 +116,7 @@ def items_before(beams: Beams, ranks: Tensor, trie: Trie, items: Tensor) -> Tens
 
 
 def prefixes_kept(states: Sequence[Tensor], target_states: Tensor, beams: int = PREFIX_CUTOFF) -> Tensor:
-    """Bool (B, T): the target's prefix of each length is among the best ``beams`` after that step."""
+    """Bool (B, T): whether the target's prefix of each length is among the best ``beams`` after that step."""
     return torch.stack(
         [(step[:, :beams] == target_states[:, level, None]).any(dim=1) for level, step in enumerate(states)],
         dim=1,
@@ -123,7 +124,7 @@ def prefixes_kept(states: Sequence[Tensor], target_states: Tensor, beams: int = 
 
 
 def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:
-    """Every metric of each user at every cutoff, from columns rank, items_before and group.
+    """Every metric at every cutoff of each user (row), from the columns rank, items_before and group.
 
     Item-level values are expectations.
     """
@@ -144,12 +145,12 @@ def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:
 
 
 def rank_metrics(ranks: pd.DataFrame, listed: int | None = None) -> dict[str, float | None]:
-    """Means over users of ``user_metrics``.
+    """Means of ``user_metrics`` over users.
 
     Args:
         ranks: one row per user.
-        listed: number of codes that were ranked per user, where it is not all of them. Metrics at a larger
-            cutoff are None then: nothing beyond was ranked, and their value would be that at ``listed``.
+        listed: number of codes that were ranked per user; None if all were. Metrics at a larger cutoff are
+            None, since they would only repeat the value at ``listed``.
     """
     return {
         name: float(values.mean()) if listed is None or _parts(name)[1] <= listed else None
@@ -158,7 +159,7 @@ def rank_metrics(ranks: pd.DataFrame, listed: int | None = None) -> dict[str, fl
 
 
 def _expected(before: IntArray, group: IntArray, found: NDArray[np.bool_], gains: FloatArray) -> FloatArray:
-    """Mean gain over the places before + 1 .. before + group, those beyond the last gain being worth nothing."""
+    """Mean gain over the ranks before + 1 .. before + group; beyond the end of ``gains`` the gain is 0."""
     summed, cutoff = np.r_[0.0, np.cumsum(gains)], len(gains)
     low, high = np.minimum(before, cutoff), np.minimum(before + group, cutoff)
     return np.where(found, (summed[high] - summed[low]) / np.maximum(group, 1), 0.0)

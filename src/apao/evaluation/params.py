@@ -1,4 +1,4 @@
-"""Parameters of evaluation and of what else is measured."""
+"""Parameters of evaluation and of further measurements."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class DecodingParams(Model):
 
     beam: Annotated[int, Field(ge=max(CUTOFFS))] | Literal["all"] = 20
     """Number of beams: at least the largest cutoff of the metrics and at most the number of distinct codes.
-    ``all``: as many as there are codes, which ranks the whole catalogue; the only choice for one with fewer
-    codes than the largest cutoff."""
+    ``all``: as many as there are codes, which ranks the whole catalogue; required for catalogues with fewer codes
+    than the largest cutoff."""
     eos: bool | Literal["release"] | None = None
-    """Decode eos after the code and divide scores by T + 1. null: for tiger, where the objective trains eos;
-    ``release``: for tiger, even where no loss has trained it; true, false: for every backbone."""
+    """Decode eos after the code and divide scores by T + 1. null: with tiger, if the objective trains eos;
+    ``release``: with tiger, whether or not eos was trained; true, false: with every backbone."""
     batch_users: PositiveInt = 128
     """Users decoded at once."""
 
@@ -30,12 +30,17 @@ class DecodingParams(Model):
         if beam == "all" or (type(beam) is int and beam >= max(CUTOFFS)):
             return beam
         raise ValueError(
-            f"expected a whole number of at least {max(CUTOFFS)}, which recall@{max(CUTOFFS)} needs, or all (as many "
-            f"beams as the catalogue has codes, for one that has fewer), found {beam!r}"
+            f"expected a whole number of at least {max(CUTOFFS)}, which recall@{max(CUTOFFS)} needs, or all (one beam "
+            f"per code, for smaller catalogues), found {beam!r}"
         )
 
     def decodes_eos(self, backbone: bool, trained: bool) -> bool:
-        """Whether beam search decodes eos after the code, given the backbone's habit and whether eos is trained."""
+        """Whether beam search decodes eos after the code.
+
+        Args:
+            backbone: whether the release decodes eos with this backbone (``decodes_eos``).
+            trained: whether the objective trains eos.
+        """
         match self.eos:
             case None:
                 return backbone and trained
@@ -45,7 +50,7 @@ class DecodingParams(Model):
                 return given
 
     def width(self, codes: int) -> int:
-        """Number of beams in a catalogue of ``codes`` distinct codes.
+        """Number of beams for a catalogue of ``codes`` distinct codes.
 
         Raises:
             UserError: when ``beam`` is larger than ``codes``.
@@ -55,7 +60,7 @@ class DecodingParams(Model):
         if self.beam > codes:
             raise UserError(
                 f"decoding.beam {self.beam} is more than the catalogue's {codes} distinct codes; in params.yaml set "
-                "decoding.beam to all in the dataset's recipe, or in a recipe of its own: every code is ranked then"
+                "decoding.beam to all in the dataset's recipe, or in a new recipe for it, to rank every code"
             )
         return self.beam
 
@@ -64,7 +69,7 @@ CatalogueSize = Annotated[int, Field(ge=2, le=2_000_000)]
 
 
 class TimingParams(Model):
-    """Synthetic catalogues in which decoding is timed."""
+    """Synthetic catalogues for measuring decoding time."""
 
     catalogue_sizes: Annotated[tuple[CatalogueSize, ...], Field(min_length=1)] = (1000, 10_000, 100_000)
     """Items of each catalogue."""
@@ -73,9 +78,9 @@ class TimingParams(Model):
 
 
 class MeasureParams(Model):
-    """What is measured besides the metrics, where a study asks for it; by the command that measures it."""
+    """Parameters of measurements besides the metrics, by subcommand; measured only for studies that need them."""
 
     beams: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50, 100)
     """Beam sizes at which a trained run is evaluated and timed."""
     decoding_time: TimingParams = TimingParams()
-    """Beam search against full sorting, by an untrained model."""
+    """Time of beam search and full sorting with an untrained model."""

@@ -1,8 +1,7 @@
-"""Whether two experiments differ by more than the choice of users, or of seeds, explains.
+"""Significance of the difference between two experiments.
 
-Three views of one comparison: the paper's test over seeds, a paired test over users, and an interval
-from resampling users. Tests over users take the trained models as they are: they say nothing of what
-another seed would give.
+Three methods: the paper's test over seeds, a paired test over users, and an interval from resampling users.
+Tests over users treat the trained models as fixed and do not account for the variation over seeds.
 """
 
 from __future__ import annotations
@@ -11,46 +10,45 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from apao.evaluation.metrics import FloatArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
 SAME = 1e-12
-"""Differences between metrics, which are at most 1, that rounding alone explains."""
+"""Differences between metrics (at most 1) up to this size are rounding errors."""
 _CHUNK = 1 << 22
-"""Entries of the largest array that resampling makes."""
+"""Entries of the largest array in resampling."""
 
 
 def seeds_p(values: Sequence[float], reference: float) -> float:
-    """Two-sided p of a one-sample t-test: the seeds of an experiment against another one's mean.
+    """Two-sided p of a one-sample t-test: the seeds of an experiment against the mean of another.
 
-    This is the paper's test (its Table 1 stars p <= 0.01). It takes the other's mean as exact.
+    This is the paper's test (its Table 1 stars p <= 0.01). It treats the other mean as exact.
 
     Returns:
-        p; NaN for fewer than two seeds; as ``_t_test`` where the seeds agree.
+        p; NaN for fewer than two seeds. Where all seeds are equal, 1 if they equal ``reference`` and NaN otherwise.
     """
     return _t_test(np.asarray(values) - reference)
 
 
 def paired_p(ours: pd.Series[float], theirs: pd.Series[float]) -> float:
-    """Two-sided p of a paired t-test over users; both hold one value for each of the same users.
+    """Two-sided p of a paired t-test over users; both series have one value per user, for the same users.
 
     Returns:
-        p; 1 where no user's value differs; as ``_t_test`` where all differ by the same.
+        p; 1 if no user's value differs; NaN if all differ by the same amount.
     """
-    assert ours.index.equals(theirs.index), "values of other users"
+    assert ours.index.equals(theirs.index), "values of different users"
     return _t_test(ours.to_numpy(dtype=np.float64) - theirs.to_numpy(dtype=np.float64))
 
 
 def _t_test(differences: FloatArray) -> float:
-    """Two-sided p that their mean is 0; without any spread 1 where they are 0, NaN (no verdict) else."""
+    """Two-sided p for a mean of 0. If all differences are equal: 1 if they are 0, else NaN (not testable)."""
     if len(differences) < 2:
         return float("nan")
     if np.ptp(differences) <= SAME:
         return 1.0 if abs(differences[0]) <= SAME else float("nan")
-    # Takes a second, and whatever reads params.yaml imports this module.
+    # Imported here because it takes a second, and every command that reads params.yaml imports this module.
     from scipy.stats import ttest_1samp
 
     return float(ttest_1samp(differences, 0.0).pvalue)
@@ -60,7 +58,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction over one family of tests (Holm 1979), in the order given.
 
     The k-th smallest of n is multiplied by n - k + 1, made no smaller than the one before it, and no
-    larger than 1. NaN is no test: it stays, and does not count.
+    larger than 1. NaN stands for no test: it stays and is not counted.
     """
     given = np.asarray(p_values, dtype=np.float64)
     corrected = given.copy()
@@ -74,14 +72,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> FloatArray:
     """Percentile bootstrap interval of the mean of each column (Efron and Tibshirani 1993, chapter 13).
 
-    Users (rows) are drawn with replacement, the same draws for all columns. For the interval of a
-    difference give a column of differences.
+    Users (rows) are drawn with replacement, with the same draws for all columns. For the interval of a
+    difference pass a column of differences.
 
     Args:
         values: (users, columns).
         resamples: number of bootstrap resamples of the users.
-        seed: of the draws.
-        level: share of the resampled means between the ends.
+        seed: seed of the draws.
+        level: confidence level.
 
     Returns:
         (columns, 2): low and high.
@@ -92,7 +90,7 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, lev
     step = max(1, _CHUNK // users)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        # How often each user was drawn, one row for each resample; int32 draws use half the memory.
+        # Count of draws per user, one row per resample; int32 draws use half the memory of int64.
         drawn = rng.integers(0, users, size=(rows, users), dtype=np.int32)
         drawn += (np.arange(rows, dtype=np.int32) * users)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)

@@ -1,4 +1,4 @@
-"""Training losses, one family to a file; importing a file here registers its objectives."""
+"""Training losses, one family per module. Importing a module of this package registers its objectives."""
 
 from apao.objectives.losses import PairwisePrefixLoss, PointwisePrefixLoss
 

@@ -1,11 +1,11 @@
-"""Adaptive prefix-aware optimisation: cross-entropy and a weighted loss on every prefix.
+"""Adaptive prefix-aware optimisation (APAO): cross-entropy plus a weighted loss on every prefix.
 
 Shapes: B batch, T levels, N negatives, C = 1 + N candidates with the target first.
 
     loss = CE + beta * sum_m w_m L_m,    m = 1 .. T
 
-L_m is a loss on the prefixes of length m; the weights w lean towards the prefix that is worst now and
-carry no gradient. The paper and the authors' release differ in both; every form is here by name.
+L_m is a loss on the prefixes of length m. The weights w favour the prefix length with the largest loss and have
+no gradient. The paper and the authors' release define both differently; every form has a name here.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from apao.objectives.functional import (
 )
 
 FORWARD_EXAMPLES = 128
-"""Examples of one forward pass of the paper's training; 8 of them make an optimizer step."""
+"""Examples per forward pass in the paper's training; 8 passes make an optimizer step."""
 RELEASE_EPSILON = 1e-12
-"""What the release adds to the denominator of its pairwise loss."""
+"""Constant in the denominator of the release's pairwise loss."""
 CARRIED = "log_prefix_weights"
 """Key of log w (T,) in the state."""
 
 
 class PrefixObjective(Objective):
-    """What the pointwise and the pairwise variant share."""
+    """Common part of APAO-pointwise and APAO-pairwise."""
 
     beta: NonNegativeFloat = 0.1
     """Strength of the prefix losses; 0 trains plain cross-entropy."""
     eta: NonNegativeFloat = 1e-4
-    """How sharply the weights lean towards the worst prefix."""
+    """Step size of the weights: the larger, the more they favour the prefix with the largest loss."""
     weights: Weighting = "release"
-    """``eq17`` and ``algorithm1`` carry w through the training; ``release`` computes it afresh for each batch."""
+    """``eq17`` and ``algorithm1`` update w throughout the training; ``release`` computes it from each batch alone."""
     carry: Literal["micro-batch", "step"] = "micro-batch"
-    """When carried weights move: once per forward pass of 128 examples, as Algorithm 1 does (8 times per step
-    of 1,024, however the step is cut here), or once per optimizer step."""
+    """How often carried weights are updated: once per forward pass of 128 examples, as in Algorithm 1 (8 times
+    per step of 1,024, whatever the micro-batches here), or once per optimizer step."""
     ce: bool = True
-    """Keep the cross-entropy term (off: the first module ablation of Figure 2)."""
+    """Keep the cross-entropy term (false: the first module ablation of Figure 2)."""
     drop_level: NonNegativeInt | None = Field(default=None)
-    """Leave out the loss on the prefix that ends at this level, from 0 (Figure 2b)."""
+    """Leave out the loss on the prefix that ends at this level, counted from 0 (Figure 2b)."""
 
     role = "proposed"
     release_selects_on_last_batch: ClassVar[bool] = True
@@ -76,7 +76,7 @@ class PrefixObjective(Objective):
 
     @property
     def carries(self) -> bool:
-        """Whether the weights are carried through the training."""
+        """Whether the weights are carried from step to step."""
         return self.weights in ("eq17", "algorithm1")
 
     @override
@@ -84,7 +84,7 @@ class PrefixObjective(Objective):
         return {CARRIED: torch.full((levels,), -math.log(levels), device=device)} if self.carries else {}
 
     def moves(self, scores: Scores) -> int:
-        """How often the weights move in the optimizer step that the batch is a part of."""
+        """Number of updates of the weights in the optimizer step that the batch is a part of."""
         if not self.carries or self.carry == "step" or scores.step_examples is None:
             return 1
         return math.ceil(scores.step_examples / FORWARD_EXAMPLES)
@@ -104,8 +104,8 @@ class PrefixObjective(Objective):
         def weights_after(moved: float) -> Tensor:
             return log_prefix_weights(losses.detach(), kept, self.weights, self.eta * moved, carried)
 
-        # Moves by nearly equal losses are one move with as many times eta; within the step the loss takes
-        # the weights of its middle forward pass.
+        # n updates with nearly equal losses are one update with n times eta. The loss uses the weights of the
+        # middle forward pass of the step.
         weights = weights_after((moves + 1) / 2).exp()
         prefix = (weights * torch.where(kept, losses, 0.0)).sum()
         ce = cross_entropy(scores, self.eos)
@@ -133,7 +133,7 @@ class Pairwise(PrefixObjective):
 
     type: Literal["apao-pairwise"]
     negatives: PositiveInt = 100
-    """Sampled codes a positive."""
+    """Sampled codes per example."""
     candidates: Literal["plain", "release"] = "release"
     """``plain`` sums over all negatives; ``release`` drops repeated prefixes, scales the sum up and adds 1e-12."""
     divide_by_length: bool = True
@@ -150,12 +150,12 @@ class Pairwise(PrefixObjective):
         if self.candidates == "plain":
             return pairwise_prefix_losses(margins, divide_by_length=self.divide_by_length)
         keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
-        # The kept candidates stand for all other legal prefixes of that length.
+        # The sum over the kept candidates is scaled up to all other legal prefixes of that length.
         others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
         kept = keep.sum(dim=1) + 1
         log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
         margins = margins.masked_fill(~keep, -torch.inf) + log_scale[:, None]
-        # Not negligible before a model is trained: probabilities of whole codes are near it then.
+        # Not negligible early in training, when probabilities of whole codes are of this order.
         epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]
         own = torch.cat([torch.zeros_like(epsilon), epsilon], dim=1)
         return pairwise_prefix_losses(margins, own, self.divide_by_length)

@@ -1,11 +1,10 @@
-"""The contract every objective keeps.
+"""The interface of an objective.
 
-Shapes: B batch, T levels, N negatives an example, V vocabulary.
+Shapes: B batch, T levels, N negatives per example, V vocabulary.
 
-An objective is its hyper-parameters (a model in params.yaml) and one pure function from what the
-backbone says of a batch (``Scores``) and the objective's own state to a loss, named terms and the
-next state. What it needs beyond the target's logits it declares in ``needs``; the training loop
-supplies that and nothing else.
+An objective is a model of its hyper-parameters (an entry in params.yaml) and one pure function from the
+scores of a batch (``Scores``) and the objective's own state to a loss, named terms and the next state.
+Inputs beyond the target's logits are declared in ``needs``; the training loop supplies them.
 """
 
 from __future__ import annotations
@@ -26,33 +25,33 @@ from apao.codes.vocabulary import EOS
 from apao.parameters import Model, Registry, SpelledObjective
 
 State = Mapping[str, Tensor]
-"""What an objective carries from step to step; checkpointed with the model. Mostly empty."""
+"""Tensors that an objective carries from step to step; checkpointed with the model. Empty for most objectives."""
 
 
 class Needs(NamedTuple):
-    """What an objective asks of the training loop beyond the target's logits."""
+    """Inputs of an objective beyond the target's logits."""
 
     negatives: int = 0
-    """Codes sampled for each example, uniformly and with replacement, drawn anew each epoch."""
+    """Codes sampled per example, uniformly with replacement, and drawn again in each epoch."""
     reference: bool = False
     """The scores of the frozen model that the training started from."""
     embeddings: bool = False
-    """The items' embeddings, for ``Catalogue.level_gains``: one more input file of the training."""
+    """The items' embeddings, for ``Catalogue.level_gains``. They become an input file of the training."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a backbone says of one batch.
+    """The scores that a backbone gives to one batch.
 
     Attributes:
         logits: (B, T, V) at the steps that predict the target's codes.
         targets: (B, T) token ids of the target's code.
         prefixes: (B, T) ids of the target's prefixes of length 1 .. T (states of the catalogue's trie).
-        catalogue: facts about all codes, computed when asked for.
+        catalogue: facts about all codes, computed when first used.
         eos_logits: (B, V) at the step after the code; None unless the objective trains eos.
-        negative_logp: (B, N, T) token log-probabilities of the sampled codes, where declared.
-        negative_prefixes: (B, N, T) ids of their prefixes.
-        reference: what the frozen reference says of the same batch, where declared.
+        negative_logp: (B, N, T) token log-probabilities of the sampled codes; None unless declared in ``needs``.
+        negative_prefixes: (B, N, T) ids of their prefixes; None likewise.
+        reference: scores of the same batch by the frozen reference; None unless declared in ``needs``.
         step_examples: examples of the whole optimizer step that this batch is a part of; None outside training.
     """
 
@@ -68,7 +67,7 @@ class Scores:
 
     @cached_property
     def target_logp(self) -> Tensor:
-        """s_t (B, T): log-probability of each code of the target, softmax over the whole vocabulary."""
+        """s_t (B, T): log-probability of each token of the target, by a softmax over the whole vocabulary."""
         return token_logp(self.logits, self.targets)
 
     @cached_property
@@ -92,7 +91,7 @@ class Scores:
 
 
 class Outcome(NamedTuple):
-    """What one call of an objective gives."""
+    """Result of an objective for one batch."""
 
     loss: Tensor
     """Scalar to minimise."""
@@ -107,29 +106,29 @@ class Objective(Model, ABC):
 
     type: str
     eos: bool = True
-    """Train the eos step after the code too, as the authors' release does; false is the paper's Eq. 4."""
+    """Also train the eos step after the code, as the authors' release does; false: the paper's Eq. 4."""
     start: SpelledObjective | None = None
-    """Objective, spelled as in a run, whose trained weights this one starts from; null: random weights."""
+    """Objective, spelled as in a run name, whose trained weights this one starts from; null: random weights."""
     tuned: Mapping[str, dict[str, Any]] = Field(default_factory=dict)
     """Values for one ``dataset`` or ``dataset/backbone``; the more specific entry wins."""
 
     role: ClassVar[Literal["proposed", "baseline", "other"]] = "other"
-    """In the APAO paper: put forward there, one of the baselines of its Table 1, or not in it."""
+    """In the APAO paper: proposed there, a baseline of its Table 1, or neither."""
     release_selects_on_last_batch: ClassVar[bool] = False
     """Whether the authors' trainer selects this objective's checkpoint on the last validation batch."""
 
     def needs(self) -> Needs:
-        """What the training loop must supply."""
+        """Inputs that the training loop must supply."""
         return Needs()
 
     @property
     def trains_eos(self) -> bool:
-        """Whether the loss has the eos step in it; else its probability means nothing."""
+        """Whether the loss includes the eos step. If not, the probability of eos is meaningless."""
         return self.eos
 
     @property
     def softmax(self) -> Softmax:
-        """The softmax that the model is trained with, and so is decoded with."""
+        """The softmax for training and decoding."""
         return Softmax()
 
     def initial_state(self, levels: int, device: torch.device) -> State:
@@ -137,7 +136,11 @@ class Objective(Model, ABC):
         return {}
 
     def check_levels(self, levels: int) -> None:
-        """Raise ValueError when the hyper-parameters do not suit codes of that many levels."""
+        """Check the hyper-parameters against the number of levels of the codes.
+
+        Raises:
+            ValueError: when they do not fit.
+        """
 
     @abstractmethod
     def __call__(self, scores: Scores, state: State) -> Outcome:
@@ -148,12 +151,12 @@ OBJECTIVES: Registry[Objective] = Registry("objective", "apao.objectives")
 
 
 def cross_entropy(scores: Scores, eos: bool) -> Tensor:
-    """Mean over the batch of -(1/T) sum_t s_t (paper Eq. 4), or over T + 1 tokens with eos."""
+    """Mean over the batch of -(1/T) sum_t s_t (paper Eq. 4); with ``eos`` the mean is over T + 1 tokens."""
     return weighted_cross_entropy(scores, eos, 1.0)
 
 
 def weighted_cross_entropy(scores: Scores, eos: bool, weights: Tensor | float) -> Tensor:
-    """The same of w_t s_t, with weights broadcastable to (B, T); eos, where trained, weighs 1."""
+    """``cross_entropy`` of w_t s_t, with weights w broadcastable to (B, T); eos, where trained, has weight 1."""
     levels = scores.targets.shape[1]
     total = (weights * scores.target_logp).sum(dim=1)
     return -(total + scores.eos_logp if eos else total).mean() / (levels + eos)

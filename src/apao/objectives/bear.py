@@ -2,8 +2,8 @@
 
 Shapes: B batch, T levels, V vocabulary.
 
-Every token of the target is asked to be among the ``beam`` most likely continuations of its own prefix,
-a condition that beam search needs and that, unlike the search itself, is cheap to train. All
+Every token of the target should be among the ``beam`` most likely continuations of its own prefix. This is
+necessary for beam search to find the target and, unlike the search itself, cheap to train. All
 probabilities are under the softmax over legal tokens, as in MSL.
 """
 
@@ -23,10 +23,10 @@ from apao.objectives.likelihood import LegalLikelihood
 
 @OBJECTIVES.register
 class Bear(LegalLikelihood):
-    """Cross-entropy over legal tokens, and a penalty that compares each with the last one the beam keeps.
+    """Cross-entropy over legal tokens, plus a penalty that compares each token with the last one the beam keeps.
 
-    With s_t the target's log-probability at step t and b_t the ``beam``-th largest probability there (the
-    smallest legal one where fewer are legal; no gradient flows through it). The penalty falls as s_t rises
+    s_t is the target's log-probability at step t, b_t the ``beam``-th largest probability there (the
+    smallest legal one where fewer are legal; no gradient flows through it). The penalty decreases as s_t rises
     above log b_t:
 
     * ``paper``: sum_t -s_t + lambda * sum_t log sigmoid((log b_t - s_t) / xi), mean over the batch.
@@ -40,13 +40,13 @@ class Bear(LegalLikelihood):
 
     type: Literal["bear"]
     form: Literal["release", "paper"] = "release"
-    """The authors' gradient-equivalent weights, or the loss as the paper writes it."""
+    """``release``: gradient-equivalent weights, as in the authors' code; ``paper``: the loss as printed."""
     xi: PositiveFloat = 2.75
     """Softness of the condition, in units of log-probability."""
     lam: NonNegativeFloat = 0.25
     """lambda' of the release; the paper's lambda is ``lam`` times ``xi``."""
     beam: PositiveInt = 20
-    """Beam size that training prepares for."""
+    """Beam size assumed in training."""
 
     @override
     def __call__(self, scores: Scores, state: State) -> Outcome:
@@ -61,7 +61,7 @@ class Bear(LegalLikelihood):
         else:
             open_steps = (legal > 1).to(chosen.dtype)
             weights = (1 + self.lam * margin.detach().sigmoid()) * open_steps
-            # A batch without any choice to make has nothing to train.
+            # Where no step has more than one legal token, the loss is 0.
             loss = -(weights * chosen).sum() / weights.sum().clamp(min=torch.finfo(chosen.dtype).tiny)
         terms = {"msl": -chosen.detach().mean(), "in_beam": (margin.detach() >= 0).to(chosen.dtype).mean()}
         return Outcome(loss, terms, state)

@@ -1,4 +1,4 @@
-"""The formulas of the prefix losses, on log-probabilities alone.
+"""The formulas of the prefix losses, as functions of log-probabilities.
 
 Shapes: B batch, T levels, N negatives.
 """
@@ -23,9 +23,9 @@ def pairwise_prefix_losses(margins: Tensor, own: Tensor | None = None, divide_by
     """L_m (T,) = -log(e^S_m / (e^S_m + sum_j e^S_m^j)), averaged over the batch (paper Eq. 14).
 
     Args:
-        margins: S_m^j - S_m (B, N, T), the log-probability of each negative's prefix less that of the target's.
-        own: (B, K, T) further margins, for the target itself; by default its one 0.
-        divide_by_length: divide L_m by m, as Algorithm 1 does and Eq. 14 does not.
+        margins: S_m^j - S_m (B, N, T), log-probability of each negative's prefix minus that of the target's.
+        own: (B, K, T) further margins, for the target itself; by default a single 0.
+        divide_by_length: divide L_m by m, as in Algorithm 1 but not in Eq. 14.
     """
     levels = margins.shape[2]
     if own is None:
@@ -39,7 +39,7 @@ def log_prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float
     """log w (T,) from the detached prefix losses (T,) and the carried log w (T,); -inf for levels not kept.
 
     * ``eq17``: w <- w exp(eta L), normalised, from the carried w (paper Eq. 17).
-    * ``algorithm1``: the same with L / sum L for L (paper Algorithm 1).
+    * ``algorithm1``: likewise with L / sum L in place of L (paper Algorithm 1).
     * ``release``: (L / sum L) exp(eta L), normalised, nothing carried; non-finite L count as 0.
     * ``uniform``: equal weights (Figure 2a, "without adaptive weights").
     """
@@ -49,7 +49,7 @@ def log_prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float
         case "uniform":
             log_weights = torch.zeros_like(losses)
         case "release":
-            # A batch whose losses are all 0 has nothing to lean towards.
+            # Equal weights where all losses are 0.
             log_weights = torch.where(losses.sum() > 0, share.log() + eta * losses, 0.0)
         case "eq17" | "algorithm1":
             assert carried is not None
@@ -58,7 +58,7 @@ def log_prefix_weights(losses: Tensor, kept: Tensor, form: Weighting, eta: float
 
 
 def first_occurrences(prefixes: Tensor, negative_prefixes: Tensor) -> Tensor:
-    """Bool (B, N, T): the negative's prefix of that length is neither the target's nor an earlier one's.
+    """Bool (B, N, T): whether the negative's prefix differs from the target's and from those of earlier negatives.
 
     Prefixes are ids: ``prefixes`` (B, T) of the target, ``negative_prefixes`` (B, N, T).
     """

@@ -1,4 +1,4 @@
-"""Teacher-forced likelihood, over all tokens or over the legal ones."""
+"""Likelihood under teacher forcing, over all tokens or over the legal ones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class CrossEntropy(Objective):
 
 
 class LegalLikelihood(Objective):
-    """What objectives share whose softmax is over the legal continuations of the target's prefix only."""
+    """Base of objectives with a softmax over only the legal continuations of the target's prefix."""
 
     tau: PositiveFloat = 1.0
-    """Temperature of the softmax, in training and in decoding; the MSL paper tries 1, 2 and 3."""
+    """Temperature of the softmax in training and decoding. The MSL paper tries 1, 2 and 3."""
 
     @property
     @override
@@ -47,7 +47,7 @@ class MaskedSoftmax(LegalLikelihood):
     """MSL: cross-entropy under a softmax over the legal tokens only (Wang et al. 2025).
 
     -(1/T) sum_t log( exp(z_t / tau) / sum over legal v of exp(z_v / tau) ). After the code only eos is
-    legal, so its step costs nothing; it counts in the mean where ``eos`` is true, as in the release.
+    legal, so the loss of its step is 0; with ``eos`` it counts in the mean, as in the release.
     """
 
     role = "baseline"
@@ -58,5 +58,5 @@ class MaskedSoftmax(LegalLikelihood):
     def __call__(self, scores: Scores, state: State) -> Outcome:
         logp = token_logp(self.legal_logits(scores), scores.targets)
         loss = -logp.sum(dim=1).mean() / (logp.shape[1] + self.eos)
-        # Not named ce: it is the likelihood among legal codes, not among all tokens.
+        # Not named ce, because the likelihood is among legal tokens and not among all tokens.
         return Outcome(loss, {"msl": loss.detach()}, state)

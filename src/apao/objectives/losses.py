@@ -1,14 +1,14 @@
-"""The prefix losses for a model of one's own: ``torch`` modules on the log-probabilities of tokens.
+"""The prefix losses as ``torch`` modules on log-probabilities of tokens, for use with any model.
 
 Shapes: B batch, T levels, N negatives.
 
     criterion = PairwisePrefixLoss(levels=4, beta=0.2, eta=3e-5)
     loss = criterion(target_logp, negative_logp)    # (B, T) and (B, N, T), each the log-softmax at the token
 
-The loss is CE + beta * sum_m w_m L_m. The weights w carry no gradient. They move with every call
-in training mode, towards the prefix length that is worst, and are a buffer, so a checkpoint of the module keeps
-them. The objectives of params.yaml (``apao.objectives.apao``) compute the same from the same functions, and have
-the forms of the authors' release besides.
+The loss is CE + beta * sum_m w_m L_m. The weights w have no gradient. Every call in training mode shifts them
+towards the prefix length with the largest loss. They are a buffer and so part of the module's ``state_dict``. The
+objectives of params.yaml (``apao.objectives.apao``) use the same functions and also offer the forms of the
+authors' release.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class _PrefixLoss(nn.Module):
 
     def _total(self, target_logp: Tensor, losses: Tensor) -> Tensor:
         kept = torch.ones_like(losses, dtype=torch.bool)
-        moved = log_prefix_weights(losses.detach(), kept, self.weights, self.eta, self.log_prefix_weights)
+        updated = log_prefix_weights(losses.detach(), kept, self.weights, self.eta, self.log_prefix_weights)
         if self.training:
-            self.log_prefix_weights.copy_(moved)
-        return self.beta * (moved.exp() * losses).sum() - target_logp.mean()
+            self.log_prefix_weights.copy_(updated)
+        return self.beta * (updated.exp() * losses).sum() - target_logp.mean()
 
 
 class PointwisePrefixLoss(_PrefixLoss):

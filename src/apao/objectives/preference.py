@@ -2,8 +2,8 @@
 
 Shapes: B batch, N negatives.
 
-The model starts from a trained one, which stays as the frozen reference; r(y) = log pi(y|x) - log
-pi_ref(y|x) is the reward of a code, r+ the target's and r_j those of the N negatives.
+Training starts from a trained model, a frozen copy of which is the reference. The reward of a code y is
+r(y) = log pi(y|x) - log pi_ref(y|x); r+ is the target's, r_j those of the N negatives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from apao.parameters import SpelledObjective
 
 
 def rewards(scores: Scores) -> tuple[Tensor, Tensor]:
-    """r+ (B,) and r_j (B, N). Without a reference it is taken as uniform, whose share cancels."""
+    """Rewards r+ (B,) and r_j (B, N). Without a reference model the reference is uniform, and cancels."""
     assert scores.negative_logp is not None
     chosen, rejected = scores.target_logp.sum(dim=1), scores.negative_logp.sum(dim=2)
     if scores.reference is not None:
@@ -37,16 +37,16 @@ def softmax_preference(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 
 class Preference(Objective):
-    """What the objectives share that contrast whole codes with a frozen reference."""
+    """Base of objectives that contrast whole codes relative to a frozen reference."""
 
     role = "baseline"
 
     start: SpelledObjective = "ce"
-    """Objective whose trained model this starts from and is held to."""
+    """Objective whose trained model is the start and the reference."""
     beta: PositiveFloat = 1.0
-    """How strongly the model is held to the reference; the literature tries 0.5, 1 and 2."""
+    """How strongly the model is held to the reference. The literature tries 0.5, 1 and 2."""
     negatives: PositiveInt = 100
-    """Sampled codes a positive."""
+    """Sampled codes per example."""
 
     @override
     def needs(self) -> Needs:
@@ -106,17 +106,17 @@ class SoftmaxDpo(Preference):
 class CrossEntropyAndSoftmaxDpo(Objective):
     """CE + lambda * S-DPO, in one stage (paper Table 3).
 
-    Trained from random weights there is no model to refer to; the reference is uniform then. With
-    ``start`` that trained model is the reference.
+    With ``start``, that trained model is the reference. Without it the training starts from random weights and
+    the reference is uniform.
     """
 
     type: Literal["ce+s-dpo"]
     beta: PositiveFloat = 1.0
-    """The same as in ``s-dpo``."""
+    """Factor on the rewards in the S-DPO term."""
     lam: NonNegativeFloat = 1.0
     """Weight of the S-DPO term."""
     negatives: PositiveInt = 100
-    """Sampled codes a positive."""
+    """Sampled codes per example."""
 
     @override
     def needs(self) -> Needs:

@@ -1,11 +1,11 @@
-"""Cross-entropy with a weight on every token.
+"""Cross-entropy with a weight for every token.
 
 Shapes: B batch, T levels, V vocabulary.
 
     loss = -(1/T) sum_t w_t s_t, or over T + 1 tokens with eos, whose weight is 1
 
-``front-greater``, ``frequency`` and ``multi-target`` are those of Token-Weighted Multi-Target Learning
-(Chiu et al. 2026), ``igd`` and ``position`` the baselines beside them.
+``front-greater``, ``frequency`` and ``multi-target`` are from Token-Weighted Multi-Target Learning
+(Chiu et al. 2026); ``igd`` and ``position`` are baselines of that paper.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def front_greater(scores: Scores) -> Tensor:
-    """(T,) proportional to log(1 + g_l), with sum T; g_l is the gain of level l (``Catalogue.level_gains``).
+    """(T,) weights proportional to log(1 + g_l), with sum T; g_l is the gain of level l (``Catalogue.level_gains``).
 
-    A level after which the items are further from their centres, which K-means does not exclude, counts
-    as gaining nothing. All 1 where no level gains anything (a catalogue of one item).
+    A negative gain, where a level moves items further from their centres (K-means does not exclude that), counts
+    as 0. If no level has a gain (a catalogue of one item), all weights are 1.
     """
     weights = scores.catalogue.level_gains.to(scores.target_logp.dtype).clamp(min=0).log1p()
     total = weights.sum()
@@ -45,22 +45,22 @@ def front_greater(scores: Scores) -> Tensor:
 
 
 def frequency(scores: Scores, b: float) -> Tensor:
-    """(B, T): (1 - b) / (1 - b^n) of each token, n its count among training targets, with sum T a code.
+    """(B, T) weights (1 - b) / (1 - b^n), n being the token's count among training targets; the sum per code is T.
 
-    A token that no training target has (only a validation or test item does) counts as seen once.
+    A token that no training target has (only a validation or test item) counts as seen once.
     """
-    # In double precision: in single, a b near 1 leaves nothing of 1 - b^n.
+    # In double precision, because 1 - b^n would be lost to rounding for b near 1.
     count = scores.catalogue.token_counts.clamp(min=1).double()
     weights = ((1 - b) / (1 - b**count))[scores.targets]
     return (weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)).to(scores.target_logp.dtype)
 
 
 class TokenWeighted(Objective):
-    """What the objectives share whose token weights are fixed."""
+    """Base of objectives whose token weights are not learned."""
 
     @abstractmethod
     def token_weights(self, scores: Scores) -> Tensor:
-        """w, broadcastable to (B, T)."""
+        """Weights w, broadcastable to (B, T)."""
 
     @override
     def __call__(self, scores: Scores, state: State) -> Outcome:
@@ -70,7 +70,7 @@ class TokenWeighted(Objective):
 
 @OBJECTIVES.register
 class FrontGreater(TokenWeighted):
-    """Levels that bring the items nearer to their group's centre weigh more (Chiu et al. 2026)."""
+    """Larger weights for levels that bring items nearer to their cluster's centre (Chiu et al. 2026)."""
 
     type: Literal["front-greater"]
 
@@ -85,11 +85,11 @@ class FrontGreater(TokenWeighted):
 
 @OBJECTIVES.register
 class Frequency(TokenWeighted):
-    """Rare tokens weigh more, by their effective number (1 - b^n) / (1 - b) (Chiu et al. 2026)."""
+    """Larger weights for rare tokens, by the inverse effective number (1 - b) / (1 - b^n) (Chiu et al. 2026)."""
 
     type: Literal["frequency"]
     b: Decay = 0.99
-    """How fast more occurrences stop counting; 0 weighs all tokens alike."""
+    """Base of the effective number (1 - b^n) / (1 - b) of n occurrences; 0 gives all tokens the same weight."""
 
     @override
     def token_weights(self, scores: Scores) -> Tensor:
@@ -111,10 +111,10 @@ class Position(TokenWeighted):
 
 @OBJECTIVES.register
 class InformationGain(TokenWeighted):
-    """IGD: a token that narrows nothing down weighs ``beta``, every other 1 (Lin et al. 2025).
+    """IGD: weight ``beta`` for tokens without information gain, 1 for all others (Lin et al. 2025).
 
-    A token's information gain is the entropy of the item before it minus that after it, under the item
-    prior of the training targets; it is 0 where the prefix leaves one item to expect.
+    A token's information gain is the entropy of the item before the token minus that after it, under the item
+    prior of the training targets. It is 0 where the prefix leaves only one item.
     """
 
     type: Literal["igd"]
@@ -131,17 +131,17 @@ class InformationGain(TokenWeighted):
 class MultiTarget(Objective):
     """A learned mixture of CE, front-greater and frequency (Chiu et al. 2026).
 
-    loss = sum_k m_k L_k with m_k = p_k exp(-a_k) / sum_j p_j exp(-a_j), a learned from 0 and p_k the pace
-    after so many steps: exp(-c step) for CE and front-greater, 1 - exp(-c step) for frequency.
+    loss = sum_k m_k L_k with m_k = p_k exp(-a_k) / sum_j p_j exp(-a_j), where a is learned from 0 and the pace p_k
+    depends on the step: exp(-c step) for CE and front-greater, 1 - exp(-c step) for frequency.
     """
 
     type: Literal["multi-target"]
     b: Decay = 0.99
-    """The same as in ``frequency``."""
+    """Base of the effective number, as in ``frequency``."""
     pace: bool = True
-    """Use the paces, as the paper does; the release computes them and leaves them out (all p_k = 1)."""
+    """Use the paces, as in the paper; the release computes them but does not use them (all p_k = 1)."""
     c: NonNegativeFloat = 2e-5
-    """Speed of the paces, a step."""
+    """Rate of the paces, per step."""
 
     @override
     def needs(self) -> Needs:
@@ -165,7 +165,7 @@ class MultiTarget(Objective):
         )
         log_pace = torch.zeros_like(losses)
         if self.pace:
-            # log(1 - exp(-x)) without loss of digits; at the first step frequency has no share.
+            # log(1 - exp(-x)) without loss of digits; at the first step the share of frequency is 0.
             elapsed = (self.c * state["step"]).to(losses.dtype)
             log_pace = torch.stack([-elapsed, -elapsed, torch.log(-torch.expm1(-elapsed))])
         mixture = (log_pace - state["mixture"]).softmax(dim=0)

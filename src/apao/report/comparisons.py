@@ -31,6 +31,7 @@ class Experiment:
     role: str
     """Of the objective in the paper."""
     runs: tuple[Run, ...]
+    """None where the collection has none."""
     scores: dict[str, Estimate]
     users: pd.DataFrame
     """Each test user's metrics, means over the seeds."""
@@ -48,8 +49,9 @@ class Experiment:
         """From the results on disk."""
         runs = results.experiment(dataset, backbone, objective, seeds)
         scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
-        role = results.role(runs[0])
-        return cls(backbone, objective, role, tuple(runs), scores, results.user_scores(runs)[list(metrics)])
+        role = results.role(Run.of(dataset, backbone, objective, 0))
+        users = results.user_scores(runs)[list(metrics)] if runs else pd.DataFrame(columns=list(metrics))
+        return cls(backbone, objective, role, tuple(runs), scores, users)
 
     def gain(self, other: Experiment, metric: str) -> float:
         """How much better than ``other``, in percent of it; NaN where that is 0."""
@@ -58,8 +60,8 @@ class Experiment:
 
 
 def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:
-    """The one with the highest mean, the first of equal ones; None of none."""
-    return max(experiments, key=lambda one: one.scores[metric].mean, default=None)
+    """The one with the highest mean, the first of equal ones; None of none that was run."""
+    return max((one for one in experiments if one.runs), key=lambda one: one.scores[metric].mean, default=None)
 
 
 def best_other(
@@ -115,7 +117,10 @@ def judged(
         metrics: code-level and item-level ones.
         pair: (ours, theirs) that the row of an experiment compares, None for no comparison.
     """
-    rows = {(one.objective, metric): one for one in experiments for metric in metrics}
+    rows = {(one.objective, metric): one for one in experiments for metric in metrics if one.runs}
+    absent = {(one.objective, metric): Verdict() for one in experiments for metric in metrics if not one.runs}
+    if not rows:
+        return absent
     pairs = {(name, metric): found for (name, metric), one in rows.items() if (found := pair(one, metric)) is not None}
     values = [one.users[metric] for (_, metric), one in rows.items()]
     gaps = [ours.users[metric] - theirs.users[metric] for (_, metric), (ours, theirs) in pairs.items()]
@@ -123,7 +128,7 @@ def judged(
     ends = intervals(np.column_stack([*values, *gaps])).tolist()
     of_value, of_gap = dict(zip(rows, ends, strict=False)), dict(zip(pairs, ends[len(rows) :], strict=True))
     plain = {key: Verdict(*of_value[key]) for key in rows}
-    return plain | {key: _compared(plain[key], key, pair, *of_gap[key]) for key, pair in pairs.items()}
+    return absent | plain | {key: _compared(plain[key], key, pair, *of_gap[key]) for key, pair in pairs.items()}
 
 
 def _compared(verdict: Verdict, key: Key, pair: Pair, gain_low: float, gain_high: float) -> Verdict:

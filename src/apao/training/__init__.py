@@ -1,1 +1,1 @@
-"""Batches, the training loop, and what lets it be interrupted."""
+"""Batches, the training loop, checkpoints, and training in several processes."""

@@ -1,9 +1,9 @@
-"""Training examples as batches of tokens, from tables that stay on the device.
+"""Training examples as batches of tokens, gathered from tables that stay on the device.
 
 Shapes: B batch, L history tokens, T levels, N negatives, U distinct codes, I items.
 
-Examples are drawn in effective batches (one optimizer step); each is sorted by history length and cut
-into micro-batches of a bounded number of tokens, so little is padded and memory does not depend on
+Examples are drawn in effective batches (one per optimizer step). Each is sorted by history length and split
+into micro-batches of a bounded number of tokens, so there is little padding and memory does not depend on
 the batch size.
 """
 
@@ -27,7 +27,7 @@ AnyBatch = TypeVar("AnyBatch")
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tokens; what concerns negatives is None unless they were asked for.
+    """Examples as tokens. The attributes about negatives are None unless negatives were requested.
 
     Attributes:
         history: (B, L) tokens, oldest first, padded with 0 on the right.
@@ -49,14 +49,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class EffectiveBatch(Generic[AnyBatch]):
-    """The examples of one optimizer step, computed in parts."""
+    """The examples of one optimizer step; ``parts`` are its micro-batches."""
 
     examples: int
     parts: Iterator[AnyBatch]
 
 
 class Examples:
-    """The interactions and codes of a dataset on a device, and batches gathered from them."""
+    """The interactions and codes of a dataset on a device, from which batches are gathered."""
 
     def __init__(self, histories: Histories, codes: ItemCodes, max_history: int, device: torch.device) -> None:
         self.max_history, self.device = max_history, device
@@ -71,7 +71,7 @@ class Examples:
         self._offsets = histories.offsets
 
     def tokens_of(self, interactions: Tensor) -> Tensor:
-        """Code tokens (..., T) of the items at these places of ``histories.items``; -1 gives padding."""
+        """Code tokens (..., T) of the items at these indices of ``histories.items``; -1 gives padding."""
         item = self._items[interactions.clamp(min=0)]
         return self._tokens[torch.where(interactions >= 0, item, -1)]
 
@@ -87,7 +87,7 @@ class Examples:
         return self._codes[indices], self._prefixes[indices]
 
     def prefixes_of(self, interactions: Tensor) -> Tensor:
-        """Prefixes (..., T), as trie states, of the items at these places of ``histories.items``."""
+        """Prefixes (..., T), as trie states, of the items at these indices of ``histories.items``."""
         return self._prefixes[self._code_of_item[self._items[interactions]]]
 
     def sample_negatives(self, examples: int, count: int, generator: torch.Generator) -> Tensor:
@@ -95,7 +95,7 @@ class Examples:
         return torch.randint(len(self._codes), (examples, count), generator=generator)
 
     def batch(self, users: IntArray, positions: IntArray, negatives: Tensor | None = None) -> Batch:
-        """The examples "predict the item at ``positions`` of ``users`` from the items before it".
+        """The examples whose target is the item at ``positions`` (B,) of ``users`` (B,), as one batch.
 
         ``negatives`` (B, N) are indices of distinct codes.
         """
@@ -116,12 +116,12 @@ class Examples:
     def micro_batches(
         self, users: IntArray, positions: IntArray, negatives: Tensor | None, budget: int
     ) -> Iterator[Batch]:
-        """The given examples, sorted by history length, at most ``budget`` padded tokens at a time."""
+        """The given examples, sorted by history length, in batches of at most ``budget`` padded tokens."""
         lengths = np.minimum(positions, self.max_history)
         order = np.argsort(lengths, kind="stable")
         candidate_tokens = self.levels * (1 + (0 if negatives is None else negatives.shape[1]))
         end = len(order)
-        # From the longest down: the last example of a cut says how long all of it is padded.
+        # From the longest down: the last example of a slice determines the padding of the slice.
         while end > 0:
             row = int(lengths[order[end - 1]]) * self.levels + candidate_tokens
             begin = max(0, end - max(1, budget // row))
@@ -132,7 +132,7 @@ class Examples:
 
 
 class ExampleSampler:
-    """Effective batches of ``batch_size`` examples, each example drawn by itself."""
+    """Effective batches of independently drawn examples."""
 
     def __init__(self, examples: Examples, histories: Histories, negatives: int, budget: int) -> None:
         self.source, self.negatives, self.budget = examples, negatives, budget
@@ -140,7 +140,7 @@ class ExampleSampler:
         self.examples = len(self.users)
 
     def epoch(self, wanted: int, batch_size: int, generator: torch.Generator) -> Iterator[EffectiveBatch[Batch]]:
-        """A random order of the examples, or of a fresh random sample of ``wanted`` of them."""
+        """Batches of ``batch_size`` from a new random order of the examples, cut to the first ``wanted``."""
         order = torch.randperm(self.examples, generator=generator).numpy()[:wanted]
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]

@@ -1,8 +1,8 @@
 """One file with everything that a training needs to resume as if it had not been interrupted.
 
-Tensors (weights, best weights, optimizer moments, objective state, random states) and, as metadata,
-progress and history, in one safetensors file: it is replaced whole after each epoch, so a kill at any
-moment leaves the last complete one. Its own hash is inside, so damage is noticed.
+A safetensors file holds the tensors (weights, best weights, optimizer moments, objective state, random states)
+and, as metadata, progress and history. It is replaced atomically after each epoch, so the last complete one
+survives a kill at any moment. It contains a hash of its content, by which damage is detected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checkpoint:
 
     Attributes:
         tensors: by group (``model``, ``best``, ``optimizer``, ``objective``, ``random``), then name.
-        progress: JSON values: epochs done, best loss and epoch, history rows.
+        progress: JSON values: history rows, best loss and best epoch.
     """
 
     tensors: dict[str, Tensors]
@@ -47,7 +47,7 @@ def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Replace ``path``; ``fingerprint`` identifies the run's parameters and inputs."""
+    """Write ``path`` atomically; ``fingerprint`` identifies the run's parameters, inputs and code."""
     flat = {
         f"{group}/{name}": value.detach().cpu().contiguous()
         for group, tensors in checkpoint.tensors.items()
@@ -60,7 +60,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, fingerprint: str) -> Non
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
-    """The state saved in ``path``; None when there is none or it is of other parameters or inputs.
+    """The state saved in ``path``; None when there is none or its fingerprint differs.
 
     Raises:
         UserError: when the file is damaged.

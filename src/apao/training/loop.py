@@ -1,4 +1,4 @@
-"""Training one run, read from top to bottom.
+"""The training loop of one run.
 
 Shapes: B batch, T levels, N negatives, V vocabulary.
 """
@@ -35,14 +35,14 @@ from apao.training.scoring import score_batch
 STEPS_BETWEEN_CHECKS = 50
 CPU_TOKENS, GPU_TOKENS = 4096, 65_536
 RELEASE_BATCH = 128
-"""Batch of the release's validation, for ``selection: release``."""
+"""Batch size of the release's validation, for ``selection: release``."""
 
 Row = dict[str, float]
 
 
 @dataclass
 class Trained:
-    """What a training leaves: the best epoch's weights and the record of all epochs."""
+    """Result of a training: the weights of the best epoch and the history of all epochs."""
 
     best: Tensors
     history: list[Row]
@@ -59,26 +59,26 @@ class Best:
 
 
 def micro_batch_tokens(recipe: TrainingParams, device: torch.device) -> int:
-    """Tokens computed at once on ``device``."""
+    """Maximum number of tokens per micro-batch on ``device``."""
     if recipe.micro_batch_tokens != "auto":
         return recipe.micro_batch_tokens
     return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
 
 
 def learning_rate(done: float, warmup: float) -> float:
-    """Factor on the learning rate after that share of the training: a linear rise, then half a cosine to 0."""
+    """Factor on the learning rate: a linear rise, then half a cosine to 0; arguments are shares of the training."""
     if done < warmup:
         return done / warmup
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def stream_seed(*numbers: int) -> int:
-    """Seed of a stream of random numbers of its own for each tuple of numbers."""
+    """A seed derived from ``numbers``; different numbers give independent random streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class Sums:
-    """Example-weighted sums of named terms, kept on the device until they are asked for."""
+    """Example-weighted sums of named terms, kept on the device until ``means`` is called."""
 
     def __init__(self, processes: Processes = ALONE) -> None:
         self.processes = processes
@@ -100,7 +100,7 @@ class Sums:
         own = {name: value.item() for name, value in self._sums.items()}
         everyone: list[tuple[int, Row]] = self.processes.gather((self._examples, own))
         examples = max(1, sum(count for count, _ in everyone))
-        # Some may have had no micro-batch and know no names; the first process has the first one.
+        # A process without a micro-batch has no terms. The first process always has the first micro-batch.
         means = {name: sum(sums.get(name, 0.0) for _, sums in everyone) / examples for name in everyone[0][1]}
         for name, value in means.items():
             if not math.isfinite(value):
@@ -111,7 +111,7 @@ class Sums:
 
 
 class Training:
-    """One run on this process's device; ``fit`` resumes from the checkpoint if there is a matching one."""
+    """The training of one run on this process's device. ``fit`` resumes from a matching checkpoint."""
 
     def __init__(
         self,
@@ -124,11 +124,21 @@ class Training:
         embeddings: NDArray[np.float32] | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        """A run about to begin.
+        """Build model, data and optimizer, seeded by ``params.seed``.
 
-        ``start`` are trained weights under the key names of ``transformers``, ``embeddings`` those of the
-        items (I, D); both only where the objective asks for them. ``processes`` share the work, each with
-        a ``Training`` of its own.
+        Args:
+            run: name for messages.
+            params: parameters of the backbone, the objective and the training.
+            histories: all interactions of the dataset.
+            codes: codes of all its items.
+            device: where to train.
+            start: trained weights under the key names of ``transformers``, if the objective has ``start``.
+            embeddings: of the items (I, D), if the objective declares them in ``needs``.
+            processes: those that share the work, each with its own ``Training``.
+
+        Raises:
+            UserError: when the objective does not fit the codes, there is nothing to train on, or ``start`` does
+                not fit the backbone.
         """
         self.run, self.params, self.device, self.processes = run, params, device, processes
         self.objective, self.recipe = params.objective, params.training
@@ -172,11 +182,20 @@ class Training:
 
     @property
     def epoch_examples(self) -> int:
-        """Examples trained on in one epoch."""
+        """Number of examples per epoch."""
         return min(self.sampler.examples, self.recipe.examples_per_epoch or self.sampler.examples)
 
     def fit(self, checkpoint: Path, fingerprint: str, on_epoch: Callable[[Row], None] = lambda row: None) -> Trained:
-        """Train until the epochs or the patience run out; call ``on_epoch`` with every row of the history."""
+        """Train until the epochs or the patience run out.
+
+        Args:
+            checkpoint: file to resume from, and to write after each epoch.
+            fingerprint: identifies parameters, inputs and code; a checkpoint with another one is ignored.
+            on_epoch: called with every row of the history, those of the checkpoint included.
+
+        Raises:
+            UserError: when the checkpoint is damaged, the loss is not finite, or processes disagree or fail.
+        """
         history: list[Row] = []
         best = Best()
         saved = load_checkpoint(checkpoint, fingerprint)
@@ -191,8 +210,8 @@ class Training:
         first = len(history)
         if {(fingerprint, first)} != set(self.processes.gather((fingerprint, first))):
             raise UserError(
-                f"{self.run}: its processes see different parameters, inputs or checkpoints; start them in one "
-                "folder, which several machines must share"
+                f"{self.run}: its processes see different parameters, inputs or checkpoints; start all of them in the "
+                "same folder, which must be a shared one on several machines"
             )
         for row in history:
             on_epoch(row)
@@ -222,7 +241,7 @@ class Training:
             wanted, self.recipe.batch_size, self.generator
         )
         for step, batch in enumerate(batches, start=1):
-            # At the middle of the step: neither the first nor the last has a learning rate of 0.
+            # The learning rate at the middle of the step, so that neither the first nor the last step has 0.
             done = (epoch + (seen + batch.examples / 2) / wanted) / self.recipe.epochs
             rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
             for group in self.optimizer.param_groups:
@@ -245,23 +264,23 @@ class Training:
         }
 
     def step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
-        """One optimizer step on the mean loss of the batch's examples, whose parts the processes share."""
+        """One optimizer step on the mean loss of the batch's examples. The processes share the micro-batches."""
         self.optimizer.zero_grad(set_to_none=True)
-        carried = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
-        moved = {name: torch.zeros_like(value) for name, value in carried.items()}
-        parts: Iterator[tuple[int, Batch | PackedBatch]] = self.processes.share(enumerate(batch.parts))
-        for index, part in parts:
-            # Dropout's masks are those of the part, whichever process computes it.
+        # Learned state is updated by AdamW; all other state becomes its example-weighted mean over the micro-batches.
+        buffers = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
+        mean_buffers = {name: torch.zeros_like(value) for name, value in buffers.items()}
+        micro_batches: Iterator[tuple[int, Batch | PackedBatch]] = self.processes.share(enumerate(batch.parts))
+        for index, micro_batch in micro_batches:
+            # Seeded per micro-batch: dropout masks do not depend on which process computes it.
             torch.manual_seed(stream_seed(self.params.seed, self.steps, index))
-            share = len(part) / batch.examples
-            outcome = self._outcome(part, batch.examples)
-            (outcome.loss * share).backward()
-            for name in moved:
-                moved[name] += outcome.state[name] * share
-            sums.add(outcome, len(part))
-        self.processes.add_up(self.parameters, moved.values())
-        # What is carried becomes the mean over the step's parts; the rest the optimizer moves.
-        self.state = {**self.state, **moved}
+            weight = len(micro_batch) / batch.examples
+            outcome = self._outcome(micro_batch, batch.examples)
+            (weight * outcome.loss).backward()
+            for name in mean_buffers:
+                mean_buffers[name] += weight * outcome.state[name]
+            sums.add(outcome, len(micro_batch))
+        self.processes.add_up(self.parameters, mean_buffers.values())
+        self.state = {**self.state, **mean_buffers}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
         self.steps += 1
@@ -277,7 +296,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self, epoch: int) -> Row:
-        """Mean loss and terms over the validation items, with the same negatives every epoch."""
+        """Mean loss and terms over the validation items, with the same negatives in every epoch."""
         self.backbone.eval()
         users, positions = np.arange(len(self.valid_positions)), self.valid_positions
         if self.recipe.selection == "release" and self.objective.release_selects_on_last_batch:
@@ -307,7 +326,7 @@ class Training:
         )
 
     def _restore(self, saved: Checkpoint) -> tuple[list[Row], Best]:
-        """Take up a snapshot; returns the history and the best epoch so far."""
+        """Load a snapshot; returns the history and the best epoch so far."""
         self.backbone.load_state_dict(saved.tensors["model"])
         moments: dict[int, dict[str, Any]] = {}
         for key, value in saved.tensors["optimizer"].items():
@@ -327,7 +346,7 @@ class Training:
         for name, value in saved.items():
             known = state[name]
             if isinstance(known, nn.Parameter):
-                # The optimizer holds this very tensor.
+                # In place, because the optimizer refers to this tensor.
                 known.data.copy_(value)
             else:
                 state[name] = value.to(self.device)

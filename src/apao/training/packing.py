@@ -1,13 +1,13 @@
-"""Many examples in one sequence, for backbones that read causally.
+"""Many examples in one sequence, for causal backbones.
 
-Shapes: R rows, L tokens, E examples a row, T levels, N negatives, B = present examples of all rows.
+Shapes: R rows, L tokens, E examples per row, T levels, N negatives, B = present examples of all rows.
 
-In a causal model the state before an item depends only on what came earlier, so one reading of a
-user's sequence predicts every item of it. Positions are relative, so this gives exactly the examples
-of ``Examples.batch`` as long as no history is cut: the first ``max_history`` + 1 items of a user share
-a row, and each later item, whose history is cut, has a row of its own.
+In a causal model the state before an item depends only on earlier items, so one pass over a user's sequence
+predicts every item of it. Positions are relative, so this gives exactly the examples of ``Examples.batch`` as
+long as no history is cut: the first ``max_history`` + 1 items of a user share a row, and each later item, whose
+history is cut, has its own row.
 
-What changes is the sampling: whole rows are drawn into a batch, so examples of one user come together.
+Only the sampling differs: whole rows are drawn, so examples of one user are in the same batch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class PackedBatch:
 
     Attributes:
         tokens: (R, L) sequences, padded with 0 on the right.
-        starts: (R, E) index of the token whose state predicts the example's first code; 0 where there is none.
-        row: (B,) row of each present example,
-        slot: (B,) and its place among the row's examples.
+        starts: (R, E) index of the token whose state predicts the first token of the example's target; 0 for absent
+            examples.
+        row: (B,) row of each present example.
+        slot: (B,) its index among the row's examples.
         targets: (B, T) tokens of their codes.
         prefixes: (B, T) trie states of their prefixes.
         negatives: (R, E, N, T) tokens of sampled codes, or None.
@@ -53,7 +54,13 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class Rows:
-    """Sequences to read, as spans of a user's items, and how many of the last items are targets."""
+    """Sequences to read.
+
+    Attributes:
+        first: index of the first item in ``histories.items``.
+        length: number of items.
+        examples: number of targets, which are the last items of the row.
+    """
 
     first: IntArray
     length: IntArray
@@ -64,7 +71,7 @@ class Rows:
 
 
 def plan_rows(histories: Histories, max_history: int) -> Rows:
-    """The rows that hold every training example once; ``first`` indexes ``histories.items``."""
+    """The rows that contain every training example once."""
     ends = histories.train_end(np.arange(histories.users))
     shared = np.minimum(ends, max_history + 1)
     users, positions = histories.training_examples()
@@ -107,16 +114,16 @@ class PackedSampler:
             end = begin
 
     def batch(self, rows: Rows, generator: torch.Generator) -> PackedBatch:
-        """The tokens and examples of some rows."""
+        """The tokens and examples of the given rows."""
         source, device = self.source, self.source.device
         first, length, examples = (torch.as_tensor(x, device=device) for x in (rows.first, rows.length, rows.examples))
         column = torch.arange(int(rows.length.max()), device=device)
         within = column < length[:, None]
         tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1))
         slots = torch.arange(int(rows.examples.max()), device=device)
-        # Examples are the last items of a row; the item before each holds the state that predicts it.
+        # Targets are the last items of a row; each is predicted by the state after the item before it.
         item = (length - examples)[:, None] + slots
-        # Counted on the host, which need not wait for the device then.
+        # Computed on the host, to avoid a synchronisation with the device.
         taken = np.arange(len(slots)) < rows.examples[:, None]
         row, slot = (torch.as_tensor(index, device=device) for index in taken.nonzero())
         negatives = negative_prefixes = None

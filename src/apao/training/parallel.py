@@ -1,8 +1,8 @@
-"""One training shared by the processes that torchrun started, one per device; without torchrun there is one.
+"""One training in several processes, which torchrun starts one per device; without torchrun in a single process.
 
-Every process holds the whole model and draws the same effective batches from the same seed. Each computes
-its share of a step's micro-batches, whose gradients add up over the processes to those that one process
-would have: the same step, summed in another order. Only the first process writes files and speaks.
+Every process has the whole model and draws the same effective batches from the same seed. Each computes
+its share of a step's micro-batches. The sum of their gradients over the processes is the gradient that one
+process would compute, up to the order of summation. Only the first process writes files and messages.
 """
 
 from __future__ import annotations
@@ -29,37 +29,41 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 ANSWERS_WITHIN = timedelta(minutes=10)
-"""What is alive but does not answer for so long has failed; what died is noticed at once."""
+"""Time after which a process that does not answer counts as failed; one that ended is noticed at once."""
 RERUN = "rerun the same command to resume from the last checkpoint"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a training. What the methods send, all must send, in the same order."""
+    """This process among those of a training. ``add_up`` and ``gather`` must be called by all, in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def share(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """Every ``size``-th of the parts; all are drawn, so that random numbers stay those of one process."""
+        """Every ``size``-th part. All parts are drawn, so random numbers do not depend on the number of processes."""
         return islice(parts, self.rank, None, self.size)
 
-    def add_up(self, parameters: Sequence[nn.Parameter], carried: Iterable[Tensor]) -> None:
-        """Replace gradients and the tensors ``carried`` by their sums over the processes, in one message."""
+    def add_up(self, parameters: Sequence[nn.Parameter], tensors: Iterable[Tensor]) -> None:
+        """Replace the gradients of ``parameters``, and ``tensors``, by their sums over the processes, in one message.
+
+        Raises:
+            UserError: when another process has ended or does not answer.
+        """
         if self.size == 1:
             return
         import torch.distributed as dist
 
         for parameter in parameters:
             if parameter.grad is None:
-                # A process without a part in this step.
+                # This process has no micro-batch in this step.
                 parameter.grad = torch.zeros_like(parameter)
-        summands = [*(parameter.grad for parameter in parameters if parameter.grad is not None), *carried]
+        summands = [*(parameter.grad for parameter in parameters if parameter.grad is not None), *tensors]
         message = torch.cat([summand.reshape(-1) for summand in summands])
         with _all_reached():
             dist.all_reduce(message)
@@ -67,7 +71,11 @@ class Processes:
             summand.copy_(total.view_as(summand))
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process gave, in the order of the ranks."""
+        """The ``value`` of each process, in the order of the ranks.
+
+        Raises:
+            UserError: when another process has ended or does not answer.
+        """
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -83,12 +91,12 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Meet the other processes of the training, if torchrun started several.
+    """Connect to the other processes of the training, if torchrun started several.
 
-    When they fail, the first to do so says why and the others end without a word.
+    On failure only the process that fails first prints its error.
 
     Raises:
-        UserError: when they cannot be reached; later, when one of them is lost.
+        UserError: when the others cannot be reached, or one of them is lost later.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -101,17 +109,17 @@ def joined() -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=ANSWERS_WITHIN)))
-        # torchrun keeps one store for all its attempts; the addresses of the last one's processes are in it.
+        # torchrun keeps one store across restarts, so it holds addresses of processes of earlier attempts.
         store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=ANSWERS_WITHIN)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"WORLD_SIZE is {size}, but the {size} processes do not find one another ({error}); "
+            f"WORLD_SIZE is {size}, but the {size} processes cannot connect to one another ({error}); "
             "start them with torchrun, or unset WORLD_SIZE to train in one process"
         ) from error
     console.quiet = rank > 0
-    # torchrun ends the others with this signal when one has failed.
-    signal.signal(signal.SIGTERM, _told_to_end)
+    # torchrun sends this signal to the others when one has failed.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         yield Processes(rank, size)
     except BaseException:
@@ -125,7 +133,7 @@ def _is_first_to_fail(store: Store) -> bool:
     try:
         return store.add("failed", 1) == 1
     except RuntimeError:
-        # The store went with the process that kept it: better said twice than not at all.
+        # The process that served the store has ended: better to report an error twice than not at all.
         return True
 
 
@@ -134,10 +142,10 @@ def _all_reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Gloo begins with its source file and ends with advice to those who write programs.
+        # Gloo's messages begin with its source file and end with advice to programmers.
         reason = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
         raise UserError(f"another process of this training has ended or does not answer ({reason}); {RERUN}") from error
 
 
-def _told_to_end(number: int, frame: object) -> NoReturn:
-    raise UserError(f"terminated (SIGTERM), as when another process of this training has failed; {RERUN}")
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise UserError(f"terminated (SIGTERM), probably because another process of this training failed; {RERUN}")

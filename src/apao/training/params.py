@@ -12,37 +12,39 @@ from apao.parameters import Model, Seed
 
 
 class TrainingParams(Model):
-    """How a run is trained; defaults are the paper's recipe."""
+    """How a run is trained. Defaults are the paper's recipe."""
 
     epochs: PositiveInt = 200
-    """The cosine schedule spans all of them, also when training stops early."""
+    """Maximum number of epochs. The cosine schedule spans all of them, even if training stops early."""
     patience: PositiveInt = 20
     """Stop after this many epochs without a better validation loss."""
     lr: PositiveFloat = 5e-4
+    """Peak learning rate, of AdamW."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.01
+    """Weight decay of matrices and embeddings."""
     grad_clip: PositiveFloat = 0.125
-    """Largest norm of the mean gradient of a batch. The release clips the sum of 8 micro-batches' at 1.0."""
+    """Maximum norm of a batch's mean gradient. The release clips the summed gradient of 8 micro-batches at 1.0."""
     batch_size: PositiveInt = 1024
     """Examples per optimizer step."""
     micro_batch_tokens: Literal["auto"] | PositiveInt = "auto"
-    """Padded history and candidate tokens computed at once; bounds memory. ``auto``: 4,096 on a CPU, whose caches
-    hold that, and 65,536 on a GPU. APAO's weights and BEAR's normalisation are those of the examples computed
-    together, so that they (and nothing else) depend on it, as on the release's batch."""
+    """Maximum number of padded history and candidate tokens per micro-batch, which bounds memory. ``auto``: 4,096 on
+    a CPU, which fits its caches, and 65,536 on a GPU. APAO's weights and BEAR's normalisation are computed per
+    micro-batch, so they (and nothing else) depend on it, as they depend on the batch size of the release."""
     examples_per_epoch: PositiveInt | None = None
-    """Train on a fresh random sample of so many examples per epoch; null: on all."""
+    """Number of examples in the random sample that is drawn for each epoch; null: all examples."""
     selection: Literal["mean", "release"] = "mean"
-    """Best epoch by the mean validation loss; ``release``: as the authors' trainer does for APAO, by
-    the last validation batch alone."""
+    """How the best epoch is chosen. ``mean``: by the mean validation loss; ``release``: by the last validation batch
+    alone, as the authors' trainer does for APAO."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 autocast where the device has fast bf16 products, else fp32. Weights are fp32."""
+    """``auto``: bf16 autocast on devices with fast bf16 matrix products, else fp32. Weights are always fp32."""
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
-    """CPU threads of one training; part of the recipe since they decide the last digits."""
+    """CPU threads of one training; part of the recipe because they affect the last digits."""
 
 
 class Setup(Model):
-    """Everything that decides a training but the data."""
+    """All parameters of a training."""
 
     backbone: BackboneParams
     objective: Objective

@@ -1,6 +1,6 @@
-"""The logits and log-probabilities of a batch that every objective is computed from.
+"""Logits and log-probabilities of a batch, the inputs of every objective.
 
-Shapes: B batch, C candidates a history, S tokens fed a candidate, T levels, N negatives, V vocabulary, D width.
+Shapes: B batch, C candidates per history, S tokens per candidate, T levels, N negatives, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ def score_batch(
     catalogue: Catalogue,
     step_examples: int | None = None,
 ) -> Scores:
-    """Scores of ``batch``, from one reading of the histories; with ``eos`` of that step too.
+    """Scores of ``batch``, from a single encoding of the histories.
 
-    ``step_examples`` is the size of the optimizer step that the batch is a part of.
+    Args:
+        backbone: the model.
+        batch: examples, packed or not.
+        eos: also score the eos step after the target.
+        catalogue: facts about all codes, handed on to the objective.
+        step_examples: number of examples of the optimizer step that the batch is a part of.
     """
     if isinstance(batch, PackedBatch):
         logits, negative_logp = _score_packed(backbone, batch, eos)
@@ -50,7 +55,7 @@ def score_batch(
 def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, Tensor | None]:
     """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T)."""
     targets, negatives = batch.targets, batch.negatives
-    # The last code of a negative is predicted, not read.
+    # The last token of a negative is only predicted.
     fed = None if negatives is None or negatives.shape[2] == 1 else negatives[..., :-1]
     context = backbone.encode(batch.history, targets if eos else targets[:, :-1], fed)
     logits = backbone.logits(context.along)
@@ -62,7 +67,7 @@ def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, T
 def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
     """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T).
 
-    The targets' own tokens are part of the sequences that are read.
+    The targets' tokens are part of the packed sequences.
     """
     drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
     hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
@@ -81,10 +86,10 @@ def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Te
 
 
 def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | None, predicted: Tensor) -> Tensor:
-    """Log-probabilities (B, C, 1 + S) of codes scored in two parts.
+    """Token log-probabilities (B, C, 1 + S) of codes.
 
-    The first token (B, C) comes from one distribution a history, ``start`` (B, V), computed once for
-    all candidates; the tokens ``predicted`` (B, C, S) from the states ``after`` (B, C, S, D).
+    The ``first`` tokens (B, C) are scored by the logits ``start`` (B, V), which all candidates of a history share;
+    the tokens ``predicted`` (B, C, S) by the states ``after`` (B, C, S, D).
     """
     head = start.float().log_softmax(dim=-1).gather(1, first)[..., None]
     if after is None:

@@ -64,7 +64,7 @@ def test_weights_that_are_no_finite_floats(pair, name, value):
 
 def test_weights_of_the_other_backbone(name):
     (other,) = set(BOTH) - {name}
-    with pytest.raises(UserError, match="not of this backbone"):
+    with pytest.raises(UserError, match="do not belong to this backbone"):
         backbone_of(name, VOCABULARY).load_transformers(backbone_of(other, VOCABULARY).to_transformers())
 
 
