@@ -20,7 +20,7 @@ def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyP
     # Its paths are those that `apao dvc` writes in the project's folder.
     monkeypatch.chdir(ROOT)
     assert (ROOT / "dvc.yaml").read_text() == pipeline_text(load(ROOT / "params.yaml")), (
-        "dvc.yaml is not what params.yaml says; write it anew: apao dvc"
+        "dvc.yaml is not what params.yaml says; generate it again: apao dvc"
     )
 
 
@@ -199,7 +199,7 @@ def test_code_counts_and_comments_do_not(taken_over: Project):
 def test_a_pipeline_of_other_parameters_is_one_clear_line(taken_over: Project):
     taken_over.edit("studies", "small", "table1", "seeds", value=[1])
     printed = taken_over.run("dvc", "repro", code=255)
-    assert "write it anew: apao dvc" in printed
+    assert "generate it again: apao dvc" in printed
     assert ran(printed) == ["check_pipeline"]
     assert "Traceback" not in printed
 
