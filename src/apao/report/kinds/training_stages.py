@@ -116,7 +116,15 @@ class TrainingStages(TableStudy):
             verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.objective)
             rows.append(
                 (
-                    *(stages, one.objective, *place, metric, score.mean, score.sd, seed_list(self.seeds)),
+                    *(
+                        stages,
+                        one.objective,
+                        *place,
+                        metric,
+                        score.mean,
+                        score.sd,
+                        seed_list(run.seed for run in one.runs),
+                    ),
                     *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
                 )
             )
@@ -145,7 +153,9 @@ class TrainingStages(TableStudy):
 
 
 def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
-    users = {dataset: len(experiments[0].users) for (dataset, _), experiments in trained.items()}
+    users: dict[str, int] = {}
+    for (dataset, _), experiments in trained.items():
+        users[dataset] = max(users.get(dataset, 0), *(len(one.users) for one in experiments))
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
         "The CSV compares the best one-stage objective with every other of its column: gain over it, two-sided paired "
