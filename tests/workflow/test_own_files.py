@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dvc_project import committed, ran
 from helpers.project import Project, make_workflow, write_interactions
-from test_dvc import committed, ran
 
 pytestmark = pytest.mark.slow
 
