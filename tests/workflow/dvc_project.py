@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 
 from helpers.project import ROOT, Project
 
@@ -11,7 +10,7 @@ def committed(project: Project) -> Project:
     """The project as a git repository that DVC knows."""
     project.run("apao", "dvc")
     for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
-        subprocess.run(["git", *command], cwd=project.folder, check=True)
+        project.run("git", *command)
     shutil.copy(ROOT / ".gitignore", project.folder)
     project.run("dvc", "init", "-q")
     shutil.copy(ROOT / ".dvcignore", project.folder)
@@ -21,8 +20,8 @@ def committed(project: Project) -> Project:
 
 
 def commit(project: Project) -> None:
-    subprocess.run(["git", "add", "-A"], cwd=project.folder, check=True)
-    subprocess.run(["git", "commit", "-q", "-m", "state"], cwd=project.folder, check=True)
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-q", "-m", "state")
 
 
 def ran(printed: str) -> list[str]:

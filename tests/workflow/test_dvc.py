@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -187,7 +186,7 @@ def test_a_pulled_study_is_finished(taken_over: Project, tmp_path: Path):
     taken_over.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
     taken_over.run("dvc", "push", "-q")
     commit(taken_over)
-    subprocess.run(["git", "clone", "-q", str(taken_over.folder), str(tmp_path / "clone")], check=True)
+    taken_over.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     clone.run("dvc", "pull", "-q")
     assert ran(clone.run("dvc", "repro")) == []
