@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.project import ROOT, SHIPPED
 
 from apao.engines import snakemake
 from apao.engines.snakemake import Workflow
 from apao.study.params import load
 
-ROOT = Path(__file__).parents[2]
-PARAMS = str(ROOT / "params.yaml")
+PARAMS = str(SHIPPED)
 
 
 @pytest.fixture(autouse=True)

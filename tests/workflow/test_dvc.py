@@ -3,11 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc_project import commit, committed, ran
 from helpers.project import ROOT, Project, make_workflow
 
 from apao.engines.dvc import CHECKED, CODE, COPY, pipeline_text
@@ -49,24 +49,6 @@ def dvc_jobs(project: Project) -> Jobs:
             )
             for stage in repo.index.stages
         }
-
-
-def committed(project: Project) -> Project:
-    """The project as a git repository that DVC knows."""
-    project.run("apao", "dvc")
-    for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
-        subprocess.run(["git", *command], cwd=project.folder, check=True)
-    shutil.copy(ROOT / ".gitignore", project.folder)
-    project.run("dvc", "init", "-q")
-    shutil.copy(ROOT / ".dvcignore", project.folder)
-    project.run("dvc", "config", "core.analytics", "false")
-    commit(project)
-    return project
-
-
-def commit(project: Project) -> None:
-    subprocess.run(["git", "add", "-A"], cwd=project.folder, check=True)
-    subprocess.run(["git", "commit", "-q", "-m", "state"], cwd=project.folder, check=True)
 
 
 CHANGES = {
@@ -130,10 +112,6 @@ def recorded(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
 def taken_over(recorded: Project, tmp_path: Path) -> Project:
     """A copy of it that a test may change."""
     return Project(Path(shutil.copytree(recorded.folder, tmp_path / "study", symlinks=True)))
-
-
-def ran(printed: str) -> list[str]:
-    return re.findall(r"^Running stage '([^']+)'", printed, flags=re.MULTILINE)
 
 
 def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_over: Project):
@@ -208,7 +186,7 @@ def test_a_pulled_study_is_finished(taken_over: Project, tmp_path: Path):
     taken_over.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
     taken_over.run("dvc", "push", "-q")
     commit(taken_over)
-    subprocess.run(["git", "clone", "-q", str(taken_over.folder), str(tmp_path / "clone")], check=True)
+    taken_over.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     clone.run("dvc", "pull", "-q")
     assert ran(clone.run("dvc", "repro")) == []
