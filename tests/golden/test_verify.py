@@ -230,7 +230,7 @@ def test_broken_files_are_named(folder):
     weights, config = folder / "t5-tiny.safetensors", folder / "t5-tiny.config.json"
     content = weights.read_bytes()
     weights.write_bytes(content[:1000])
-    assert message_of(folder).startswith("t5-tiny.safetensors: not a complete safetensors file (")
+    assert message_of(folder).startswith("t5-tiny.safetensors: not a whole safetensors file (")
     weights.unlink()
     needs = "backbones.t5 needs one t5*.safetensors with its .config.json; found"
     assert message_of(folder).endswith(f"{needs} none")

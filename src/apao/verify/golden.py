@@ -182,7 +182,7 @@ def load_backbone(folder: Path, key: str, vocabulary: int) -> Backbone:
     except ValidationError as error:
         raise UserError(f"{at}: {spelled(*first_mistake(error))}") from error
     except SafetensorError as error:
-        raise UserError(f"{at}: not a complete safetensors file ({error})") from error
+        raise UserError(f"{at}: not a whole safetensors file ({error})") from error
     except UserError as error:
         raise UserError(f"{at}: {error}") from error
     return backbone.eval()
