@@ -189,7 +189,7 @@ def changed(project: Project) -> set[str]:
 
 
 def test_code_counts_and_comments_do_not(taken_over: Project):
-    taken_over.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
+    taken_over.replace("training/loop.py", '"""The training loop of one run', '"""How one run is trained')
     assert changed(taken_over) == set()
     taken_over.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     stages = changed(taken_over)

@@ -133,7 +133,7 @@ def test_new_file_times_rerun_nothing(project: Project):
 def test_code_counts_and_comments_do_not(project: Project):
     project.take_code()
     assert "Nothing to be done" in project.snakemake("all", "-n")
-    project.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
+    project.replace("training/loop.py", '"""The training loop of one run', '"""How one run is trained')
     assert "Nothing to be done" in project.snakemake("all", "-n")
     project.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     printed = project.snakemake("all", "-n")

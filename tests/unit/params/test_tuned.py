@@ -146,6 +146,6 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
     assert tuning.chosen_by == "apao tune: best validation ndcg@10 of tau in 1, 2, 3, seed 1"
     assert len(params.tuned["pairwise"]) == 2
     wrong = CliRunner().invoke(app, ["tune", "table1"])
-    assert wrong.exit_code == 1 and "'table1' is no study of scale small that sweeps" in wrong.output
+    assert wrong.exit_code == 1 and "'table1' is not a study of scale small with sweeps" in wrong.output
     wrong = CliRunner().invoke(app, ["tune", "table5", "ce"])
     assert wrong.exit_code == 1 and "does not sweep 'ce'" in wrong.output

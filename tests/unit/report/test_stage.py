@@ -132,7 +132,7 @@ def test_sweep_points_equal_to_the_objective_are_its_plain_run(project):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m["test"].pop("ndcg@20"), r"expected an entry of that name at 'test\.ndcg@20'"),
+        (lambda m: m["test"].pop("ndcg@20"), r"expected an entry with this name at 'test\.ndcg@20'"),
         (lambda m: m["test"].update({"ndcg@20": None}), r"expected a finite number at 'test\.ndcg@20'"),
         (lambda m: m["test"].update({"ndcg@20": float("nan")}), "expected a finite number"),
         (lambda m: m.update(test=3), "expected an entry"),

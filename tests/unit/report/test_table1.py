@@ -82,7 +82,7 @@ def test_wide_form(made):
     assert any(line[1] == "random" for line in lines)
     for said in ("Scale tiny", "dataset office", "seeds 1, 2", "4 runs", "Means over 2 seeds"):
         assert said in text
-    assert "The paper has no dataset" not in text
+    assert "The paper does not use" not in text
 
 
 def test_latex_holds_the_same_numbers(made):
@@ -102,7 +102,7 @@ def test_dataset_without_paper_numbers(project):
     assert frame["paper"].isna().all()
     assert frame["sd"].isna().all()
     text = (project.folder / "results/tables/table1.md").read_text()
-    assert "The paper has no dataset ml-100k" in text
+    assert "The paper does not use ml-100k" in text
     assert "±" not in text
     assert "One seed" in text
 
@@ -157,7 +157,7 @@ def test_gains_over_the_papers_baselines_and_over_all(project):
     assert (mine["best_baseline"], mine["best_of_all"]) == ("ce", "bear")
     assert (mine["gain_percent"], mine["gain_over_all_percent"]) == pytest.approx((150, 25))
     text = (project.folder / "results/tables/table1.md").read_text()
-    assert "gain of mine, %" in text and "gain of bear" not in text and "paper's baselines, ce." in text
+    assert "gain of mine, %" in text and "gain of bear" not in text and "same backbone (ce)." in text
 
 
 def several(project, seeds):
@@ -241,7 +241,7 @@ def test_identical_users_differ_by_nothing(project):
 def test_ranks_of_other_users_are_named(project):
     params = two_seeds(project)
     project.ranks("office/tiger/ce/seed2", [1, 0, 1])
-    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: holds other test users than .*ce/seed1/ranks"):
+    with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: has other test users than .*ce/seed1/ranks"):
         report("table1", params)
 
 

@@ -102,7 +102,7 @@ def test_table3_without_two_stage_objectives_says_so(project):
     project.fill("table3", params)
     report("table3", params)
     text = (project.folder / "results/tables/table3.md").read_text()
-    assert "trains no two-stage objective" in text
+    assert "has no two-stage objective" in text
     assert "best one-stage objective" not in text
     assert [row[1] for row in cells("table3")] == ["apao-pairwise"]
 

@@ -1,4 +1,4 @@
-"""A figure of (a) an objective without one of its parts, (b) without the loss on one prefix."""
+"""A figure of (a) an objective without one of its parts and (b) without the loss of one prefix length."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ablation(FigureStudy):
     modules: Variants
     """Panel (a): label to objective, drawn in this order."""
     prefixes: Variants
-    """Panel (b), likewise."""
+    """Panel (b): label to objective, drawn in this order."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("ndcg@10", "recall@10")
     """Code-level metrics, one column of panels each."""
     seeds: Seeds
@@ -66,7 +66,7 @@ class Ablation(FigureStudy):
                     for label, one in scores.items()
                 ]
         for j, value in enumerate(longest):
-            # Room for the numbers behind the bars; ± asks for more of it.
+            # Room for the numbers behind the bars, more of it for ±.
             axes[0, j].set_xlim(0, (1.35 if len(self.seeds) == 1 else 1.8) * (value or 1))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level) (a) without one module "

@@ -72,7 +72,7 @@ class BeamSizes(GridStudy, FigureStudy):
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
-        """The sizes that were measured for any of the dataset's runs."""
+        """The beam sizes that were measured for any of the dataset's runs."""
         runs = (results.normalised(run) for run in self.runs() if run.dataset == dataset)
         return sorted({beam for run in runs for beam in _by_beam(run, results, SECONDS)})
 
@@ -89,13 +89,13 @@ def _machine(run: Run, results: Results) -> str:
 
 
 def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int]) -> list[Estimate]:
-    """One for each beam size."""
+    """One estimate per beam size."""
     of_runs = [_by_beam(run, results, quantity) for run in runs]
     return [Estimate(tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True))) for beam in beams]
 
 
 def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
-    """Beam size to quantity; NaN where the beam was too narrow for the metric."""
+    """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = run.folder / "beams.json"
     data = results.json(path)
     measured = entry(path, data, "beams")
@@ -113,5 +113,5 @@ def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
 
 def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
     if beam not in by_beam:
-        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and make it again")
+        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and rerun its stage")
     return by_beam[beam]

@@ -1,4 +1,4 @@
-"""A figure of Recall@20 of every prefix length, and the gain of the last objective over the best of the others."""
+"""A figure of Recall@20 per prefix length, and of the gain of the last objective over the best of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUANTITY = "prefix_recall@20"
 
 @STUDIES.register
 class PrefixRecall(GridStudy, FigureStudy):
-    """Recall@20 of every prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
+    """Recall@20 per prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
 
     kind: Literal["prefix-recall"]
     objectives: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -65,16 +65,16 @@ class PrefixRecall(GridStudy, FigureStudy):
         gain = Patch(label=f"gain of {last}", **BARS)
         style.make_room(figure, style.legend(figure, width, self.objectives, others=[gain]))
         caption = (
-            "Above: share of test users for whom the target's prefix is among the 20 beams after its step; prefix m "
-            f"holds the codes of levels 0 to m. Below: by how many percent {last} is above the best of "
-            f"{', '.join(others)} at that prefix. "
+            "Above: share of test users whose target's prefix is among the 20 beams after its step; prefix m "
+            f"has the tokens of levels 0 to m. Below: gain of {last} over the best of "
+            f"{', '.join(others)} at that prefix, in percent. "
             f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
 
 def gain_over_best(ours: list[Estimate], others: list[list[Estimate]]) -> list[float]:
-    """Percent by which each of ``ours`` is above the largest of the others; NaN where that is 0."""
+    """Gain of each of ``ours`` over the largest of the others, in percent; NaN where that is 0."""
     gains = []
     for m, one in enumerate(ours):
         best = max(other[m].mean for other in others)

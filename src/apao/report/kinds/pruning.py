@@ -1,4 +1,4 @@
-"""A figure of (b) the time of beam search and full sorting; (c) the true top items that each beam step keeps."""
+"""A figure of (b) the time of beam search and full sorting and (c) the true top items kept by each beam step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 METHODS = {"beam search": "beam_seconds_per_user", "full sorting": "full_sort_seconds_per_user"}
 FIRST_METHOD = 4
-"""The methods of (b) take looks that the objectives of (c) leave alone, unless those are more than four."""
+"""First series of (b), so that up to four objectives of (c) look different from the methods of (b)."""
 COLUMNS = ["panel", "backbone", "series", "x", "value", "sd", "seeds", "unit"]
 Row = tuple[object, ...]
 
 
 @STUDIES.register
 class Pruning(FigureStudy):
-    """(b) Time of beam search against full sorting; (c) what beam search loses (the paper's Figure 1)."""
+    """(b) Time of beam search and full sorting; (c) top items that beam search loses (the paper's Figure 1)."""
 
     kind: Literal["pruning"]
     dataset: str
@@ -61,16 +61,16 @@ class Pruning(FigureStudy):
         above_right = style.legend(right, half, self.objectives, self.backbones)
         style.make_room(figure, max(above_left, above_right))
         caption = (
-            f"(b) Time of decoding the top items of one user by beam search (beam {timed}) and by full sorting, which "
-            f"scores every item, against the number of items; untrained models of the sizes of {self.dataset}'s recipe "
-            f"and synthetic codes, measured on {machines}. (c) Share of the {top} items that full sorting ranks "
-            "highest whose prefix is still in the beam after each step, mean over test users. "
+            f"(b) Time to decode the top items of one user by beam search (beam {timed}) and by full sorting, which "
+            f"scores every item, against the number of items; untrained models with the sizes of {self.dataset}'s "
+            f"recipe and synthetic codes, measured on {machines}. (c) Share of the {top} items ranked highest by full "
+            "sorting whose prefix is still in the beam after each step, mean over test users. "
             f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
 
     def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str, int]:
-        """Rows, the machines and the beam."""
+        """Draw (b); returns its rows, the machines and the beam size."""
         rows: list[Row] = []
         machines: dict[str, None] = {}
         for b, backbone in enumerate(self.backbones):
@@ -89,7 +89,7 @@ class Pruning(FigureStudy):
         return rows, measured_on, int(number(path, data, "beam"))
 
     def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], int]:
-        """Rows, and how many of the top items are looked for."""
+        """Draw (c); returns its rows and the number of top items."""
         rows: list[Row] = []
         for b, backbone in enumerate(self.backbones):
             for s, objective in enumerate(self.objectives):
@@ -109,7 +109,7 @@ class Pruning(FigureStudy):
 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
-    """Items of the catalogue to seconds per user by one method, by size."""
+    """Number of items to seconds per user of one method, sorted by the number of items."""
     measured = entry(path, data, "rows")
     found = {
         int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))
