@@ -1,4 +1,4 @@
-"""The command line itself: what it lists, what it prints, how it ends. Stages have tests of their own."""
+"""The command line itself: help, output and exit status. Stages are tested elsewhere."""
 
 import importlib.metadata
 import json
@@ -54,7 +54,7 @@ def test_runs_are_those_of_the_chosen_scale():
         named = {str(params.normalised(each)) for study in studies.values() for each in study.runs()}
         starts = {start.run for each in listed if (start := params.resolve(Run.parse(each)).start)}
         assert named <= set(listed)
-        # What no study names is there because another run starts from it, and every such run is there.
+        # Runs that no study names are listed if and only if another run starts from them.
         assert set(listed) - named <= starts <= set(listed)
 
 
@@ -65,7 +65,7 @@ def test_options_may_come_from_the_environment(tmp_path):
     found = CliRunner().invoke(app, ["params", "check"], env={"APAO_PARAMS": str(tmp_path / "other.yaml")})
     assert found.output.startswith(f"{tmp_path / 'other.yaml'}: valid; scale paper: ")
     assert run("params", "check", APAO_SCALE="paper").output.startswith(f"{SHIPPED}: valid; scale paper: ")
-    # What is said outright counts more.
+    # The explicit option takes precedence.
     assert "scale small" in run("--scale", "small", "params", "check", APAO_SCALE="paper").output
 
 
@@ -145,7 +145,7 @@ def test_a_command_that_is_none_is_met_with_the_usage(capsys, monkeypatch, argum
 
 
 def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
-    """How a command ends that meets ``error`` when it reads params.yaml."""
+    """Outcome of a command in which reading params.yaml raises ``error``."""
 
     def broken(self):
         raise error
@@ -185,7 +185,7 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
 
 
 def ctrl_c_swallowed(error: Exception) -> None:
-    """A library that turns Ctrl-C into an error of its own, met where params.yaml is read."""
+    """A library turns Ctrl-C into its own error while params.yaml is read."""
 
     def params(settings: Settings) -> None:
         with suppress(KeyboardInterrupt):
@@ -205,7 +205,7 @@ CTRL_C_AT_EXIT = """
 import atexit, os, signal
 from apao.cli import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
 main()
 """
@@ -223,7 +223,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    # `true` has ended long before the command has imported what it needs to write its first line.
+    # `true` ends long before the command has imported what it needs to write its first line.
     done = processes.run(ROOT, "sh", "-c", "apao params schema | true")
     assert (done.status, done.output) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Which module may import which: a bare GPU machine lacks the workflow's packages, science knows no study."""
+"""Imports: a GPU machine may lack the workflow's packages, and science must not know studies."""
 
 import ast
 from pathlib import Path
@@ -26,7 +26,7 @@ ABOVE = tuple(f"apao.{room}" for room in ("study", "report", "stages", "engines"
 
 @pytest.mark.parametrize("room", SCIENCE)
 def test_science_knows_no_study(room):
-    """Tensors, tables and the paths that it is given: no params.yaml, no file name of ours, no workflow."""
+    """Science knows tensors, tables and given paths: no params.yaml, no file names of ours, no workflow."""
     for path in (Path(apao.__file__).parent / room).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:

@@ -1,4 +1,4 @@
-"""The published runs are whole, and are what they state: their files agree with one another and with their records."""
+"""The published runs are complete, and their files are consistent with one another and with their records."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_a_published_run_is_whole(folder):
     assert Run.parse(record.run) == Run.parse(str(folder.relative_to(PUBLISHED)))
     assert (made["train"]["params"], made["train"]["inputs"]) == (record.for_training(), record.inputs)
     assert made["train"]["revision"] and made["train"]["seconds"] > 0 and made["machine"]
-    # What is evaluated is what was trained, and the files are those that the stages wrote.
+    # The evaluated model is the trained one, and the files are those that the stages wrote.
     assert (
         made["evaluate"]["inputs"][f"results/{record.run}/model.safetensors"]
         == made["train"]["outputs"]["model.safetensors"]

@@ -1,4 +1,4 @@
-"""dvc.yaml beside the Snakefile: the same graph, and the same files taken for finished by both."""
+"""dvc.yaml and the Snakefile have the same graph and accept each other's finished files."""
 
 import json
 import re
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyPatch):
-    # Its paths are those that `apao dvc` writes in the project's folder.
+    # With the paths that `apao dvc` writes in the project's folder.
     monkeypatch.chdir(ROOT)
     assert (ROOT / "dvc.yaml").read_text() == pipeline_text(load(ROOT / "params.yaml")), (
         "dvc.yaml is not what params.yaml says; write it anew: apao dvc"
@@ -25,7 +25,7 @@ def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyP
 
 
 def snakemake_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
-    """Command, without the parameters it hands over, to (inputs, outputs) of every job of ``snakemake all``."""
+    """Command (without its parameters) to (inputs, outputs) of every job of ``snakemake all``."""
     printed = project.snakemake("-n", "-F", "-p", "all")
     found = {}
     for block in re.split(r"\n(?=\[)", printed):
@@ -41,7 +41,7 @@ def snakemake_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
 
 
 def dvc_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
-    """The same of DVC's stages, as DVC itself expands them, without the name of the copy that they all read."""
+    """The same for DVC's stages, as expanded by DVC, without the copy of params.yaml that all read."""
     from dvc.repo import Repo
 
     with Repo(str(project.folder)) as repo:
@@ -55,7 +55,7 @@ def dvc_jobs(project: Project) -> dict[str, tuple[set[str], set[str]]]:
 
 
 def committed(project: Project) -> Project:
-    """The project as a git repository that DVC knows."""
+    """Make the project a git repository with DVC."""
     project.run("apao", "dvc")
     for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
         subprocess.run(["git", *command], cwd=project.folder, check=True)
@@ -108,7 +108,7 @@ def test_both_have_the_same_jobs(tmp_path: Path, change: str):
     for command, (inputs, outputs) in expected.items():
         dvc_inputs, dvc_outputs = found[command]
         assert inputs == dvc_inputs - {str(CHECKED)}, command
-        # DVC keeps the records that vouch for files, too, and no folder of links.
+        # DVC also keeps the records, and no folder of links.
         assert without_records(outputs) - {"data/toy/raw"} == without_records(dvc_outputs), command
 
 
@@ -147,7 +147,7 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
     trained = [stage.partition("@")[2] for stage in stages if stage.startswith("train")]
     assert sorted(trained) == sorted(runs)
     assert {stage for stage in stages if "toy-tiger-apao-pairwise" not in stage} == {"check_pipeline", "report_figure2"}
-    # And back: Snakemake is told that what DVC made is up to date.
+    # And back: Snakemake marks the files from DVC as up to date.
     taken_over.snakemake("--touch", "all")
     assert "Nothing to be done" in taken_over.snakemake("all")
     assert ran(taken_over.run("dvc", "repro")) == []
@@ -156,7 +156,7 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
 def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
     process = taken_over.start("dvc", "repro", "evaluate-toy-tiger-apao-pairwise")
-    # The command has only just been started: it reads its parameters seconds later.
+    # The command has just been started and reads its parameters seconds later.
     process.wait_for(lambda: "Running stage 'train-toy-tiger-apao-pairwise@" in process.printed())
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
     done = process.end()
@@ -183,7 +183,7 @@ def test_what_dvc_makes_is_what_snakemake_makes(taken_over: Project, finished: P
 
 
 def changed(project: Project) -> set[str]:
-    """Stages that DVC would run, by what changed in them and not through other stages."""
+    """Stages that DVC would run because of a change in themselves, not because of other stages."""
     project.run("dvc", "repro", "check_pipeline")
     return set(json.loads(project.run("dvc", "status", "--json")))
 

@@ -1,4 +1,4 @@
-"""A folder with one small dataset and one trained run, as the earlier stages leave them."""
+"""A folder with a small dataset and a trained run, as written by the earlier stages."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from apao.study.runs import Run
 
 @dataclass
 class Toy:
-    """What is on the disk below the working folder."""
+    """The files below the working folder."""
 
     run: Run
     params: RunParams

@@ -29,7 +29,7 @@ def history_of(toy, user, length=None):
 def test_load_takes_parameters_and_decoding_from_the_folder(toy, model, monkeypatch, tmp_path):
     assert model.trained.run == toy.run
     assert model.trained.params.decoding == toy.params.decoding
-    # From anywhere: nothing is read relative to the working directory.
+    # From another working directory, to which no path may be relative.
     folder = toy.run.folder.resolve()
     monkeypatch.chdir(tmp_path.parent)
     again = apao.load(folder, device="cpu").recommend([["i0", "i1"]], k=3)
@@ -64,7 +64,7 @@ def test_recommend_leaves_out_what_the_user_has(toy, model):
     found = model.recommend([history, history[:1]], k=toy.codes.items)
     first = found[found["history"] == 0]
     assert not set(first["item"]) & set(history) and len(first) == toy.codes.items - len(set(history))
-    # The order of the others is as with them.
+    # The order of the remaining items is unchanged.
     everything = model.recommend([history], k=toy.codes.items, keep_seen=True)
     assert first["item"].tolist() == [item for item in everything["item"] if item not in set(history)]
     assert first["rank"].tolist() == list(range(1, len(first) + 1))
