@@ -99,8 +99,8 @@ def assert_whole(folder: Path, *allowed: dict[str, Any]) -> None:
     for record in folder.rglob("*.provenance.json"):
         for name, expected in json.loads(record.read_bytes())["outputs"].items():
             file = record.with_name(name)
-            assert file.exists(), f"{record} vouches for {name}, which is not there"
-            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{record} vouches for another {name}"
+            assert file.exists(), f"{record} lists {name}, which does not exist"
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{record} has the hash of another {name}"
 
 
 def epochs_in(checkpoint: Path) -> list[dict[str, Any]]:

@@ -139,9 +139,9 @@ def test_a_command_that_is_none_is_met_with_the_usage(capsys, monkeypatch, argum
     monkeypatch.setattr(sys, "argv", ["apao", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert stopped.value.code == 2
-    assert message in told.err + told.out and "Traceback" not in told.err
+    assert message in printed.err + printed.out and "Traceback" not in printed.err
 
 
 def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:

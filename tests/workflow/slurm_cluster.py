@@ -71,7 +71,7 @@ def install() -> None:
     if all(map(shutil.which, PROGRAMS)):
         return
     if shutil.which("apt-get") is None:
-        raise NoCluster("there is no Slurm here, and no apt-get to install it with")
+        raise NoCluster("Slurm is not installed, and there is no apt-get to install it with")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
     for prepare in ([], ["apt-get", "update"]):

@@ -218,7 +218,7 @@ def test_dropped_levels_get_nothing_and_no_gradient():
 
 
 def test_the_release_adds_to_the_denominator_what_matters_before_training():
-    """S = -30 for the target and one equally likely negative, as before training, in float64: e^S+ / (2 e^S+ + 1e-12)."""
+    """S = -30 for the target and one equally likely negative, as before training: e^S+ / (2 e^S+ + 1e-12)."""
     scores = scores_of(4, batch=1, levels=1, negatives=1)
     logits = torch.zeros(1, 1, VOCABULARY, dtype=torch.float64)
     logits[0, 0, scores.targets[0, 0]] = -30.0

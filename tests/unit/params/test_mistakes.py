@@ -166,7 +166,7 @@ def test_a_mistake_is_named_with_line_and_key(text, read, old, new, key, message
     assert re.search(message, found)
     changed = text.replace(old, new)
     told = ELSEWHERE.get(key, new)
-    assert int(line) == changed[: changed.index(told if told in changed else new)].count("\n") + 1
+    assert int(line) == changed[: changed.index(named if named in changed else new)].count("\n") + 1
 
 
 @pytest.mark.parametrize(

@@ -209,12 +209,12 @@ def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
     """Another fingerprint starts from scratch; the same one resumes, here from a finished training."""
     one, other = (run_params(epochs=2).model_copy(update={"seed": seed}) for seed in (1, 2))
     first = training_of(one).fit(tmp_path / "x", "one").best
-    taken_up = training_of(other).fit(tmp_path / "x", "one").best
-    anew = training_of(other).fit(tmp_path / "x", "two").best
+    resumed = training_of(other).fit(tmp_path / "x", "one").best
+    restarted = training_of(other).fit(tmp_path / "x", "two").best
     expected = training_of(other).fit(tmp_path / "y", "two").best
     for key in first:
-        assert torch.equal(taken_up[key], first[key]) and torch.equal(anew[key], expected[key])
-    assert any(not torch.equal(anew[key], first[key]) for key in first)
+        assert torch.equal(resumed[key], first[key]) and torch.equal(restarted[key], expected[key])
+    assert any(not torch.equal(restarted[key], first[key]) for key in first)
 
 
 @pytest.mark.parametrize(
