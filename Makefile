@@ -10,7 +10,7 @@ QUIET := --quiet --disable-pip-version-check
 # Containers often set it. Each of the study's 50 processes would compile half of torch for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test setup lint docs audit bench clean
+.PHONY: demo figures test setup lint docs audit bench clean
 
 ## demo: install, run the whole study at small scale, print where everything is and the headline table
 demo: setup
@@ -22,6 +22,12 @@ demo: setup
 	@echo 'tables   results/tables/ (csv, md, tex)'
 	@echo 'figures  figures/ (png, pdf, with their numbers and captions)'
 	@echo 'report   results/report.html'
+
+## figures: every table and figure of the published runs, in a minute, without training
+figures: setup
+	$(BIN)/snakemake --cores $(CORES) published
+	@echo 'tables   results/published/tables/'
+	@echo 'figures  figures/published/'
 
 ## test: the whole test suite
 test: setup

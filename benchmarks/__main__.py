@@ -14,7 +14,7 @@ import typer
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
 from benchmarks.cases import cases
-from benchmarks.measure import machine
+from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,13 +38,16 @@ def run(
     for name in cases(scope):
         if only not in name:
             continue
+        watch = Watch()
         try:
             row = together([measured(scope, name, seconds) for _ in range(copies(name))])
         except subprocess.CalledProcessError as error:
             console.print(f"{name}: failed\n{error.stderr}", style="bold red")
             continue
+        row["others"] = watch.others()
         report["results"].append(row)
-        console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']})")
+        beside = f", beside {row['others']} busy cores" if (row["others"] or 0) > IDLE else ""
+        console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']}{beside})")
         # After each case: a run that is cut off keeps what it has.
         (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
     (RESULTS / "latest.md").write_text(results_table(report) + "\n" + table4(report["results"]))
@@ -94,7 +97,10 @@ def case(
         keep_freed_memory()
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    typer.echo(json.dumps(cases(scope)[name](seconds, device).row(name)))
+    measure = cases(scope)[name]
+    before = matrix_rate(torch.float32, device)
+    row = measure(seconds, device).row(name)
+    typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 
 @app.command()
@@ -114,7 +120,7 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
 
 @app.command()
 def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
-    """The change of every figure that two runs have; mind that they should be of one machine."""
+    """The change of every figure that two runs have; only meaningful for runs on the same machine."""
     old, new = (json.loads(path.read_text()) for path in (before, after))
     if old["machine"] != new["machine"]:
         console.print("The machines differ (or their rates do): " + json.dumps([old["machine"], new["machine"]]))

@@ -1,6 +1,7 @@
-"""What is measured, by name: ``train/<backbone>/<objective>``, ``decode/<backbone>/<way>``, ``ratio/...``.
+"""Cases, by the name of what is measured.
 
-A name may end in ``@key=value``, one point of a scaling curve.
+``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``ratio/...`` one objective over another,
+``versus/...`` ours over the release's way. A name may end in ``@key=value``, one point of a scaling curve.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from apao.stages.decoding_time import synthetic_codes
 from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
 from apao.training.packing import PackedBatch
+from benchmarks import peers
 from benchmarks.measure import Measurement, compared, repeated
 from benchmarks.subject import OFFICE, YELP, Size, data, run_params, training
 
@@ -72,31 +74,69 @@ def stepper(
     return step
 
 
+def versus(backbone: str, objective: str, theirs: int, **overrides: Value) -> Case:
+    """How many times as fast as the release's way a training is, measured in turn; ``theirs`` examples per pass."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        resolved = run_params(backbone, objective, **overrides)
+        contrasting = objective in CONTRASTING
+        other = (
+            peers.pairwise_trainer(resolved, OFFICE, device, theirs)
+            if contrasting
+            else peers.trainer(resolved, OFFICE, device)
+        )
+        batch = SMALL if contrasting and device.type == "cpu" else LARGE
+        ours = stepper(backbone, objective, batch, OFFICE, device, **overrides)
+        return compared(other, ours, "x release's way", seconds, device)
+
+    return case
+
+
+def versus_search(backbone: str, users: int, **overrides: Value) -> Case:
+    """The same of beam search with 20 beams: ``generate`` with ``prefix_allowed_tokens_fn`` against ours."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        resolved = run_params(backbone, "ce", **overrides)
+        theirs = peers.searcher(resolved, OFFICE, device, 20, users)
+        return compared(
+            theirs, searcher(backbone, 20, 128, None, device, **overrides), "x release's way", seconds, device
+        )
+
+    return case
+
+
 def decode(backbone: str, beam: int | None, users: int, items: int | None = None, **overrides: Value) -> Case:
     """Users a second: of beam search, or of exact sorting where ``beam`` is None; ``items`` of another catalogue."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        resolved = run_params(backbone, "ce", **overrides)
-        torch.set_num_threads(resolved.training.threads)
-        codes = data(OFFICE)[1] if items is None else synthetic_codes(items, 4, 256, seed=0)
-        torch.manual_seed(0)
-        model = resolved.backbone.build(len(codes.vocabulary)).to(device).eval()
-        trie = Trie.of(codes, device)
-        tokens = torch.as_tensor(codes.distinct_tokens, device=device)
-        chosen = torch.randint(len(tokens), (users, resolved.backbone.max_history), device=device)
-
-        @torch.no_grad()
-        def work() -> int:
-            context = model.encode(tokens[chosen].flatten(1))
-            if beam is None:
-                full_sort_scores(model, context, trie, tokens, resolved.decodes_eos).topk(20, dim=1)
-            else:
-                beam_search(model, context, trie, beam, resolved.decodes_eos)
-            return users
-
-        return repeated(work, "users", seconds, device)
+        return repeated(searcher(backbone, beam, users, items, device, **overrides), "users", seconds, device)
 
     return case
+
+
+def searcher(
+    backbone: str, beam: int | None, users: int, items: int | None, device: torch.device, **overrides: Value
+) -> Callable[[], int]:
+    """A function that ranks for ``users`` users and returns their number."""
+    resolved = run_params(backbone, "ce", **overrides)
+    torch.set_num_threads(resolved.training.threads)
+    codes = data(OFFICE)[1] if items is None else synthetic_codes(items, 4, 256, seed=0)
+    torch.manual_seed(0)
+    model = resolved.backbone.build(len(codes.vocabulary)).to(device).eval()
+    trie = Trie.of(codes, device)
+    tokens = torch.as_tensor(codes.distinct_tokens, device=device)
+    chosen = torch.randint(len(tokens), (users, resolved.backbone.max_history), device=device)
+
+    @torch.no_grad()
+    def work() -> int:
+        context = model.encode(tokens[chosen].flatten(1))
+        if beam is None:
+            full_sort_scores(model, context, trie, tokens, resolved.decodes_eos).topk(20, dim=1)
+        else:
+            beam_search(model, context, trie, beam, resolved.decodes_eos)
+        return users
+
+    return work
 
 
 def cases(scope: str) -> dict[str, Case]:
@@ -114,6 +154,11 @@ def cases(scope: str) -> dict[str, Case]:
             batch = LARGE if gpu else SMALL // 4 if base in CONTRASTING else SMALL
             found[f"ratio/{backbone}/{objective}"] = against(backbone, objective, base, batch, **tokens)
     found["train/llama/ce-packed"] = train("llama", "ce", LARGE, pack=True, **tokens)
+    for backbone in BACKBONES:
+        found[f"versus/{backbone}/ce"] = versus(backbone, "ce", peers.BATCH, **tokens)
+        # The release runs every sampled code through the model by itself: few examples fill the memory.
+        found[f"versus/{backbone}/apao-pairwise"] = versus(backbone, "apao-pairwise", 64 if gpu else 4, **tokens)
+        found[f"versus/{backbone}/beam20"] = versus_search(backbone, 128 if gpu else 16)
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
         found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)

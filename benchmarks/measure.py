@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import time
@@ -15,6 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 MOST_REPEATS = 50
+IDLE = 0.1
+"""Cores that other processes may keep busy while a case is measured; a case beside more is marked."""
 MATRIX = (4096, 384, 128)
 """Rows, inner and columns of the matrix product that the machine is rated by; a size these models have."""
 
@@ -24,9 +27,9 @@ class Measurement:
     """How fast something went.
 
     Attributes:
-        rates: one a repeat.
+        rates: one per repeat.
         unit: of the rates.
-        flops: floating-point operations of a unit, counted by running it; None where they were not.
+        flops: floating-point operations per unit, counted by running it; None where they were not.
     """
 
     rates: list[float]
@@ -107,6 +110,36 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
 
     measured = repeated(work, "product", 1.0, device, flops=False)
     return round(median(measured.rates) * 2 * rows * inner * columns / 1e9, 1)
+
+
+def busy_seconds() -> float | None:
+    """Core-seconds that all processes of this machine have computed since it started; None where it does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system = map(int, stat.read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """Core-seconds of the processes that this one started and that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+class Watch:
+    """What other processes computed while a case was measured, in cores: above 0.1 the machine was not idle."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._started = busy_seconds(), own_seconds(), time.perf_counter()
+
+    def others(self) -> float | None:
+        """Cores that other processes kept busy since the beginning."""
+        busy = busy_seconds()
+        if self._busy is None or busy is None:
+            return None
+        own = own_seconds() - self._own
+        return round(max(0.0, busy - self._busy - own) / (time.perf_counter() - self._started), 2)
 
 
 def peak_memory() -> int:

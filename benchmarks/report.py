@@ -41,15 +41,20 @@ def results_table(report: dict[str, Any]) -> str:
         f"{facts['device']} ({facts['cpu']}), {facts['threads']} threads, torch {facts['torch']}; matrix products "
         f"{facts['matrix']}: {facts['fp32_gflop_per_s']} GFLOP/s in fp32, {facts['bf16_gflop_per_s']} in bf16.",
         "",
-        "| case | median | low to high | unit | MFLOP a unit | GFLOP/s | share of the matrix rate | peak MB |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
+        "Rated: fp32 matrix products in GFLOP/s before and after the case, in its process. Beside: cores that other "
+        "processes kept busy meanwhile; above 0.1 the machine was not idle.",
+        "",
+        "| case | median | low to high | unit | MFLOP per unit | GFLOP/s | of the matrix rate | rated | beside | MB |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["results"]:
         work = ("–", "–", "–")
         if row["gflop_per_s"] is not None:
             work = (row["mflop_per_unit"], row["gflop_per_s"], f"{100 * row['gflop_per_s'] / best:.0f} %")
         spread = f"{row['low']} to {row['high']}"
-        cells = (row["name"], row["value"], spread, row["unit"], *work, row["peak_memory_mb"])
+        rated = "–" if "rated" not in row else "{:.0f}, {:.0f}".format(*row["rated"])
+        beside = row.get("others", "–")
+        cells = (row["name"], row["value"], spread, row["unit"], *work, rated, beside, row["peak_memory_mb"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 

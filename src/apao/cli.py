@@ -1,7 +1,7 @@
-"""The command line: one subcommand per stage, each reading and writing files only.
+"""The command line: one subcommand per stage, each of which only reads and writes files.
 
-Snakemake and DVC call these commands; so can anyone. Heavy libraries are imported by the command that
-uses them, which keeps ``apao --help`` and the light stages quick.
+Snakemake and DVC call these commands; users can call them directly. Each command imports the libraries that only
+it needs, which keeps ``apao --help`` and the light stages fast.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import typer.core
 from typing_extensions import override
 
-from apao.devices import keep_freed_memory
 from apao.errors import UserError, one_line
 from apao.progress import console
-from apao.study.params import PARAMS_FILE, schema_text
+from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
-from apao.study.settings import Settings
+
+if TYPE_CHECKING:
+    from apao.study.settings import Settings
 
 _interrupts: list[int] = []
-"""Every Ctrl-C so far."""
+"""Signal number of each Ctrl-C received so far."""
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -34,7 +35,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class Commands(typer.core.TyperGroup):
-    """The subcommands; an error that the user can correct ends in one line and a non-zero status."""
+    """Group of subcommands that reports a user error in one line and exits with a non-zero status."""
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -43,27 +44,27 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             _interrupted()
         except Exception as error:
-            # safetensors swallows a KeyboardInterrupt that meets it while it reads and raises an error of its own.
+            # safetensors converts a KeyboardInterrupt that arrives during a read into an exception of its own.
             if _interrupts:
                 _interrupted()
             _explain(error)
             raise
         finally:
-            # The command is done: a traceback from the end of the interpreter would say nothing.
+            # The command is done and only interpreter shutdown remains: ignore further Ctrl-C.
             if signal.getsignal(signal.SIGINT) is _on_interrupt:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _explain(error: Exception) -> None:
-    """Exit with one line for an error that the user can correct; return for a bug of ours."""
+    """Exit with a one-line message for an error that the user can correct; return for a bug."""
     match error:
         case UserError():
             _stop(f"error: {error}", 1)
-        # A closed pipe is typer's to deal with; an error without a file is a bug of ours.
+        # typer handles a closed pipe; an OSError without a file name is a bug.
         case OSError() if error.errno != errno.EPIPE and error.filename is not None:
             _stop(f"error: {one_line(f'{error.filename}: {error.strerror}')}", 1)
         case RuntimeError():
-            # Torch has a class of its own for a GPU's memory, none for the machine's.
+            # torch has an exception class for exhausted GPU memory, but none for exhausted main memory.
             first_line = str(error).partition("\n")[0]
             if "out of memory" in first_line or "can't allocate memory" in first_line:
                 advice = "lower micro_batch_tokens, batch_users or the model's sizes in params.yaml"
@@ -94,37 +95,43 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/ob
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
 Resolved = Annotated[
     str | None,
-    typer.Option(
-        metavar="JSON", help="Resolved parameters in place of params.yaml's, as the workflow's rules hand them over."
-    ),
+    typer.Option(metavar="JSON", help="Resolved parameters, used instead of params.yaml (passed by workflow rules)."),
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
-settings = Settings()
+options: dict[str, Any] = {}
+"""Given before the subcommand."""
+
+
+def settings() -> Settings:
+    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    from apao.study.settings import Settings
+
+    return Settings(**options)
 
 
 @app.callback()
 def _settings(
     params: Annotated[Path, typer.Option("--params", envvar="APAO_PARAMS", help="Parameter file.")] = PARAMS_FILE,
     scale: Annotated[
-        str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies, in place of the file's.")
+        str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies; overrides the file's.")
     ] = None,
 ) -> None:
-    settings.file, settings.scale = params, scale
+    options.update(file=params, scale=scale)
 
 
 @app.command()
 def download(
     dataset: DatasetName,
     mirror: Annotated[
-        Path | None, typer.Option(envvar="APAO_MIRROR", help="Folder that holds the files, in their original paths.")
+        Path | None, typer.Option(envvar="APAO_MIRROR", help="Folder that holds the files under their original paths.")
     ] = None,
 ) -> None:
     """Fetch a dataset's files and check them."""
     from apao.stages.download import download as stage
 
-    stage(dataset, settings.job_params().dataset(dataset), mirror)
+    stage(dataset, settings().job_params().dataset(dataset), mirror)
 
 
 @app.command()
@@ -132,7 +139,7 @@ def preprocess(dataset: DatasetName) -> None:
     """Filter to the k-core, number users and items, order by time, split leave-one-out."""
     from apao.stages.preprocess import preprocess as stage
 
-    stage(dataset, settings.job_params().dataset(dataset))
+    stage(dataset, settings().job_params().dataset(dataset))
 
 
 @app.command()
@@ -141,21 +148,21 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     from apao.devices import pick_device
     from apao.stages.embed import embed as stage
 
-    params = settings.job_params()
+    params = settings().job_params()
     embedder = params.embedder_of(dataset)
     if embedder is None:
-        place = f"codes.{params.dataset(dataset).codes}"
-        raise UserError(f"{dataset}: its codes are given; name an embedder in {place} to embed its items all the same")
+        entry = f"codes.{params.dataset(dataset).codes}"
+        raise UserError(f"{dataset}: {entry} needs no embeddings; name an embedder there to embed the items anyway")
     stage(dataset, embedder, pick_device(device).type)
 
 
 @app.command()
 def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
-    """Give every item its code."""
+    """Assign a code to every item."""
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
 
-    params = settings.job_params()
+    params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
     build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
@@ -163,16 +170,16 @@ def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
 
 @app.command()
 def baselines(dataset: DatasetName) -> None:
-    """Measure the most-popular and random recommendations."""
+    """Evaluate the untrained baselines: most-popular and random."""
     from apao.stages.baselines import baselines as stage
 
-    settings.job_params().dataset(dataset)
+    settings().job_params().dataset(dataset)
     stage(dataset)
 
 
 @app.command()
 def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Train one run, or resume it from its checkpoint; with torchrun on several devices."""
+    """Train one run, or resume it from its checkpoint; use torchrun for several devices."""
     from apao.devices import pick_device
     from apao.engines.code_versions import run_version
     from apao.stages.train import train as stage
@@ -180,7 +187,7 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
     with joined() as processes:
         parsed = Run.parse(run)
-        params = settings.to_train(parsed, resolved)
+        params = settings().to_train(parsed, resolved)
         stage(parsed, params, pick_device(device), processes, run_version("train", params))
 
 
@@ -191,7 +198,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
     from apao.stages.evaluate import evaluate as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -201,7 +208,7 @@ def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto"
     from apao.stages.pruning import pruning as stage
 
     parsed = Run.parse(run)
-    stage(parsed, settings.to_evaluate(parsed, resolved), pick_device(device))
+    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()
@@ -211,7 +218,7 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     from apao.stages.beams import beams as stage
 
     parsed = Run.parse(run)
-    params, measure = settings.to_measure(parsed, resolved)
+    params, measure = settings().to_measure(parsed, resolved)
     stage(parsed, params, measure.beams, pick_device(device))
 
 
@@ -223,72 +230,95 @@ def decoding_time(
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
-    stage(dataset, backbone, settings.job_params().timed_decoding(dataset, backbone), pick_device(device))
+    stage(dataset, backbone, settings().job_params().timed_decoding(dataset, backbone), pick_device(device))
 
 
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A name under the chosen scale in params.yaml.")],
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="A study of the scale published, from results/published; gaps are marked."),
+    ] = False,
 ) -> None:
     """Draw one table or figure from finished runs."""
     from apao.stages.report import report as stage
+    from apao.study.paths import OWN, PUBLISHED
 
-    for path in stage(study, settings.job_params()):
+    params = settings().published_params() if published else settings().job_params()
+    for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
 
 
 @app.command()
-def tune(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps.")],
-    objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="By default all.")] = None,
+def publish(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
+    machine: Annotated[
+        str | None, typer.Option(help="Machine that made them, for runs whose records name none.")
+    ] = None,
 ) -> None:
-    """Choose hyper-parameters by finished sweeps, and write them into the file that params.yaml names as tuned."""
+    """Copy the small files of finished runs into results/published."""
+    from apao.stages.publish import publish as stage
+
+    stage(runs, source, replace, machine)
+
+
+@app.command()
+def tune(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study with sweeps.")],
+    objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="Default: all.")] = None,
+) -> None:
+    """Choose hyper-parameters from finished sweeps and write them to the file that params.yaml names under tuned."""
     from apao.report.tuning import tunings
     from apao.study.tuned import with_tuning, write_tuned
 
-    path, params = settings.tuned_file(), settings.params()
-    found = dict(params.tuned)
+    path, params = settings().tuned_file(), settings().params()
+    tuned = dict(params.tuned)
     for objective, tuning in tunings(study, params, objectives or ()):
-        found[objective] = with_tuning(found.get(objective, ()), tuning)
+        tuned[objective] = with_tuning(tuned.get(objective, ()), tuning)
         for place, values in tuning.values.items():
             chosen = ", ".join(f"{key} {value}" for key, value in values.items())
             console.print(f"{objective} on {place}: {chosen}")
-    write_tuned(path, found)
+    write_tuned(path, tuned)
     console.print(str(path))
 
 
 @app.command()
 def dvc(
-    check: Annotated[bool, typer.Option("--check", help="Only see whether dvc.yaml is what params.yaml says.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check that dvc.yaml matches params.yaml.")] = False,
 ) -> None:
-    """Write dvc.yaml: the workflow of params.yaml for DVC."""
+    """Generate dvc.yaml, the DVC version of the workflow, from params.yaml."""
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
 
     if check:
-        check_pipeline(settings.params())
+        check_pipeline(settings().params())
     else:
-        write_pipeline(settings.params())
+        write_pipeline(settings().params())
         console.print(str(DVC_FILE))
 
 
 @app.command()
 def headline() -> None:
-    """Print the first comparison of the scale in short: each objective beside the untrained baseline."""
+    """Print a summary of the scale's first comparison: each objective beside the untrained baseline."""
     from apao.report.summary import headline as text
 
-    typer.echo(text(settings.job_params()))
+    typer.echo(text(settings().job_params()))
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Holds expected.json, weights and their configs.")],
-    tolerance: Annotated[float, typer.Option(min=0, help="Largest absolute difference that agrees.")] = 1e-4,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of expected.json, weights and their configs.")],
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest accepted absolute difference.")] = 1e-4,
+    device: DeviceName = "cpu",
 ) -> None:
     """Recompute a folder of golden values with the code that trains and decodes."""
+    from apao.devices import pick_device
     from apao.verify.compare import report as lines
     from apao.verify.compare import verify as compare
 
-    quantities = compare(folder, tolerance)
+    quantities = compare(folder, tolerance, pick_device(device))
     for line in lines(quantities, tolerance):
         typer.echo(line)
     if not all(quantity.agrees for quantity in quantities):
@@ -297,13 +327,14 @@ def verify(
 
 @app.command()
 def intact() -> None:
-    """See whether every file of data, results and figures is still as its stage left it."""
+    """Check data, results and figures against the recorded hashes, and that published runs are whole."""
     from apao.files import changed
     from apao.stages.download import changed_hashes
+    from apao.stages.publish import published_faults
     from apao.study.paths import DATA, FIGURES, RESULTS, DatasetPaths
 
     datasets = [DatasetPaths(folder.name) for folder in sorted(DATA.glob("*/"))]
-    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets)]
+    lines = [*changed((DATA, RESULTS, FIGURES)), *changed_hashes(datasets), *published_faults()]
     for line in lines:
         typer.echo(line)
     if lines:
@@ -313,33 +344,39 @@ def intact() -> None:
 @app.command()
 def runs() -> None:
     """List every run of the chosen scale."""
-    params = settings.params()
+    params = settings().params()
     for run in params.all_runs():
         typer.echo(str(run))
 
 
 @params_app.command()
 def check() -> None:
-    """Read params.yaml as every stage does and say what it asks for."""
-    params = settings.params()
+    """Validate params.yaml and every run of its studies, and print their number."""
+    params = settings().params()
     count = len(params.all_runs())
-    typer.echo(f"{settings.file}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs")
+    typer.echo(
+        f"{options['file']}: valid; scale {params.scale}: {len(params.chosen_studies)} studies from {count} runs"
+    )
 
 
 @params_app.command()
 def schema() -> None:
     """Print the JSON schema of params.yaml."""
+    from apao.study.params import schema_text
+
     typer.echo(schema_text(), nl=False)
 
 
 def main() -> None:
     """Entry point."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have had it ignored
+    from apao.devices import keep_freed_memory
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless the parent shell made it ignored
         signal.signal(signal.SIGINT, _on_interrupt)
     keep_freed_memory()
     try:
         app()
-    except KeyboardInterrupt:  # before a command had begun
+    except KeyboardInterrupt:  # before a command started
         _interrupted()
 
 

@@ -1,4 +1,7 @@
-"""Where to compute, with which number format, and how freed memory is kept."""
+"""Choice of device and number format, and settings of the memory allocator.
+
+Importing this imports no torch: the command line needs it before it knows whether anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,41 @@ import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from apao.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 # Numbers of mallopt's parameters in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 KEPT = 2**30
-"""Bytes of free memory at the end of the heap that are not given back."""
+"""Bytes of free memory at the end of the heap that are not returned to the system."""
 GROWTH = 2**26
 """Bytes by which the heap grows at a time."""
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is there to be asked for, without loading CUDA (the workflow asks this)."""
+    """Whether an NVIDIA GPU is available. Loads no CUDA where there is none, since every workflow calls this."""
+    import torch
+
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return hidden not in ("", "-1") and shutil.which("nvidia-smi") is not None and torch.cuda.is_available()
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` is the GPU where there is one.
+    """The device ``name``; ``auto`` is the GPU if there is one.
 
-    Of the processes that torchrun starts on a machine, each gets the GPU of its own number.
+    Under torchrun each process gets the GPU of its local rank.
 
     Raises:
-        UserError: when it does not exist here.
+        UserError: when this machine has no such device.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     number = os.environ.get("LOCAL_RANK")
@@ -48,7 +56,7 @@ def pick_device(name: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        hint = "start one process a GPU, or with --device cpu" if number else "use auto, cpu or cuda"
+        hint = "start one process per GPU, or use --device cpu" if number else "use auto, cpu or cuda"
         raise UserError(f"device {name!r} cannot be used here ({reason}); {hint}") from error
     if device.index is not None:
         torch.cuda.set_device(device)
@@ -56,32 +64,38 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """A name for records and captions."""
+    """Name of the device for records and captions."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether to compute in bf16: if asked to, or by ``auto`` where its matrix products are fast."""
+    """Whether to compute in bf16: as requested, or with ``auto`` if the device multiplies bf16 matrices fast."""
+    import torch
+
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # On CPUs only instructions that multiply bf16 make up for the conversions: matrix tiles (AMX) or AVX-512's.
+    # On CPUs bf16 pays only with instructions that multiply it: AMX tiles or AVX-512 BF16.
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast, or nothing; weights stay fp32 either way."""
+    """Context of bf16 autocast, or one without effect; weights stay fp32 either way."""
+    import torch
+
     if uses_bf16(precision, device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep large blocks for the next step; returns whether this process has a glibc to ask.
+    """Make glibc's malloc keep freed blocks for the next step; return whether the settings were accepted.
 
-    By default it takes a tensor of some megabytes from the system and gives it back when it is freed, so
-    that every page of every activation is faulted in again at every step.
+    By default glibc maps a tensor of a few megabytes from the system and unmaps it when it is freed, so every page
+    of every activation is faulted in again at every step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""Errors that the user can correct, reported in one line."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 LONGEST = 2_000
-"""Characters of a message: its start says where, its end what to do."""
+"""Maximum characters of a message. The middle is cut: the start names the place, the end what to do."""
 
 
 class UserError(Exception):
-    """Something the user can put right; the command line prints it without a traceback.
+    """An error that the user can correct; the command line prints it without a traceback.
 
-    The message names the file (and line), key or run, what was expected, and what to do. It is one line,
-    whatever it quotes of a file.
+    The message names the file (and line), key or run, what was expected, and what to do. It is always one line,
+    even where it quotes the content of a file.
     """
 
     def __init__(self, message: str) -> None:
@@ -21,14 +21,24 @@ class UserError(Exception):
 
 
 def one_line(text: str) -> str:
-    """``text`` without the middle of what is very long; what a terminal would obey is spelled out."""
+    """``text`` in one line of at most about ``LONGEST`` characters, with control characters escaped."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
-    return "".join(each if each.isprintable() else " " if each == "\n" else ascii(each)[1:-1] for each in text)
+    return "".join(map(_printable, text))
+
+
+def _printable(char: str) -> str:
+    """``char``, or its escape sequence as plain text, which a terminal does not interpret."""
+    if char.isprintable():
+        return char
+    return " " if char == "\n" else ascii(char)[1:-1]
 
 
 class AtKey(ValueError):
-    """A mistake at a key below the one whose validation found it; ``params`` turns it into file, line and key."""
+    """A validation error at ``key``, relative to the value being validated.
+
+    ``study.params`` converts it into a UserError with file, line and full key.
+    """
 
     def __init__(self, message: str, *key: str | int) -> None:
         super().__init__(message)
@@ -36,7 +46,7 @@ class AtKey(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """End of a sentence that helps with a misspelt name: the closest known one and the list."""
+    """End of an error message about an unknown name: the closest known name, and the list of all."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,7 +1,8 @@
-"""Whole files: written under a temporary name and renamed, read only where their hash is the recorded one.
+"""Atomic writes, and reads that are verified against recorded hashes.
 
-Beside the files of a stage lies ``<stage>.provenance.json`` with their hashes (``stages.record`` writes it).
-Reading through ``verified`` names a truncated or changed file instead of computing with it.
+A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); beside those of
+a published run lies ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or
+changed file, so that no stage computes with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+RECORDS = "*provenance.json"
+"""``<stage>.provenance.json``, and the ``provenance.json`` of a published run."""
+
+
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
@@ -33,14 +38,14 @@ def sha256_of(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path on the same disk; rename it to ``path`` when the block succeeds.
 
-    It lies in a folder of its own, so that the temporary files a library makes beside it (safetensors
-    does) are found and removed with it when the writer is killed.
+    The temporary path has a folder of its own, so that the temporary files that a library creates beside it
+    (safetensors does) are removed with it if the writer is killed.
 
     Raises:
-        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+        UserError: when the disk is full or the folder is not writable; ``path`` is then unchanged.
     """
     holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary = holder / f"{path.name}.tmp"  # no name that a search for finished files would find
+    temporary = holder / f"{path.name}.tmp"  # a suffix that no search for finished files matches
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -50,22 +55,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if temporary.stat().st_mode != mode:
-            # safetensors makes files that only their owner can read, whatever the umask.
+            # safetensors creates files that only their owner can read, regardless of the umask.
             temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
         raise explained(error, path) from error
     except Exception as error:
-        if not isinstance(error, UserError) and _tells_of_full_disk(error):
+        if not isinstance(error, UserError) and _caused_by_full_disk(error):
             raise explained(OSError(errno.ENOSPC, str(error)), path) from error
         raise
     finally:
-        # A disk that has become read-only refuses this too, which must not hide the error above.
+        # On a disk that became read-only this fails as well, which must not hide the error above.
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _tells_of_full_disk(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an exception, be it a library's own or one met while closing the file."""
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of the folder ``path`` when the block succeeds.
+
+    Raises:
+        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+    """
+    holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new, old = holder / "new", holder / "old"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _caused_by_full_disk(error: BaseException | None) -> bool:
+    """Whether a full disk caused ``error``: a library's own exception, or one raised on closing the file."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             return True
@@ -74,7 +102,7 @@ def _tells_of_full_disk(error: BaseException | None) -> bool:
 
 
 def _mode_of_new_file(path: Path) -> int:
-    """The mode that umask and folder give to a new file at ``path``."""
+    """Mode of a new file at ``path`` according to umask and folder."""
     path.touch()
     mode = path.stat().st_mode
     path.unlink()
@@ -100,7 +128,7 @@ def _is_running(process: int) -> bool:
 
 
 def explained(error: OSError, path: Path) -> UserError | OSError:
-    """A UserError for the operating-system errors that a user can correct, else the error itself."""
+    """The UserError for an operating-system error that the user can correct; any other error unchanged."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return UserError(
@@ -114,18 +142,18 @@ def explained(error: OSError, path: Path) -> UserError | OSError:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON (keys stay in their order, no NaN) atomically."""
+    """Write JSON atomically, with keys in their order; NaN raises ValueError."""
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(value), encoding="utf-8")
 
 
 def json_text(value: Any) -> str:
-    """JSON as we write it: keys in their order, no NaN."""
+    """JSON text in the format of all our files, with keys in their order; NaN raises ValueError."""
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that an earlier stage or a download left.
+    """Read a JSON file that an earlier stage or a download wrote.
 
     Raises:
         UserError: when it is missing or not JSON, naming the line.
@@ -139,32 +167,36 @@ def read_json(path: Path) -> Any:
 
 
 def missing(path: Path) -> UserError:
-    """The error for a stage whose input has not been made."""
+    """The error for an input file that does not exist yet."""
     return UserError(f"{path}: not found; run the stage that makes it first (snakemake -c2 {path}).")
 
 
 def verified(path: Path) -> Path:
-    """``path``, once its content is seen to match the hash its stage recorded beside it.
+    """Return ``path`` after checking its content against the hash that its stage recorded beside it.
 
-    A file without a record (one the user brought) is taken as it is.
+    A file without a record (one that the user provided) is not checked.
 
     Raises:
         UserError: when the file is missing or differs from the record.
     """
     if not path.exists():
         raise missing(path)
-    for record in sorted(path.parent.glob("*.provenance.json")):
+    for record in sorted(path.parent.glob(RECORDS)):
         expected = _recorded(record).get(path.name)
         if expected is not None and expected != sha256_of(path):
             raise UserError(
                 f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
-                f"edited after it was made; delete it and run its stage again (snakemake -c2 {path})."
+                f"edited after it was written; delete it and run its stage again (snakemake -c2 {path})."
             )
     return path
 
 
 def _recorded(record: Path) -> dict[str, str]:
-    """Hashes by file name, as a stage recorded them."""
+    """Hash of each output by file name, from a stage's record.
+
+    Raises:
+        UserError: when the file is no record, or was changed.
+    """
     value = read_json(record)
     try:
         intact = value.pop("digest") == digest_of(value)
@@ -180,14 +212,14 @@ def _recorded(record: Path) -> dict[str, str]:
 
 
 def digest_of(record: Mapping[str, Any]) -> str:
-    """Hash of a record's own content."""
+    """Hex SHA-256 of a record's content."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def changed(folders: Iterable[Path]) -> Iterator[str]:
-    """Files below ``folders`` that differ from their records: one line per file."""
+    """Yield one line for every file below ``folders`` that differs from its stage's record."""
     for folder in folders:
-        for record in sorted(folder.rglob("*.provenance.json")):
+        for record in sorted(folder.rglob(RECORDS)):
             try:
                 outputs = _recorded(record)
             except UserError as error:
@@ -202,7 +234,7 @@ def changed(folders: Iterable[Path]) -> Iterator[str]:
 
 
 def read_table(path: Path, columns: list[str] | None = None, what: str = "table") -> pd.DataFrame:
-    """Read a parquet table that an earlier stage left; errors call it a ``what``.
+    """Read a parquet table that an earlier stage wrote; ``what`` names its kind in error messages.
 
     Raises:
         UserError: when it is missing, damaged, or lacks the columns.
@@ -212,7 +244,7 @@ def read_table(path: Path, columns: list[str] | None = None, what: str = "table"
     verified(path)
     try:
         return pd.read_parquet(path, columns=columns)
-    except Exception as error:  # a damaged file may raise nearly anything
+    except Exception as error:  # a damaged file can raise almost any exception
         wanted = f" with the columns {', '.join(columns)}" if columns else ""
         raise UserError(
             f"{path}: not a {what}{wanted} ({error}); delete it and run its stage again (snakemake -c2 {path})."
@@ -220,5 +252,5 @@ def read_table(path: Path, columns: list[str] | None = None, what: str = "table"
 
 
 def record_path(folder: Path, stage: str) -> Path:
-    """Where a stage that writes into ``folder`` leaves its provenance."""
+    """Path of the provenance record of a stage that writes into ``folder``."""
     return folder / f"{stage}.provenance.json"

@@ -1,4 +1,4 @@
-"""Typed parameters: the base of every model, families found by name, and validation errors with their key."""
+"""Typed parameters: the base class of all models, registries of classes, and validation errors with their key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from apao.errors import AtKey, UserError, nearest
 
 Key = tuple[str | int, ...]
-"""Names and list positions that lead to a value."""
+"""Path of a value: names and list indices."""
 TAGS = ("source", "type", "method", "kind")
-"""Keys that say of which kind an entry is."""
+"""Keys that select the class of an entry."""
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.>-]*"
 KEY = r"[a-z][a-z0-9_]*"
 VALUE = r"[A-Za-z0-9-][A-Za-z0-9.>-]*"
 OBJECTIVE_NAME = rf"{NAME}(?:\+{NAME})*"
-"""May hold a plus (``ce+s-dpo``): what stands before the first ``key=value`` is the name."""
+"""May contain a plus (``ce+s-dpo``): everything before the first ``key=value`` is the name."""
 OBJECTIVE = rf"{OBJECTIVE_NAME}(?:\+{KEY}={VALUE})*"
 SpelledObjective = Annotated[str, Field(pattern=rf"^{OBJECTIVE}$")]
 """An objective with its overrides, as in a run's name."""
@@ -29,7 +29,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class Model(BaseModel):
-    """Base of every parameter model: immutable, finite, no unknown keys, errors that suggest a name."""
+    """Base class of all parameter models: immutable, finite numbers only, unknown keys refused with a suggestion."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
@@ -43,10 +43,11 @@ class Model(BaseModel):
         for key, value in data.items():
             if key not in cls.model_fields:
                 raise AtKey(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}", key)
-            # Pydantic would take YAML's `yes` for the number 1.
+            # Pydantic would convert YAML's `yes` to the number 1.
             values = value if isinstance(value, list | tuple) else [value]
-            if any(isinstance(one, bool) for one in values) and not _holds_bool(cls.model_fields[key].annotation):
-                raise AtKey(f"expected a number or a name, found {value!r} (yes, no, on and off mean that)", key)
+            if any(isinstance(entry, bool) for entry in values) and not _holds_bool(cls.model_fields[key].annotation):
+                meaning = "YAML reads yes, no, on and off as booleans"
+                raise AtKey(f"expected a number or a name, found {value!r} ({meaning})", key)
         return data
 
 
@@ -58,10 +59,10 @@ T = TypeVar("T", bound=Model)
 
 
 class Registry(Generic[T]):
-    """The parameter classes of one kind (objective, backbone, source, tokenizer), by the value of their tag.
+    """Parameter classes of one kind (objective, backbone, source, tokenizer, study), by their tag's value.
 
-    ``tag`` is the field whose literal default names the class, for example ``type``. Every module of
-    ``package`` is imported on first use, so a new file there registers itself.
+    ``tag`` is the field whose ``Literal`` annotation holds the name of the class, for example ``type``. All modules
+    of ``package`` are imported on first use, so a class in a new file there registers itself.
     """
 
     def __init__(self, kind: str, package: str, tag: str = "type") -> None:
@@ -70,7 +71,11 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: file ``cls`` under the one literal that its tag field allows."""
+        """Class decorator: register ``cls`` under the only value that its tag field allows.
+
+        Raises:
+            ValueError: when another class has that name.
+        """
         (name,) = cls.model_fields[self.tag].annotation.__args__  # type: ignore[union-attr]
         if name in self._classes:
             raise ValueError(f"two {self.kind}s are called {name!r}: {self._classes[name]} and {cls}")
@@ -95,17 +100,17 @@ class Registry(Generic[T]):
         return iter(sorted(self._load()))
 
     def classes(self) -> tuple[type[T], ...]:
-        """Every registered class, in the order of their names."""
+        """All registered classes, sorted by name."""
         return tuple(self._load()[name] for name in self)
 
 
 def one_of(registry: Registry[Any]) -> Any:
-    """The type of a field that holds any registered class, chosen by its tag."""
+    """Annotation of a field that accepts any registered class, selected by its tag."""
     return Annotated[Union[registry.classes()], Field(discriminator=registry.tag)]  # noqa: UP007
 
 
 def first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:
-    """Message and key of the first error; ``data`` is what was validated, where it holds unions."""
+    """Message and key of the first error; ``data`` is the validated input, needed if it contains unions."""
     first = error.errors()[0]
     key = _key_in_file(first["loc"], data)
     context = first.get("ctx", {})
@@ -135,7 +140,7 @@ def _tag(context: Mapping[str, str]) -> str:
 
 
 def _key_in_file(loc: Key, data: object) -> Key:
-    """``loc`` without what pydantic adds to it: the tag behind each union, and marks in square brackets."""
+    """``loc`` without pydantic's additions: the tag after each union, and labels in square brackets."""
     key: list[str | int] = []
     for part in loc:
         if isinstance(data, dict) and part not in data and part in [data.get(tag) for tag in TAGS]:
@@ -147,5 +152,5 @@ def _key_in_file(loc: Key, data: object) -> Key:
 
 
 def spelled(message: str, key: Key) -> str:
-    """``a.b.c: message``."""
+    """The message after its dotted key: ``a.b.c: message``."""
     return f"{'.'.join(map(str, key))}: {message}" if key else message

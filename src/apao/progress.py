@@ -1,4 +1,4 @@
-"""Progress with an ETA: a bar on a terminal, a line now and then in a log file."""
+"""Progress with an ETA: a bar on a terminal, a line every 15 seconds in a log file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Advance(Protocol):
-    """Tell the progress that ``amount`` more is done; ``shown`` is printed beside it."""
+    """Callback that reports progress."""
 
     def __call__(self, amount: float = 1, shown: str = "") -> None:
-        """See the class."""
+        """Add ``amount`` to what is done; ``shown`` is a text to print beside it."""
 
 
 @contextmanager
 def progress(what: str, total: float, done: float = 0) -> Iterator[Advance]:
-    """Show how far ``what`` is out of ``total`` (any unit), with an ETA, on standard error."""
+    """Show the progress of ``what`` from ``done`` to ``total`` (any unit), with an ETA, on standard error."""
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),

@@ -15,7 +15,7 @@ def assert_full(done: Done, file: str) -> None:
     assert "Traceback" not in done.output
     assert len(done.errors) == 1, done.output
     assert done.errors[0].startswith(f"error: {file}")
-    assert ": no space left on the disk" in done.errors[0] and "it continues" in done.errors[0]
+    assert ": no space left on the disk" in done.errors[0] and "rerun the same command to resume" in done.errors[0]
 
 
 def test_training(interrupted, finished, tmp_path):

@@ -208,7 +208,7 @@ CASES = [
         "a number beside dates",
         with_table(with_time(5, "2019-01-31")),
         "preprocess toy",
-        ("toy.csv:5", "'2019-01-31'", "line 2 has '0'", "write all times of the column alike"),
+        ("toy.csv:5", "'2019-01-31'", "line 2 has '0'", "write all times of the column in the same form"),
     ),
     Case(
         "ids through floats",
@@ -220,7 +220,7 @@ CASES = [
         "an item table of other items",
         with_item_table("a,Thing", "b,Thing"),
         "preprocess toy",
-        ("toy: none of the", "'a' and 'b'", "write the ids alike"),
+        ("toy: none of the", "'a' and 'b'", "spell the ids the same"),
     ),
     Case(
         "another separator",

@@ -179,8 +179,8 @@ T5 = ("backbones", "t5")
     [
         (("codes",), REMOVED, "codes: required, but not given"),
         (("codes", "7"), REMOVED, "interactions.0: item 7 has no code; codes has 399 items"),
-        (("codes", "7", 1), "<c_1>", "codes: item '7': expected a code like <b_0> at level 2, found '<c_1>'"),
-        (("codes", "7"), ["<a_1>"], "codes: item '7' has 1 codes, item '0' has 4"),
+        (("codes", "7", 1), "<c_1>", "codes: item '7': expected a token like <b_0> at level 2, found '<c_1>'"),
+        (("codes", "7"), ["<a_1>"], "codes: item '7' has 1 tokens, item '0' has 4"),
         (("examples",), REMOVED, "examples: required by backbones.t5, but not given"),
         (("examples", 2, "target"), REMOVED, "examples.2.target: required, but not given"),
         (("examples", 2, "target"), 400, "examples.2: item 400 has no code; codes has 400 items"),

@@ -130,7 +130,7 @@ def test_a_full_disk(tmp_path, write):
     path = disk / "file"
     with small_disk(disk, 64) as resize:
         path.write_text("old")
-        message = r"disk/file: no space left on the disk; .* run the same command again"
+        message = r"disk/file: no space left on the disk; .* rerun the same command"
         with pytest.raises(UserError, match=message), atomic_path(path) as temporary:
             write(temporary)
         assert path.read_text() == "old"

@@ -98,7 +98,7 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
     monkeypatch.setattr(sys, "argv", ["apao", "--params", str(tmp_path / "params.yaml"), "embed", "office"])
     with pytest.raises(SystemExit):
         main()
-    assert "office: its codes are given; name an embedder in codes.published" in capsys.readouterr().err
+    assert "office: codes.published needs no embeddings; name an embedder there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def broken(self):
         raise error
 
-    monkeypatch.setattr("apao.cli.Settings.params", broken)
+    monkeypatch.setattr("apao.study.settings.Settings.params", broken)
     return ended(capsys, monkeypatch, "runs")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -59,8 +59,7 @@ class BackboneParams(Model, ABC):
 BACKBONES: Registry[BackboneParams] = Registry("backbone", "apao.backbones")
 
 
-@dataclass(frozen=True)
-class KeyValues:
+class KeyValues(NamedTuple):
     """Keys and values of one attention layer: (B, H, L, d), or (B, C, H, P, d) for candidates."""
 
     keys: Tensor
@@ -99,14 +98,8 @@ class Context:
         return self.along[:, 0]
 
 
-Past = tuple[KeyValues, ...]
-"""Cached keys and values of the candidates' own tokens, one entry per layer."""
-
-
-def reorder(past: Past, parents: Tensor) -> Past:
-    """The cache for C' new candidates, each of which continues candidate ``parents`` (B, C') of the old C."""
-    rows = torch.arange(len(parents), device=parents.device)[:, None]
-    return tuple(KeyValues(layer.keys[rows, parents], layer.values[rows, parents]) for layer in past)
+Past = tuple[Any, ...]
+"""The backbone's cache of the candidates' own tokens: named tuples of tensors (B, C, ...), such as ``KeyValues``."""
 
 
 class Backbone(nn.Module, ABC):
@@ -143,6 +136,11 @@ class Backbone(nn.Module, ABC):
         the context is empty. Only implemented by backbones whose ``params.packs`` may be true.
         """
         raise NotImplementedError
+
+    def reorder(self, past: Past, parents: Tensor) -> Past:
+        """The cache for C' new candidates, each of which continues candidate ``parents`` (B, C') of the old C."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        return tuple(type(entry)(*(value[rows, parents] for value in entry)) for entry in past)
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:

@@ -46,6 +46,14 @@ class Softmax(NamedTuple):
         """Log-probabilities (..., V); every row needs a legal token."""
         return self.scaled(logits, legal).log_softmax(dim=-1)
 
+    def logp_of(self, logits: Tensor, tokens: Tensor, legal: Tensor) -> Tensor:
+        """Log-probabilities (..., C) of ``tokens`` (..., C); those where ``legal`` is true are all legal ones."""
+        logits = at_least_fp32(logits) / self.temperature
+        chosen = logits.gather(-1, tokens)
+        if self.legal_only:
+            return chosen.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
+        return chosen - logits.logsumexp(dim=-1, keepdim=True)
+
     def closing(self, logits: Tensor) -> Tensor:
         """Log-probability of eos after a whole code, where nothing else is legal: (..., V) -> (...)."""
         if self.legal_only:

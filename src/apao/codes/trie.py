@@ -1,10 +1,10 @@
 """The catalogue's prefix tree as tensors.
 
-Shapes: S states asked about, V vocabulary, E edges (prefixes of every length, the root left out).
+Shapes: V vocabulary, E edges (prefixes of every length except the root).
 
-A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in
-lexicographic order of their tokens, then those of length 2, and so on. Edge e leads to state e + 1,
-so the children of a state are one run of consecutive edges (compressed sparse rows).
+A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in lexicographic order of
+their tokens, then those of length 2, and so on. Edge e leads to state e + 1, so the children of a state are one run
+of consecutive edges (compressed sparse rows).
 """
 
 from __future__ import annotations
@@ -30,22 +30,25 @@ class Trie:
         tokens: (E,) the token on each edge, ascending within a state.
         vocabulary: V.
         prefix_counts: number of distinct prefixes of length 1 .. T.
+        widths: largest number of children of a prefix of length 0 .. T - 1. They bound every shape on the way,
+            so decoding never waits for the device to learn how many children there are.
     """
 
     indptr: Tensor
     tokens: Tensor
     vocabulary: int
     prefix_counts: tuple[int, ...]
+    widths: tuple[int, ...]
 
     @classmethod
     def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
-        """The tree of a catalogue's codes, with token ids on its edges."""
+        """Tree of a catalogue's codes, with token ids on the edges."""
         tokens = codes.distinct_tokens[np.lexsort(codes.distinct_tokens.T[::-1])]
         return cls.of_tokens(tokens, len(codes.vocabulary), device)
 
     @classmethod
     def of_tokens(cls, tokens: IntArray, vocabulary: int, device: torch.device | str = "cpu") -> Self:
-        """The tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
+        """Tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
         edge_tokens, children, counts = [], [], []
         parent = np.zeros(len(tokens), dtype=np.int64)
         parents = 1
@@ -65,11 +68,12 @@ class Trie:
             tokens=torch.as_tensor(np.concatenate(edge_tokens), device=device),
             vocabulary=vocabulary,
             prefix_counts=tuple(counts),
+            widths=tuple(int(number.max()) for number in children[:-1]),
         )
 
     @property
     def states(self) -> int:
-        """Number of states, the root counted."""
+        """Number of states, including the root."""
         return len(self.indptr) - 1
 
     @cached_property
@@ -79,27 +83,36 @@ class Trie:
         parent = torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), counts)
         return parent * self.vocabulary + self.tokens
 
+    def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The continuations of ``states`` (S), padded to ``width``, an upper bound of their number.
+
+        Returns:
+            Tokens (S, width), the states after them (S, width), and which of them exist: bool (S, width), true first.
+        """
+        first = self.indptr[states][..., None]
+        within = torch.arange(width, device=states.device)
+        exists = within < self.indptr[states + 1][..., None] - first
+        edges = (first + within).clamp(max=len(self.tokens) - 1)
+        return self.tokens[edges], edges + 1, exists
+
     def legal(self, states: Tensor) -> Tensor:
-        """Which tokens may follow: bool (*states.shape, V). Complete codes and the state -1 have none."""
-        # -1 becomes the last state, which is a complete code.
-        flat = torch.where(states < 0, self.states - 1, states).reshape(-1)
-        first, count = self.indptr[flat], self.indptr[flat + 1] - self.indptr[flat]
-        row = torch.repeat_interleave(torch.arange(len(flat), device=flat.device), count)
-        within = torch.arange(len(row), device=flat.device) - (count.cumsum(0) - count)[row]
-        mask = torch.zeros(len(flat), self.vocabulary, dtype=torch.bool, device=flat.device)
-        mask[row, self.tokens[first[row] + within]] = True
-        return mask.reshape(*states.shape, self.vocabulary)
+        """Mask (*states.shape, V) of the legal next tokens; none for complete codes and the state -1."""
+        # Replace -1 by the last state, a complete code.
+        tokens, _, exists = self.children(torch.where(states < 0, self.states - 1, states), max(self.widths))
+        mask = torch.zeros(*states.shape, self.vocabulary + 1, dtype=torch.bool, device=states.device)
+        # Padding is scattered into an extra column, which is cut off.
+        return mask.scatter_(-1, tokens.where(exists, self.vocabulary), True)[..., : self.vocabulary]
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after one more token; -1 where that token is not legal or the state was -1."""
+        """States after one more token; -1 where the token is not legal or the state was -1."""
         keys = states * self.vocabulary + tokens
         edge = torch.searchsorted(self._edge_keys, keys).clamp(max=len(self.tokens) - 1)
-        # A token outside the vocabulary would make the key of another state's edge.
+        # The key of a token outside the vocabulary could equal that of another state's edge.
         found = (self._edge_keys[edge] == keys) & (states >= 0) & (tokens >= 0) & (tokens < self.vocabulary)
         return torch.where(found, edge + 1, -1)
 
     def walk(self, tokens: Tensor) -> Tensor:
-        """States after each prefix of the codes ``tokens`` (..., T): (..., T)."""
+        """States (..., T) after each prefix of the codes ``tokens`` (..., T)."""
         state = torch.zeros_like(tokens[..., 0])
         states = []
         for level in range(tokens.shape[-1]):

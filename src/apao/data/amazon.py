@@ -26,32 +26,32 @@ from apao.data.times import Clock
 
 ADDRESS = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 REVIEWS = ("reviews_{}_5.json.gz", "reviews_{}.json.gz", "{}_5.json.gz", "{}.json.gz", "{}.jsonl.gz", "{}.jsonl")
-"""Names of the file of reviews, the preferred one first: those of 2014, 2018 and 2023."""
+"""Names of the review file in the versions of 2014, 2018 and 2023, in order of preference."""
 METADATA = ("meta_{}.json.gz", "meta_{}.jsonl.gz", "meta_{}.jsonl")
 
 
 @SOURCES.register
 class Amazon(Source):
-    """Reviews as interactions; until 2018 the clock has a resolution of one day.
+    """Reviews as interactions; timestamps up to the version of 2018 have a resolution of one day.
 
-    The files of 2014 are fetched, ``reviews_<category>_5.json.gz`` (users and items with five reviews) and the
+    Fetches the files of 2014: ``reviews_<category>_5.json.gz`` (users and items with at least five reviews) and the
     metadata. A mirror may hold the larger ``reviews_<category>.json.gz`` instead, or the files of 2018 or 2023
-    under their own names or those of 2014: the content says what they are. The publisher gives no hashes.
+    under their own names or those of 2014; the version is detected from the content. The publisher gives no hashes.
     """
 
     source: Literal["amazon"]
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-    """As in the file names, such as Office_Products."""
+    """Category as spelled in the file names, such as Office_Products."""
     text: tuple[Column, ...] = ("title", "description", "brand", "categories")
     max_malformed: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of malformed lines of a file above which it is refused."""
+    """Largest accepted share of malformed lines per file."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("category",)
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """One file of reviews and the metadata; a file that is there was written whole and is kept."""
+        """Fetch one file of reviews and the metadata; files already in ``folder`` are complete and are kept."""
         places = [folder] if mirror is None else [folder, mirror]
-        names = [self._found(names, places) for names in (REVIEWS, METADATA)]
+        names = [self._file_name(names, places) for names in (REVIEWS, METADATA)]
         for name in names:
             ways_out = (
                 f"Ways out: put {name} of the Amazon 2014 data into a folder and name it as the mirror "
@@ -61,16 +61,16 @@ class Amazon(Source):
             obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, ways_out)
         return names
 
-    def _found(self, names: tuple[str, ...], places: list[Path]) -> str:
-        """The first name under which a file is in one of the places, else the name to ask the publisher for."""
+    def _file_name(self, names: tuple[str, ...], places: list[Path]) -> str:
+        """The first of ``names`` that exists in one of the places, else the publisher's name."""
         spelled = [name.format(self.category) for name in names]
         return next((name for place in places for name in spelled if (place / name).exists()), spelled[0])
 
     def read(self, folder: Path) -> RawTables:
         """Reviews in file order, and the cleaned texts of the items they mention."""
-        path, listed = (folder / self._found(names, [folder]) for names in (REVIEWS, METADATA))
+        path, listed = (folder / self._file_name(names, [folder]) for names in (REVIEWS, METADATA))
         forms, clock = (reviews_format(path), metadata_format(listed)), Clock(path)
-        # Millions of reviews repeat far fewer ids: keep each string once.
+        # Millions of reviews share far fewer ids: keep one copy of each string.
         known: dict[str, str] = {}
         wanted: set[str] = set()
 
@@ -91,7 +91,7 @@ class Amazon(Source):
             texts.add(item, [item_text(record, column) if item in wanted else "" for column in self.text])
 
         with warnings.catch_warnings():
-            # Texts with a stray backslash are data, not code to be warned about.
+            # literal_eval would warn about a stray backslash in a text.
             warnings.simplefilter("ignore")
             _, malformed_items = read_records(listed, one_item, self.max_malformed)
         check_same(*forms)

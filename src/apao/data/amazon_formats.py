@@ -1,9 +1,9 @@
-"""The three public formats of Amazon's reviews and item metadata, recognised by the keys of each record.
+"""The three public formats of Amazon's reviews and item metadata, detected from the keys of each record.
 
 2014: reviews with ``reviewerID``, ``asin``, ``unixReviewTime``; metadata as Python literals, ``description`` a string
-and ``categories`` lists of lists. 2018: the same keys in reviews; metadata as JSON, ``description`` and ``category``
+and ``categories`` a list of lists. 2018: the same keys in reviews; metadata as JSON, ``description`` and ``category``
 lists. 2023: ``user_id``, ``parent_asin`` and ``timestamp`` in milliseconds; metadata with ``parent_asin``, ``store``
-and flat ``categories``. Items of 2014 and 2018 are known by ``asin``, those of 2023 by ``parent_asin``.
+and flat ``categories``. The item id of 2014 and 2018 is ``asin``, that of 2023 ``parent_asin``.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from apao.errors import UserError
 
 Column = Literal["title", "description", "brand", "categories"]
 KEYS = {"title": ("title",), "description": ("description",), "brand": ("brand", "store")}
-"""Where the formats keep a column; categories are ``_categories``."""
+"""Keys of each column in the formats; for categories see ``_categories``."""
 EARLIER, LATER = "asin", "parent_asin"
-"""What items are known by: until 2018, and in 2023."""
+"""Key of the item id: up to 2018, and in 2023."""
 _LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 
 
 class Recognised:
-    """The format of one file, which its first record decides and no other may contradict."""
+    """The format of one file, determined by its first record; all other records must agree."""
 
     def __init__(self, path: Path, kind: str, keys: Mapping[str, str], years: Mapping[str, str]) -> None:
-        """``keys``: what only records of one id system have, to that id; ``years``: keys of one year alone."""
+        """``keys`` maps a record's key to the item-id key that it implies, ``years`` a key to the only year it has."""
         self.path, self.kind = path, kind
         self.item_key, self.year = "", ""
         self._keys, self._years = keys, years
         self._line = 0
 
     def of(self, record: dict[str, Any], line: int) -> str:
-        """What the record's item is known by.
+        """Key of the record's item id.
 
         Raises:
-            UserError: when an earlier line was of another format.
+            UserError: when an earlier line had another format.
         """
-        found = next((item_key for key, item_key in self._keys.items() if key in record), "")
-        if found and not self.item_key:
-            self.item_key, self._line = found, line
-        elif found and found != self.item_key:
+        item_key = next((item_key for key, item_key in self._keys.items() if key in record), "")
+        if item_key and not self.item_key:
+            self.item_key, self._line = item_key, line
+        elif item_key and item_key != self.item_key:
             earlier = self.name
-            self.item_key = found
+            self.item_key = item_key
             raise UserError(
                 f"{self.path}:{line}: {self.kind} of Amazon {self.name}, but line {self._line} is of Amazon {earlier}; "
-                "bring a file of one year"
+                "use a file of one year"
             )
         if not self.year:
             self.year = next((year for key, year in self._years.items() if key in record), "")
@@ -60,28 +60,28 @@ class Recognised:
 
     @property
     def name(self) -> str:
-        """The year of the format."""
+        """Year of the format."""
         return "2023" if self.item_key == LATER else self.year or "2014 or 2018"
 
     @property
     def note(self) -> str:
-        """What the file was read as."""
+        """Note about the detected format."""
         return f"{self.path.name} is read as {self.kind} of Amazon {self.name}, items by {self.item_key}"
 
 
 def reviews_format(path: Path) -> Recognised:
-    """For a file of reviews."""
+    """Format detection for a file of reviews."""
     keys, years = {"user_id": LATER, "reviewerID": EARLIER}, {"verified": "2018", "helpful": "2014"}
     return Recognised(path, "reviews", keys, years)
 
 
 def metadata_format(path: Path) -> Recognised:
-    """For a file of metadata."""
+    """Format detection for a file of metadata."""
     return Recognised(path, "metadata", {LATER: LATER, EARLIER: EARLIER}, {"category": "2018", "categories": "2014"})
 
 
 def check_same(reviews: Recognised, metadata: Recognised) -> None:
-    """Refuse reviews of one year beside metadata of another, which describes other items.
+    """Refuse reviews and metadata of different years, since they describe different items.
 
     Raises:
         UserError: naming both files.
@@ -92,7 +92,7 @@ def check_same(reviews: Recognised, metadata: Recognised) -> None:
         raise UserError(
             f"{reviews.path} holds reviews of Amazon {reviews.name} (items by {reviews.item_key}), but "
             f"{metadata.path} metadata of Amazon {metadata.name} (items by {metadata.item_key}); "
-            "bring both files of one year"
+            "use two files of the same year"
         )
 
 
@@ -108,7 +108,7 @@ def review(record: dict[str, Any], item_key: str) -> tuple[str, str, Time]:
 
 
 def metadata_record(line: str) -> dict[str, Any]:
-    """A line of metadata: JSON, or the Python literal of a dictionary. Nothing in it is executed."""
+    """Parse a line of metadata: JSON or the literal of a Python dictionary. No code in it is executed."""
     try:
         return json_object(line)
     except Malformed:
@@ -116,7 +116,7 @@ def metadata_record(line: str) -> dict[str, Any]:
     try:
         value = ast.literal_eval(line)
     except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
-        # MemoryError is how the parser reports too deep a nesting, OverflowError a sum like 10...0+1j.
+        # The parser raises MemoryError for excessive nesting, OverflowError for a sum like 10...0+1j.
         raise Malformed("neither JSON nor a Python literal") from error
     if not isinstance(value, dict):
         raise Malformed("not a dictionary")
@@ -124,7 +124,7 @@ def metadata_record(line: str) -> dict[str, Any]:
 
 
 def item_text(record: dict[str, Any], column: Column) -> str:
-    """A column of an item's metadata, cleaned; empty where the record has none."""
+    """A column of an item's metadata, cleaned; empty if the record lacks it."""
     if column == "categories":
         return clean_text(", ".join(_categories(record)))
     value = next((record[key] for key in KEYS[column] if record.get(key)), None)
@@ -133,7 +133,7 @@ def item_text(record: dict[str, Any], column: Column) -> str:
 
 
 def _categories(record: dict[str, Any]) -> list[str]:
-    """Names without repeats: of 2014 from several paths, of 2018 and 2023 from one."""
+    """Category names without repeats: several paths in 2014, a single one in 2018 and 2023."""
     value = record.get("categories") or record.get("category")
     entries = value if isinstance(value, list) else []
     paths = [entry if isinstance(entry, list) else [entry] for entry in entries]
@@ -141,7 +141,7 @@ def _categories(record: dict[str, Any]) -> list[str]:
 
 
 def clean_text(text: str) -> str:
-    """Text without HTML entities, tags and line breaks, single-spaced."""
-    # No character has so many digits; unescape would refuse to make a number of a few thousand.
+    """``text`` without HTML entities, tags and line breaks, single-spaced."""
+    # No character has this many digits; unescape raises ValueError for a few thousand.
     text = _LONG_ENTITY.sub(" ", text)
     return " ".join(_TAG.sub(" ", html.unescape(text)).split())

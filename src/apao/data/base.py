@@ -1,8 +1,8 @@
-"""The contract every data source keeps.
+"""The contract of a data source.
 
-A source is one entry under ``datasets`` in params.yaml (a parameter model) that can fetch its files
-into a folder and read them from there as two tables. Filtering, ids, order and the split are the
-same for all and come later (``preprocess``).
+A source is one entry under ``datasets`` in params.yaml (a parameter model) that fetches its files into a folder and
+reads them from there as two tables. Filtering, numbering, order and split are the same for all sources and follow in
+``preprocess``.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from apao.parameters import Model, Registry
 
 @dataclass(frozen=True)
 class RawTables:
-    """What a source reads from its files.
+    """The tables that a source reads from its files.
 
     Attributes:
-        interactions: columns user, item (raw ids as strings) and timestamp (integer; where a source
-            has an order but no clock, the position), rows in file order.
-        items: columns item (raw id) and one string column for each name in the source's ``text``, of items
-            in the interactions; may lack items, has no duplicate ids. None where the source has no item texts.
-        malformed: number of records that were skipped, by reason.
-        times: what the file's times are.
-        decimals: timestamp = time * 10**decimals (for dates, of the seconds since 1970); None where
-            timestamps are the ranks of the times.
-        unused_rows: rows of the item table whose items are in no interaction.
-        unused_examples: up to two ids of theirs.
-        notes: what reading did that the user may want to know.
-        warnings: what is likely wrong with the files, and what to do.
+        interactions: columns user, item (raw ids as strings) and timestamp (integer; the position if the
+            source has an order but no clock), rows in file order.
+        items: columns item (raw id) and one string column per name in the source's ``text``, for items of the
+            interactions; ids are unique, items may be missing. None if the source has no item texts.
+        malformed: number of skipped records by reason.
+        times: kind and unit of the file's times.
+        decimals: timestamp = time * 10**decimals (dates count in seconds since 1970); None if the timestamps
+            are ranks of the times.
+        unused_rows: number of rows of the item table whose items are in no interaction.
+        unused_examples: up to two ids of such rows.
+        notes: remarks for the user about how the files were read.
+        warnings: likely faults of the files, with what to do.
     """
 
     interactions: pd.DataFrame
@@ -52,17 +52,17 @@ class RawTables:
 
     @classmethod
     def timed(cls, rows: Sequence[tuple[str, str]], clock: Clock) -> Self:
-        """The interactions of (user, item) ``rows`` at the times of ``clock``, which had one of each row.
+        """Tables with (user, item) ``rows`` as interactions and the times of ``clock``, one per row in the same order.
 
         Raises:
-            UserError: when the times are not of one clock.
+            UserError: when the times have no common unit.
         """
         interactions = pd.DataFrame(rows, columns=["user", "item"])
         interactions["timestamp"], decimals = clock.integers()
         return cls(interactions, None, times=clock.description, decimals=decimals, warnings=tuple(clock.warnings))
 
     def with_texts(self, texts: Texts) -> Self:
-        """The same with the items' texts."""
+        """Copy with the items' texts."""
         return replace(
             self,
             items=texts.table(),
@@ -73,7 +73,7 @@ class RawTables:
 
 
 class Source(Model, ABC):
-    """Where a dataset comes from, and which recipe and codes its runs use."""
+    """Origin of a dataset, and the recipe and codes of its runs."""
 
     source: str
     recipe: str
@@ -81,35 +81,39 @@ class Source(Model, ABC):
     codes: str
     """Name of an entry under ``codes``."""
     core: Annotated[int, Field(ge=3)] = 5
-    """k of the k-core filter; leave-one-out needs three interactions a user."""
+    """k of the k-core filter; leave-one-out needs three interactions per user."""
     text: tuple[str, ...]
-    """Columns of the item table that are embedded, in this order."""
+    """Columns of the item table to embed, in this order."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """Rows with the user, item and timestamp of an earlier row: ``keep`` them, as the paper keeps repeated visits,
-    or ``drop`` them before the k-core filter, where an event was recorded twice or a log appended twice."""
+    """Treatment of rows that repeat the user, item and timestamp of an earlier row: ``keep`` them, as the paper
+    keeps repeated visits, or ``drop`` them before the k-core filter, if events were logged twice."""
     ties: Literal["file", "random"] = "file"
-    """Order of a user's interactions with equal timestamps: that of the ``file``, or ``random``, drawn from the ids
-    and ``ties_seed``, whatever the order of the file. Where a file is sorted by item and its clock is coarse,
+    """Order of a user's interactions with equal timestamps: that of the ``file``, or ``random``, which depends on
+    the ids and ``ties_seed`` but not on the order of the file. If a file is sorted by item and its clock is coarse,
     ``file`` gives histories that ascend by item, which a model learns instead of behaviour."""
     ties_seed: Annotated[int, Field(ge=0, lt=10**9)] = 0
-    """Another random order for each value; without effect where ``ties`` is ``file``."""
+    """Seed of the random order; no effect if ``ties`` is ``file``."""
 
     publishes_codes: ClassVar[bool] = False
-    """Whether the source ships item codes of its own (``published_codes``)."""
+    """Whether the source ships item codes (``published_codes``)."""
     fetched_by: ClassVar[tuple[str, ...]] = ()
-    """Fields that decide, beside ``source``, which files are downloaded; the others only matter to ``read``."""
+    """Fields that determine, together with ``source``, which files are downloaded; ``read`` uses the others."""
     links: ClassVar[bool] = False
-    """Whether ``download`` links to files of the user's own, which are not to be shared with other projects."""
+    """Whether ``download`` links to the user's own files, which must not enter a shared cache."""
 
     @abstractmethod
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """Put the source's files into ``folder``, verified; return their names.
+        """Put the source's files into ``folder``, verify them, and return their names.
 
-        Files that are there and verify are kept, partial ones are continued.
+        Valid files already there are kept, partial downloads are resumed.
+
+        Args:
+            folder: target folder, created if necessary.
+            mirror: folder with copies of the files, or None.
 
         Raises:
-            UserError: when a file cannot be had or does not match, naming it, what was expected and
-                the ways out.
+            UserError: when a file cannot be obtained or does not match; the message names the file, what was
+                expected, and the ways out.
         """
 
     @abstractmethod
@@ -121,11 +125,11 @@ class Source(Model, ABC):
         """
 
     def own_files(self) -> tuple[Path, ...]:
-        """Files of the user's that the download takes: when they change, so does the dataset."""
+        """The user's own files that the download links to; the dataset changes when they do."""
         return ()
 
     def published_codes(self, folder: Path) -> Path:
-        """The downloaded file of codes, item id to code strings; only if ``publishes_codes``."""
+        """Path of the downloaded codes (item id to code strings); only if ``publishes_codes``."""
         raise NotImplementedError
 
 

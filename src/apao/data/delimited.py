@@ -1,4 +1,4 @@
-"""Tables with a header line, read as strings, with the line number of every row."""
+"""Reading delimited tables with a header line: string values, and the line number of every row."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from apao.errors import UserError, nearest
 from apao.files import missing
 
 MAX_CELL = 1 << 24
-"""Characters of one cell; the csv module's own limit is 131,072."""
+"""Maximum characters per cell; the csv module's own limit is 131,072."""
 
 
 def read_rows(
     path: Path, separator: str, columns: Sequence[str], quoted: bool = True, warnings: list[str] | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and the values of ``columns`` for every row; blank lines are passed over.
+    """Yield line number and the values of ``columns`` for every row; blank lines are skipped.
 
-    A typed header (``user_id:token``) is known by the name before the colon. With ``quoted`` a value in quotation
-    marks may hold separators and line breaks; without, a quotation mark is a character like any other. After
-    the last row, what makes the other setting likely is appended to ``warnings``.
+    The type in a header such as ``user_id:token`` is ignored. With ``quoted`` a value in quotation marks may contain
+    separators and line breaks; without, a quotation mark is an ordinary character. After the last row, a warning is
+    appended to ``warnings`` if the other setting seems to be the right one.
 
     Raises:
-        UserError: naming file and line, when the file is missing or not UTF-8, a column is missing
-            from the header, or a row has another number of values than the header.
+        UserError: naming file and line, when the file is missing or not UTF-8, a column is missing from the header,
+            or the number of values in a row differs from the header's.
     """
     line = 0
     csv.field_size_limit(MAX_CELL)
@@ -39,7 +39,7 @@ def read_rows(
             line = reader.line_num
             doubtful, first_doubtful = 0, 0
             for row in reader:
-                # A quoted value may hold line breaks; the row begins after the last line of the one before.
+                # A quoted value may contain line breaks: the row starts after the last line of the previous row.
                 first, line = line + 1, reader.line_num
                 if len(row) == len(names):
                     values = [row[index] for index in wanted]
@@ -62,7 +62,7 @@ def read_rows(
 
 
 def _places(path: Path, names: list[str], columns: Sequence[str]) -> list[int]:
-    """Where the columns stand in the header."""
+    """Index of each column in the header."""
     for column in columns:
         if names.count(column) != 1:
             found = "has two columns" if column in names else "has no column"
@@ -80,7 +80,7 @@ def _in_quotes(values: list[str]) -> bool:
 
 
 def _holds_rows(row: list[str], separator: str) -> bool:
-    """Whether a value goes on over lines that look like rows, as after a quotation mark that nobody closed."""
+    """Whether a value spans lines that look like rows, as after an unclosed quotation mark."""
     for value in row:
         _, *more = value.splitlines()
         if more and all(line.count(separator) == len(row) - 1 for line in more):
@@ -89,7 +89,7 @@ def _holds_rows(row: list[str], separator: str) -> bool:
 
 
 def _hint(quoted: bool) -> str:
-    """What to do about a row that cannot be read."""
+    """Advice for a row that cannot be read."""
     if quoted:
         return "; if quotation marks are plain text in this table, set quoted: false in the dataset's entry"
     return "; if values are in quotation marks, set quoted: true in the dataset's entry"
@@ -98,10 +98,10 @@ def _hint(quoted: bool) -> str:
 def _doubt(quoted: bool, rows: int) -> str:
     if quoted:
         return (
-            f"a value in quotation marks goes on over lines that look like rows of the table, which are then lost "
+            f"a value in quotation marks spans lines that look like rows of the table, which are then lost "
             f"({rows} such); if quotation marks are plain text in this table, set quoted: false in the dataset's entry"
         )
     return (
-        f"a value is in quotation marks, which are taken as a part of it ({rows} such rows); "
+        f"a value is in quotation marks, which are read as part of it ({rows} such rows); "
         "if they only enclose it, set quoted: true in the dataset's entry"
     )

@@ -1,7 +1,7 @@
-"""Getting a file: kept if it is there, copied from a mirror, or fetched from an address, and checked.
+"""Obtaining a file: keep it if present, copy it from a mirror, or fetch it from an address; then verify it.
 
-A fetch writes to ``<name>.part``; when it breaks off, the next attempt continues there (HTTP Range).
-The file appears under its own name only when it is whole and matches what is known of it.
+A fetch writes to ``<name>.part``; if it breaks off, the next attempt resumes from there (HTTP Range). The file gets
+its own name only when it is complete and verified.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ PAUSE_SECONDS = 1.0
 TIMEOUT_SECONDS = 30.0
 BLOCK_BYTES = 1 << 20
 MAX_BYTES = 1 << 34
-"""Bound of a file whose size is not known beforehand (16 GiB)."""
+"""Limit for a file of unknown size (16 GiB)."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file beforehand; None where nothing is."""
+    """Expected size and hash of a file; None where unknown."""
 
     bytes: int | None = None
     sha256: str | None = None
     git_blob: str | None = None
-    """SHA-1 by which git names the content; used where the sha256 is not known."""
+    """SHA-1 that git gives the content; used if the sha256 is unknown."""
 
     def difference(self, path: Path) -> str | None:
-        """``expected ..., found ...`` if the file is another one, None if it is as far as known the right one."""
+        """``expected ..., found ...`` if size or hash differ, else None."""
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return f"expected {self.bytes} bytes, found {size}"
@@ -54,7 +54,7 @@ class Expected:
 
 
 def git_blob_of(path: Path) -> str:
-    """The SHA-1 that git gives the content of a file."""
+    """SHA-1 that git gives the content of a file (hex)."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -63,10 +63,10 @@ def git_blob_of(path: Path) -> str:
 
 
 def obtain(path: Path, expected: Expected, url: str, mirrored: Path | None, ways_out: str) -> None:
-    """Have the file at ``path``: keep it, copy it from ``mirrored`` if that exists, or fetch ``url``.
+    """Provide the file at ``path``: keep it, copy it from ``mirrored`` if that exists, or fetch ``url``.
 
     Raises:
-        UserError: when it cannot be had or is not the expected one; the message ends with ``ways_out``.
+        UserError: when it cannot be obtained or is not the expected file; the message ends with ``ways_out``.
     """
     if path.exists() and expected.difference(path) is None:
         return
@@ -77,10 +77,10 @@ def obtain(path: Path, expected: Expected, url: str, mirrored: Path | None, ways
 
 
 def copy(origin: Path, path: Path, expected: Expected, ways_out: str) -> None:
-    """Copy a mirrored file into place if it is the expected one.
+    """Copy a mirrored file to ``path`` after verifying it.
 
     Raises:
-        UserError: when it is not, or cannot be read.
+        UserError: when it is not the expected file, or cannot be read.
     """
     try:
         difference = expected.difference(origin)
@@ -93,7 +93,7 @@ def copy(origin: Path, path: Path, expected: Expected, ways_out: str) -> None:
 
 
 def link(target: Path, path: Path) -> None:
-    """Put a symbolic link to a file of the user's at ``path``, so that gigabytes are not copied."""
+    """Create a symbolic link at ``path`` to one of the user's files, to avoid copying gigabytes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -103,61 +103,60 @@ def link(target: Path, path: Path) -> None:
 
 
 class _BrokeOff(Exception):
-    """The transfer ended early; what arrived is kept and another attempt continues it."""
+    """The transfer ended early; the received part is kept, and the next attempt resumes from it."""
 
 
 def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
-    """Download ``url`` to ``path``, continuing ``<path>.part`` if there is one.
+    """Download ``url`` to ``path``, resuming from ``<path>.part`` if it exists.
 
     Raises:
-        UserError: when the address is not http(s), cannot be reached, breaks off repeatedly, or
-            holds another file than the expected one; nothing is left at ``path`` then, except for
-            an earlier file of that name.
+        UserError: when the address is not http(s), cannot be reached, breaks off repeatedly, or does not hold the
+            expected file; ``path`` is then unchanged.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise UserError(f"{url}: only http and https addresses are fetched")
     part = path.with_name(path.name + ".part")
-    continued = part.exists()
+    resumed = part.exists()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             _transfer(url, part, expected, ways_out)
             break
         except (OSError, http.client.HTTPException, ValueError, _BrokeOff) as error:
-            # A ValueError: the server sent us on to what is no address.
+            # A ValueError: the server redirected to an invalid address.
             shown = explained(error, part) if isinstance(error, OSError) else error
             if isinstance(shown, UserError):
                 raise shown from error
-            if attempt == ATTEMPTS or not _may_pass(error):
-                kept = f"; {part.stat().st_size} bytes are kept and continued from next time" if part.exists() else ""
+            if attempt == ATTEMPTS or not _is_transient(error):
+                kept = f"; {part.stat().st_size} bytes are kept for the next attempt" if part.exists() else ""
                 raise UserError(
-                    f"{path.name}: cannot be fetched from {url} ({_said(error)}){kept}. {ways_out}"
+                    f"{path.name}: cannot be fetched from {url} ({_reason(error)}){kept}. {ways_out}"
                 ) from error
-            console.print(f"{path.name}: {_said(error)}; trying again ({attempt} of {ATTEMPTS - 1})", markup=False)
+            console.print(f"{path.name}: {_reason(error)}; retrying ({attempt} of {ATTEMPTS - 1})", markup=False)
             time.sleep(PAUSE_SECONDS * attempt)
     difference = expected.difference(part)
     if difference is not None:
         part.unlink()
-        if continued:
-            # What lay here may have been the beginning of another file.
+        if resumed:
+            # The earlier part may have been the beginning of another file: start over.
             fetch(url, path, expected, ways_out)
             return
         raise UserError(f"{path.name}: {url} holds another file: {difference}. {ways_out}")
     part.replace(path)
 
 
-def _said(error: Exception) -> str:
-    """The error's own words, out of urllib's wrapping."""
+def _reason(error: Exception) -> str:
+    """The error's message without urllib's wrapping."""
     return str(error.reason if type(error) is urllib.error.URLError else error)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later; a missing page will not."""
+def _is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed later; one for a missing page will not."""
     return not isinstance(error, urllib.error.HTTPError) or error.code >= 500 or error.code in (408, 429)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """http and https alone, so that no redirect leads to a local file or another protocol."""
+    """Opener for http and https only, so that no redirect leads to a local file or another protocol."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -173,7 +172,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
-    """One request; on return ``part`` is whole."""
+    """Send one request; on return ``part`` is complete."""
     done = part.stat().st_size if part.exists() else 0
     if expected.bytes is not None and done >= expected.bytes:
         if done == expected.bytes:
@@ -189,20 +188,20 @@ def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not done:
             raise
-        # Nothing lies beyond what is here: either it is whole, or the file behind the address changed.
+        # The range is empty: either the part is complete, or the server's file changed.
         if error.headers.get("Content-Range", "") == f"bytes */{done}":
             return
         part.unlink()
         raise _BrokeOff("the server's file is shorter than what was fetched before") from error
     with response:
-        done, total = _where(response, done)
+        done, total = _span(response, done)
         if total is not None and expected.bytes is not None and total != expected.bytes:
             part.unlink(missing_ok=True)
             raise UserError(f"{url}: offers {total} bytes, expected {expected.bytes}. {ways_out}")
         limit = MAX_BYTES if expected.bytes is None else expected.bytes
         with part.open("ab" if done else "wb") as file:
             done = _receive(response, file, done, total, limit)
-            # It gets its own name next; a name must not outlive a power cut that the content does not.
+            # Synced before the rename, so that a power cut cannot leave the final name with missing content.
             file.flush()
             os.fsync(file.fileno())
     if done > limit:
@@ -213,24 +212,24 @@ def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
         raise _BrokeOff(f"the connection ended after {done} of {total} bytes")
 
 
-def _where(response: http.client.HTTPResponse, done: int) -> tuple[int, int | None]:
-    """Where the body starts in the file, and the size of the file if the server says it."""
+def _span(response: http.client.HTTPResponse, done: int) -> tuple[int, int | None]:
+    """Offset of the body in the file, and size of the whole file if the server states it."""
     if response.status == 206:
         span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] == str(done):
             return done, _size(whole)
-        raise _BrokeOff("the server continued at another place than asked for")
-    # The server ignores Range and sends the file from its start.
+        raise _BrokeOff("the server sent another range than requested")
+    # The server ignored Range and sends the file from the start.
     return 0, _size(response.headers.get("Content-Length", ""))
 
 
-def _size(said: str) -> int | None:
-    """A number of bytes in a header; None where it is none."""
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 19 else None
+def _size(value: str) -> int | None:
+    """Number of bytes stated in a header; None if the value is not a number."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
 
 
 def _receive(response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int | None, limit: int) -> int:
-    """Append the body to ``file``, at most one byte more than ``limit``; return the file's size."""
+    """Append the body to ``file``, up to one byte beyond ``limit``; return the file's size."""
     name = urlsplit(response.url).path.rpartition("/")[2]
     with progress(f"fetching {name} (MB)", (total or 0) / 1e6, done / 1e6) as advance:
         while done <= limit and (block := response.read1(min(BLOCK_BYTES, limit + 1 - done))):

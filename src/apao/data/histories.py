@@ -1,6 +1,6 @@
-"""Users' histories in time order, and the examples that leave-one-out makes of them.
+"""Users' histories in time order, and the leave-one-out examples.
 
-Shapes: U users, N interactions, B examples. A position counts a user's interactions from 0.
+Shapes: U users, N interactions, B examples. A position is an index into a user's interactions, from 0.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ HELD_OUT = 2
 
 @dataclass(frozen=True)
 class Histories:
-    """Every user's items in time order, one user after another.
+    """All users' items in time order, concatenated user by user.
 
     Attributes:
-        offsets: (U + 1,) where each user's items begin in ``items``; the last entry is N.
-        items: (N,) item ids.
+        offsets: (U + 1,) index into ``items`` of each user's first item; the last entry is N.
+        items: (N,) item numbers.
     """
 
     offsets: IntArray
@@ -39,12 +39,12 @@ class Histories:
         """Read ``interactions.parquet``.
 
         Raises:
-            UserError: when the file is missing, damaged, holds nothing, or has a user with fewer
-                than three interactions, which leave-one-out needs.
+            UserError: when the file is missing, damaged or empty, or a user has fewer than the three
+                interactions that leave-one-out needs.
         """
         table = read_table(path, ["user", "item"])
         if table.empty:
-            raise UserError(f"{path}: holds no interactions; choose another dataset or a smaller core")
+            raise UserError(f"{path}: contains no interactions; choose another dataset or a smaller core")
         try:
             user, item = (table[name].to_numpy(dtype=np.int64) for name in ("user", "item"))
         except (ValueError, TypeError, OverflowError) as error:
@@ -64,11 +64,11 @@ class Histories:
         return len(self.offsets) - 1
 
     def train_end(self, users: IntArray) -> IntArray:
-        """Length of the training part of each of ``users``, which is the position of its validation item."""
+        """Length of the training part of each of ``users``: the position of the validation item."""
         return self.offsets[users + 1] - self.offsets[users] - HELD_OUT
 
     def training_examples(self) -> tuple[IntArray, IntArray]:
-        """User and position of every training example: all of the training part but its first item."""
+        """User and position of every training example: each item of a training part except the first."""
         ends = self.train_end(np.arange(self.users))
         counts = ends - 1
         users = np.repeat(np.arange(self.users), counts)
@@ -76,16 +76,16 @@ class Histories:
         return users, np.arange(len(users)) - before[users] + 1
 
     def training_targets(self) -> IntArray:
-        """The item that each training example predicts."""
+        """Target item of each training example."""
         users, positions = self.training_examples()
         return self.items[self.offsets[users] + positions]
 
     def evaluation_targets(self, split: Split) -> IntArray:
-        """Position of each user's validation or test item (U,); the history is all that lies before it."""
+        """Position (U,) of each user's validation or test item; the history is everything before it."""
         return self.train_end(np.arange(self.users)) + (split == "test")
 
     def train_popularity(self, items: int) -> IntArray:
-        """How often each of ``items`` items occurs in the training parts (items,)."""
+        """Number of occurrences (items,) of each of ``items`` items in the training parts."""
         position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
         ends = np.repeat(self.train_end(np.arange(self.users)), np.diff(self.offsets))
         return np.bincount(self.items[position < ends], minlength=items)

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 
 def k_core(users: NDArray[np.int64], items: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
-    """Which interactions stay when users and items with fewer than ``k`` are dropped until none is left.
+    """Mask of the interactions that remain after repeatedly dropping users and items with fewer than ``k``.
 
     Args:
-        users: (N,) ids from 0.
-        items: (N,) ids from 0.
-        k: least number of interactions of a user and of an item. A repeated purchase counts each time.
+        users: (N,) user numbers from 0.
+        items: (N,) item numbers from 0.
+        k: minimum number of interactions per user and per item. A repeated purchase counts each time.
 
     Returns:
-        (N,) mask, the largest subset in which every user and every item has at least ``k``.
+        (N,) mask of the largest subset in which every user and every item has at least ``k`` interactions.
     """
     kept = np.arange(len(users))
     while len(kept):

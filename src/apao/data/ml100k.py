@@ -1,4 +1,4 @@
-"""MovieLens-100K, as the RecBole wheel on PyPI ships it: small, real, and reachable wherever PyPI is."""
+"""MovieLens-100K from the RecBole wheel on PyPI: small, real, and available wherever PyPI is."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ COLUMNS = {"title": "movie_title", "year": "release_year", "genres": "class"}
 
 @SOURCES.register
 class MovieLens100K(Source):
-    """100,000 ratings of 1,682 films by 943 people, 1997 to 1998; every rating is an interaction."""
+    """100,000 ratings of 1,682 films by 943 users, 1997 to 1998; every rating is an interaction."""
 
     source: Literal["ml-100k"]
     text: tuple[Literal["title", "year", "genres"], ...] = ("title", "year", "genres")
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """Two files of the wheel, from the mirror (the files or the wheel) or through pip."""
+        """Extract two files of the wheel, obtained from the mirror (the files or the wheel) or with pip."""
         missing = [name for name in FILES if not _is_good(folder / name)]
         if mirror is not None:
             for name in [name for name in missing if (mirror / name).exists()]:
@@ -58,7 +58,7 @@ class MovieLens100K(Source):
         return list(FILES)
 
     def read(self, folder: Path) -> RawTables:
-        """Ratings in file order, which is not the order of time."""
+        """Ratings in file order, which is not chronological."""
         path = folder / "ml-100k.inter"
         users, items, clock = Ids("user", path), Ids("item", path), Clock(path)
         rows = []
@@ -77,7 +77,7 @@ def _is_good(path: Path) -> bool:
 
 
 def _download_wheel(folder: Path) -> Path:
-    """The wheel, by pip with the user's own configuration; nothing of it is installed or run."""
+    """Download the wheel with pip and the user's pip configuration; it is neither installed nor run."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--dest", str(folder), REQUIREMENT]
     console.print(f"ml-100k: fetching {WHEEL} (2 MB) with pip")
@@ -90,13 +90,13 @@ def _download_wheel(folder: Path) -> Path:
     if problem or not wheel.exists():
         raise UserError(
             f"ml-100k: pip could not download {WHEEL} (sha256 {WHEEL_EXPECTED.sha256}), which holds the data: "
-            f"{problem or 'it left no such file'}. {WAYS_OUT}"
+            f"{problem or 'it wrote no such file'}. {WAYS_OUT}"
         )
     return wheel
 
 
 def _extract(wheel: Path, names: list[str], folder: Path) -> None:
-    """Take the named files out of the wheel, whose hash is checked first."""
+    """Extract the named files from the wheel after verifying its hash."""
     difference = WHEEL_EXPECTED.difference(wheel)
     if difference is not None:
         raise UserError(f"{wheel}: not the expected wheel: {difference}. {WAYS_OUT}")
@@ -104,4 +104,4 @@ def _extract(wheel: Path, names: list[str], folder: Path) -> None:
         for name in names:
             with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member, atomic_path(folder / name) as temporary:
                 temporary.write_bytes(member.read(MAX_MEMBER_BYTES))
-            assert _is_good(folder / name), "the wheel's hash vouches for its members"
+            assert _is_good(folder / name), "the wheel's hash was verified, so its members are the expected files"

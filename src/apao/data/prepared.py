@@ -18,14 +18,14 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset as the later stages see it.
+    """A prepared dataset, the input of the later stages.
 
     Attributes:
         interactions: user and item (int32, from 0), timestamp (int64), split (train, valid, test);
             sorted by user, then time.
         items: item (int32), raw_id, text; row i is item i.
-        duplicates: rows with the user, item and timestamp of an earlier row, before the filter.
-        rows: (N,) where in the raw table each interaction is.
+        duplicates: number of rows that repeat the user, item and timestamp of an earlier row, before the filter.
+        rows: (N,) row of each interaction in the raw table.
     """
 
     interactions: pd.DataFrame
@@ -39,13 +39,13 @@ def prepare(
 ) -> Prepared:
     """Filter, number, order and split.
 
-    Users and items are numbered by first appearance in the filtered file, so that a file which is
-    numbered that way keeps its ids. A user's interactions are ordered by time; where timestamps tie,
-    by ``ties``: the order of the file stands, or one drawn from the ids and ``ties_seed``, which rows in another
-    order do not change. The last one is the test item, the one before the validation item.
+    Users and items are numbered by first appearance in the filtered file, so a file already numbered that way keeps
+    its ids. A user's interactions are ordered by time. Equal timestamps are ordered by ``ties``: ``file`` keeps the
+    order of the file, ``random`` draws one from the ids and ``ties_seed``, independent of the order of the rows. The
+    last interaction is the test item, the one before it the validation item.
 
     Raises:
-        UserError: when the filter leaves no interaction.
+        UserError: when no interaction passes the filter.
     """
     table = raw.interactions.reset_index(drop=True)
     repeated = table.duplicated()
@@ -57,14 +57,14 @@ def prepare(
     if table.empty:
         raise UserError(
             f"{dataset}: none of the {len(raw.interactions)} interactions is left after the {core}-core filter; "
-            f"lower core in the dataset's entry (at least 3), or bring a larger table"
+            f"lower core in the dataset's entry (at least 3), or use a larger table"
         )
     user, _ = pd.factorize(table["user"])
     item, raw_ids = pd.factorize(table["item"])
     time = table["timestamp"].to_numpy(dtype=np.int64)
-    # Stable: without a tie rule of their own, ties keep the order of the file.
-    own_rule = [drawn(table["user"], table["item"], ties_seed)] if ties == "random" else []
-    order = np.lexsort((*own_rule, time, user))
+    # lexsort is stable: without a further key, ties keep the order of the file.
+    tie_key = [drawn(table["user"], table["item"], ties_seed)] if ties == "random" else []
+    order = np.lexsort((*tie_key, time, user))
     lengths = np.bincount(user)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(user))  # 1 for a user's last interaction
     interactions = pd.DataFrame(
@@ -86,7 +86,7 @@ def prepare(
 
 
 def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> list[str]:
-    """For every item its columns as one line, ``title. description. ...``; empty where unknown."""
+    """One line of text per item, ``title. description. ...``; empty if unknown."""
     if items is None:
         return [""] * len(raw_ids)
     columns = items.set_index("item").reindex(raw_ids).fillna("")

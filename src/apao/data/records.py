@@ -1,7 +1,6 @@
-"""Files of one record per line, read to the end although some lines are malformed.
+"""Reading files of one record per line that contain some malformed lines.
 
-Public dumps hold broken lines. They are counted by reason and skipped; above a stated share the file
-is not what it should be, and that is an error.
+Public dumps have broken lines. They are skipped and counted by reason; more than a given share is an error.
 """
 
 from __future__ import annotations
@@ -22,32 +21,35 @@ from apao.files import missing
 from apao.progress import progress
 
 MAX_LINE_BYTES = 1 << 20
-"""Longer lines are malformed; it bounds what a parser of literals is given."""
+"""Longer lines are malformed; bounds the input of the literal parser."""
 MAX_EXPANSION = 50
-"""Times its size that a compressed file may become; records become some five times as long."""
+"""Maximum ratio of decompressed to compressed size; records have a ratio of about five."""
 SMALL_BYTES = 1 << 22
-"""What any compressed file may become, however small it is."""
+"""Decompressed size that is always accepted, whatever the ratio."""
 
 Record = TypeVar("Record")
 
 
 class Malformed(Exception):
-    """Raised by a parser; its text is the reason that is counted."""
+    """Raised by a parser for a malformed line; lines are counted by its message."""
 
 
 def read_records(
     path: Path, parse: Callable[[str, int], Record | None], max_malformed: float
 ) -> tuple[list[Record], dict[str, int]]:
-    """Parse every line of ``path`` (gzip where its name ends in .gz), leaving out what parses to None.
+    """Parse every line of ``path`` (gzip if its name ends in .gz), omitting lines that parse to None.
 
-    ``parse`` gets the line and its number.
+    Args:
+        path: the file.
+        parse: function of the line and its number; raises ``Malformed``.
+        max_malformed: largest accepted share of malformed lines.
 
     Returns:
         The records in file order, and the number of malformed lines by ``file: reason``.
 
     Raises:
-        UserError: when more than ``max_malformed`` (a share of the lines) are malformed, naming the
-            first; or when the file is missing, or its compression is damaged or that of a bomb.
+        UserError: when more lines than ``max_malformed`` are malformed, naming the first; or when the file is
+            missing, damaged, or expands far more than records do.
     """
     records: list[Record] = []
     reasons: Counter[str] = Counter()
@@ -79,7 +81,7 @@ def read_records(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Number and content of every line that is not blank; None for one that is too long."""
+    """Number and content of every non-blank line; None for one that is too long."""
     number = 0
     try:
         with path.open("rb") as compressed, _opened(path, compressed) as file:
@@ -109,7 +111,7 @@ def _opened(path: Path, compressed: IO[bytes]) -> IO[bytes]:
 
 
 class _Bounded(io.RawIOBase):
-    """What a gzip file holds; refuses one of a few megabytes that would keep us reading for hours."""
+    """Decompressed content of a gzip file, with a limit on its size: a small file could expand for hours."""
 
     def __init__(self, path: Path, compressed: IO[bytes]) -> None:
         self._path, self._file = path, gzip.GzipFile(fileobj=compressed)
@@ -125,14 +127,14 @@ class _Bounded(io.RawIOBase):
         self._left -= count
         if self._left < 0:
             raise UserError(
-                f"{self._path}: becomes more than {MAX_EXPANSION} times as long, as no file of records does; "
-                "delete it and download it again."
+                f"{self._path}: decompresses to more than {MAX_EXPANSION} times its size, which no file of records "
+                "does; delete it and download it again."
             )
         return count
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Parser of a line that is one JSON object."""
+    """Parse a line that is one JSON object; raises ``Malformed``."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -143,7 +145,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def identifier(record: dict[str, Any], key: str) -> str:
-    """The non-empty string at ``key``."""
+    """The non-empty string at ``key``; raises ``Malformed``."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise Malformed(f"without {key}")
@@ -153,5 +155,5 @@ def identifier(record: dict[str, Any], key: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """A string as files can hold it, empty for anything else; half a surrogate pair becomes a question mark."""
+    """``value`` as a string that can be encoded, with ``?`` for a lone surrogate; empty if it is no string."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""The four datasets of the paper as its authors released them, preprocessed, with their item codes."""
+"""The four datasets of the paper in the authors' release: preprocessed, with item codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPOSITORY = "yuyq18/APAO"
 COMMIT = "aa08fcfab4ad306a536a1fde648042972a292bbe"
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
 
-# Two files are known by their git blob only.
+# Of two files only the git blob is known.
 FILES = {
     "data/Office/Office.inter.json": Expected(
         799708, "10f983c76de3d2443ae68bf50bc6231962ab493f4d08c7e716e2f183ae70d698"
@@ -72,11 +72,10 @@ def _read(path: Path, kind: TypeAdapter[T]) -> T:
 
 @SOURCES.register
 class Release(Source):
-    """Histories in time order without a clock: the timestamp of an interaction is its position.
+    """Histories in time order without times: the timestamp of an interaction is its position.
 
-    Users and items are numbered by first appearance, users one after another; the project's own
-    numbering therefore reproduces the released ids, which the released codes are keyed by. The
-    files are 5-core already.
+    The release numbers users and items by first appearance, user by user, so our numbering reproduces the released
+    ids, which are the keys of the released codes. The files are already 5-core.
     """
 
     source: Literal["release"]
@@ -105,9 +104,9 @@ class Release(Source):
         return f"{self.name}.index.rq-kmeans.json"
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """Interactions, codes and item texts; a mirror that holds some of them is not left for the net.
+        """Obtain interactions, codes and item texts; nothing is fetched if the mirror has any of them.
 
-        A mirror that lacks the item texts is enough for runs on the published codes.
+        A mirror without the item texts is enough for runs on the published codes.
         """
         names = (self._interactions, self._codes, self._items)
         in_repository = {name: f"data/{self.name}/{name}" for name in names}
@@ -133,7 +132,7 @@ class Release(Source):
         return downloaded
 
     def read(self, folder: Path) -> RawTables:
-        """Histories as they are; item texts as released (entities and all), None where not downloaded."""
+        """Histories and item texts as released (including HTML entities); no texts if they were not downloaded."""
         histories = _read(folder / self._interactions, _HISTORIES)
         rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
         interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])

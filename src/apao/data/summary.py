@@ -1,4 +1,4 @@
-"""What ``preprocess`` found in a dataset: the numbers of stats.json, and the lines it prints of them."""
+"""Statistics of a prepared dataset: the content of stats.json, and the summary that ``preprocess`` prints."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ TIE_RULES = {
 }
 RULES = {"keep": "kept", "drop": "dropped"}
 MANY = 0.1
-"""Share of the items without a row or text, or with the same text, above which it is a warning."""
+"""Warn above this share of items without a row, without text, or with the same text."""
 MANY_REPEATS = 0.01
-"""Share of the rows above which those that repeat others are a warning."""
+"""Warn above this share of rows that repeat an earlier row."""
 MANY_REPEATERS = 0.05
-"""Share of the users above which a test item that is the validation item is a warning."""
+"""Warn above this share of users whose test item is their validation item."""
 MANY_TIES = 0.05
-"""Share of the interactions with tied times above which their order is a warning if it is no chance."""
+"""Warn above this share of interactions with tied times, if their order is systematic."""
 SYSTEMATIC = 0.9
-"""Share of neighbouring pairs in one direction above which an order is no chance."""
+"""An order is systematic above this share of neighbouring pairs in one direction."""
 
 
 def check_items(dataset: str, raw: RawTables, prepared: Prepared) -> None:
-    """Refuse an item table that has no row for any item.
+    """Refuse an item table that has no row for any item of the interactions.
 
     Raises:
-        UserError: with ids of both sides.
+        UserError: with example ids of both.
     """
     ids = prepared.items["raw_id"]
     if raw.items is None or ids.isin(raw.items["item"]).any():
@@ -45,8 +45,8 @@ def check_items(dataset: str, raw: RawTables, prepared: Prepared) -> None:
     table = f"the item table ids like {_some(listed)}" if listed else "the item table is empty"
     raise UserError(
         f"{dataset}: none of the {len(ids)} items of the interactions has a row in the item table: the interactions "
-        f"have ids like {_some(ids)}, {table}; write the ids alike in both, name the column that holds them in "
-        "both, or bring the item table that belongs to these interactions"
+        f"have ids like {_some(ids)}, {table}; spell the ids the same in both, name the column that holds them in "
+        "both, or use the item table that belongs to these interactions"
     )
 
 
@@ -55,7 +55,7 @@ def _some(ids: Iterable[str]) -> str:
 
 
 def statistics(dataset: str, source: Source, raw: RawTables, prepared: Prepared) -> dict[str, Any]:
-    """What is worth knowing of a prepared dataset; the first five entries are the paper's Table 2."""
+    """Statistics of a prepared dataset, ready for JSON; the first five entries are those of the paper's Table 2."""
     table = prepared.interactions
     lengths = np.bincount(table["user"])
     users, items, interactions = len(lengths), len(prepared.items), len(table)
@@ -91,17 +91,17 @@ def statistics(dataset: str, source: Source, raw: RawTables, prepared: Prepared)
 
 
 def _without_row(raw: RawTables, prepared: Prepared) -> int | None:
-    """Items without a row in the item table; None where there is no table."""
+    """Number of items without a row in the item table; None if there is no table."""
     return None if raw.items is None else int((~prepared.items["raw_id"].isin(raw.items["item"])).sum())
 
 
 def _unused(raw: RawTables, prepared: Prepared) -> int:
-    """Rows of items that the filter dropped."""
+    """Number of rows of items that the filter dropped."""
     return 0 if raw.items is None else int((~raw.items["item"].isin(prepared.items["raw_id"])).sum())
 
 
 def _warnings(source: Source, raw: RawTables, prepared: Prepared, stats: dict[str, Any]) -> Iterator[str]:
-    """What is more than odd, each with what to do."""
+    """Warnings about likely faults of the data, each with what to do."""
     rows, items, entry = stats["raw_interactions"], stats["items"], f"datasets.{stats['dataset']} of params.yaml"
     repeats, same = stats["duplicates"], stats["users_with_test_equal_to_validation_item"]
     if source.duplicates == "keep" and repeats > MANY_REPEATS * rows:
@@ -111,17 +111,17 @@ def _warnings(source: Source, raw: RawTables, prepared: Prepared, stats: dict[st
         )
     elif same > MANY_REPEATERS * stats["users"]:
         yield (
-            f"for {same:,} of {stats['users']:,} users the test item is the validation item, so that repeating the "
-            "last item is a hit; where this is one event recorded twice, remove the second row"
+            f"for {same:,} of {stats['users']:,} users the test item is the validation item, so repeating the "
+            "last item is a hit; if this is one event recorded twice, remove the second row"
         )
     yield from _tie_warnings(source, prepared, stats, entry)
     if (without_row := stats["items_without_row"] or 0) > MANY * items:
         assert raw.items is not None
         missing = prepared.items.loc[~prepared.items["raw_id"].isin(raw.items["item"]), "raw_id"]
-        beside = f"; of its rows without interactions: {_some(raw.unused_examples)}" if raw.unused_rows else ""
+        unused = f"; rows without interactions have ids like {_some(raw.unused_examples)}" if raw.unused_rows else ""
         yield (
-            f"{without_row:,} of {items:,} items have no row in the item table, such as {_some(missing)}{beside}; "
-            "write the ids alike in both, or complete the table"
+            f"{without_row:,} of {items:,} items have no row in the item table, such as {_some(missing)}{unused}; "
+            "spell the ids the same in both, or complete the table"
         )
     if raw.items is None:
         return
@@ -134,7 +134,7 @@ def _warnings(source: Source, raw: RawTables, prepared: Prepared, stats: dict[st
         text = prepared.items["text"]
         common = text[text != ""].value_counts().index[0]
         yield (
-            f"{alike:,} of {items:,} items have the same text, {_short(common)!r}, by which their codes cannot differ; "
+            f"{alike:,} of {items:,} items have the same text, {_short(common)!r}, so their codes cannot differ; "
             "if it stands for a missing text, name further columns under text, or complete the table"
         )
 
@@ -145,15 +145,15 @@ def _tie_warnings(source: Source, prepared: Prepared, stats: dict[str, Any], ent
     way_out = f"set ties: random in {entry}"
     if sorted_by_item(prepared) >= SYSTEMATIC:
         yield (
-            f"{stats['tied_share']:.1%} of the interactions have the time of another one of their user, and the file "
-            f"is sorted by item among them, so that the order of items would pass for behaviour; {way_out}, or bring "
+            f"{stats['tied_share']:.1%} of the interactions share their time with another one of their user; the file "
+            f"has these sorted by item, so a model would learn the order of items as behaviour; {way_out}, or use "
             "finer times"
         )
     elif newest_first(prepared) >= SYSTEMATIC:
         yield (
-            f"{stats['tied_share']:.1%} of the interactions have the time of another one of their user, and the file "
-            f"has every user's newest rows first, so that these are likely reversed; sort the file oldest first, or "
-            f"{way_out}"
+            f"{stats['tied_share']:.1%} of the interactions share their time with another one of their user, and the "
+            f"file lists every user's newest rows first, so these are probably reversed; sort the file oldest first, "
+            f"or {way_out}"
         )
 
 
@@ -162,7 +162,7 @@ def _short(text: str) -> str:
 
 
 def summary(stats: dict[str, Any]) -> list[str]:
-    """The statistics in a few lines; what did not occur is left out."""
+    """The statistics as a few lines of text, omitting zero counts."""
     malformed = sum(stats["malformed"].values())
     repeats = stats["duplicates"]
     dropped = repeats if stats["duplicates_rule"] == "drop" else 0
@@ -175,7 +175,7 @@ def summary(stats: dict[str, Any]) -> list[str]:
         f"{filtered:,} dropped by the {stats['core']}-core filter" if filtered else "",
     ]
     rule = stats["tie_rule"].partition("timestamps ")[2]
-    tied = f"{stats['tied_share']:.1%} of the interactions have the time of another one of their user; these {rule}"
+    tied = f"{stats['tied_share']:.1%} of the interactions share their time with another one of their user; they {rule}"
     same = stats["users_with_test_equal_to_validation_item"]
     users = [f"{stats['users']:,}", f"{same:,} with test item = validation item" if same else ""]
     items = [f"{stats['items']:,}"]

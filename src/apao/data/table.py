@@ -1,4 +1,4 @@
-"""A table of the user's own: user, item, timestamp, one row an interaction."""
+"""The user's own table: user, item, timestamp, one row per interaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from apao.data.times import Clock
 from apao.errors import UserError
 
 INTERACTIONS, ITEMS = "interactions.table", "items.table"
-"""Names in the download folder."""
+"""File names in the download folder."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 Name = Annotated[str, Field(min_length=1)]
@@ -36,18 +36,18 @@ class Table(Source):
     item: Name = "item"
     """Name of the column of item ids, in both tables."""
     timestamp: Name = "timestamp"
-    """Name of the column of times: numbers in one unit, with a fraction or not, or ISO 8601 dates. Their order
-    is kept exactly; numbers that count in two units, and dates with and without a time zone, are refused."""
+    """Name of the column of times: numbers in one unit, whole or with a fraction, or ISO 8601 dates. Their order is
+    kept exactly. Mixed units are refused, as are dates with and without a time zone in one column."""
     text: tuple[Name, ...] = ()
-    """Columns with the items' texts, in ``items_path`` if given, else beside the interactions, where an item has
-    the first text of its rows that is not empty."""
+    """Columns with the items' texts: of ``items_path`` if given, else of ``path``, where an item gets the first
+    non-empty text among its rows."""
     items_path: Path | None = None
     """A second table with one row per item."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Between columns; by default a comma for .csv and a tab for .tsv files."""
+    """Column separator; by default a comma for .csv and a tab for .tsv files."""
     quoted: bool | None = None
-    """Whether a value in quotation marks may hold separators and line breaks. If not, a quotation mark is a
-    character like any other. By default true, but false where the separator is a tab, as most programs write TSV."""
+    """Whether a value in quotation marks may contain separators and line breaks. If not, a quotation mark is an
+    ordinary character. By default true, but false if the separator is a tab, as most programs write TSV."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("path", "items_path")
     links: ClassVar[bool] = True
@@ -58,11 +58,11 @@ class Table(Source):
             raise ValueError("text: name the columns of items_path that hold the items' texts")
         columns = (self.user, self.item, self.timestamp, *self.text)
         if len(set(columns)) < len(columns):
-            raise ValueError(f"the columns {', '.join(columns)} must be different ones")
+            raise ValueError(f"the columns {', '.join(columns)} must be different")
         for key in ("path", "items_path"):
             path = getattr(self, key)
             if path is not None and self.separator is None and path.suffix not in SEPARATORS:
-                raise ValueError(f"{key}: {path} ends in none of {', '.join(SEPARATORS)}; give separator")
+                raise ValueError(f"{key}: {path} ends in none of {', '.join(SEPARATORS)}; add the key separator")
         return self
 
     @override
@@ -70,14 +70,14 @@ class Table(Source):
         return tuple(self._files().values())
 
     def _files(self) -> dict[str, Path]:
-        """The user's own files, by their names in the download folder."""
+        """Paths of the user's files by their names in the download folder."""
         files = {INTERACTIONS: self.path.expanduser()}
         if self.items_path is not None:
             files[ITEMS] = self.items_path.expanduser()
         return files
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """Link to the user's files, by names of their own: two folders may hold files of one name."""
+        """Link to the user's files under fixed names, since both may have the same name in different folders."""
         for name, path in self._files().items():
             if not path.is_file():
                 raise UserError(f"{path}: not found; name the table in the keys path and items_path of its entry")
@@ -85,8 +85,8 @@ class Table(Source):
         return list(self._files())
 
     def read(self, folder: Path) -> RawTables:
-        """Read strictly: in a table of one's own the first mistake is worth knowing."""
-        # Through the links to the user's own paths, which the errors name.
+        """Read the tables, refusing the first malformed row: the user can correct it."""
+        # Resolve the links, so that errors name the user's own paths.
         path = (folder / INTERACTIONS).resolve()
         beside = self.text if self.items_path is None else ()
         users, items, clock, texts = Ids("user", path), Ids("item", path), Clock(path), Texts(beside)
@@ -114,7 +114,7 @@ class Table(Source):
         return found.with_texts(texts) if self.text else found
 
     def _item_texts(self, path: Path, wanted: Ids, warnings: list[str]) -> tuple[Texts, Ids]:
-        """The texts of the items in ``wanted``, and the ids of all rows."""
+        """Texts of the items in ``wanted``, and the ids of all rows."""
         assert self.items_path is not None
         ids, texts = Ids("item", path), Texts(self.text, wanted)
         for line, (item, *text) in self._rows(self.items_path, path, (self.item, *self.text), warnings):

@@ -1,4 +1,4 @@
-"""The items' texts, gathered from rows of which an item may have several."""
+"""The items' texts, collected from tables with one or several rows per item."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pandas as pd
 
 
 class Texts:
-    """Of every item the first value of each column that is not blank.
+    """The first non-blank value of each column per item.
 
-    A title may be missing in some rows of an item: a join that missed, an old client.
+    Some rows of an item may lack a title, for example after a failed join.
     """
 
     def __init__(self, columns: Sequence[str], wanted: Container[str] | None = None) -> None:
-        """``wanted``: the items of the interactions; rows of others are counted and left out. None: all."""
+        """``wanted`` are the items of the interactions (None: all); rows of other items are only counted."""
         self.columns = tuple(columns)
         self.unused = 0
-        """Rows of items that are not wanted."""
+        """Number of rows of other items."""
         self.unused_examples: list[str] = []
         self._wanted = wanted
         self._found: dict[str, list[str]] = {}
         self._differing: dict[str, str] = {}
 
     def add(self, item: str, values: Sequence[str]) -> None:
-        """Take in one row: the values of the columns, in their order."""
+        """Add one row: the values of the columns, in their order."""
         if self._wanted is not None and item not in self._wanted:
             self.unused += 1
             if len(self.unused_examples) < 2:
@@ -40,14 +40,14 @@ class Texts:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth saying of them."""
+        """Note about items with several texts, if there are any."""
         if not self._differing:
             return []
         item, column = next(iter(self._differing.items()))
         return [
-            f"several texts for one item, the first is taken ({len(self._differing)} such, first {column} of {item!r})"
+            f"several texts for one item, the first is used ({len(self._differing)} such, first {column} of {item!r})"
         ]
 
     def table(self) -> pd.DataFrame:
-        """Columns item and those of the texts, one row per item."""
+        """Table with the column item and the text columns, one row per item."""
         return pd.DataFrame([(item, *texts) for item, texts in self._found.items()], columns=["item", *self.columns])

@@ -1,4 +1,4 @@
-"""Interactions of a user with equal timestamps: which they are, how to order them, and what their order tells.
+"""Interactions of one user with equal timestamps: finding them, ordering them, detecting a systematic order.
 
 Shapes: N interactions, sorted by user, then time, then tie rule.
 """
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
     from apao.data.prepared import Prepared
 
 FEWEST_PAIRS = 20
-"""Below, an order says nothing."""
+"""With fewer pairs no order is considered systematic."""
 
 
 def tied(interactions: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether the user has another interaction with the same timestamp; (N,)."""
+    """Mask (N,) of the interactions whose user has another one with the same timestamp."""
     return interactions.duplicated(["user", "timestamp"], keep=False).to_numpy()
 
 
 def drawn(users: pd.Series[str], items: pd.Series[str], seed: int) -> NDArray[np.uint64]:
-    """A number for every row that depends on its user, its item and the seed alone; (N,).
+    """Pseudo-random number (N,) per row that depends only on its user, item and the seed.
 
-    Sorting by it puts a user's items into a random order that is the same whatever the order of the rows.
+    Sorting by it gives a random order of a user's items that does not depend on the order of the rows.
     """
     mixed = _hashed(users, seed) * np.uint64(0x9E3779B97F4A7C15) + _hashed(items, seed)
-    # The finalizer of splitmix64: every bit of the sum reaches every bit of the number.
+    # The finalizer of splitmix64: every bit of the sum affects every bit of the result.
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 def _hashed(ids: pd.Series[str], seed: int) -> NDArray[np.uint64]:
-    """Hashes of ids, the same on every machine."""
+    """Machine-independent hashes of ids."""
     codes, unique = pd.factorize(ids)
     digests = b"".join(hashlib.blake2b(f"{seed} {each}".encode(), digest_size=8).digest() for each in unique)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)[codes]
 
 
 def sorted_by_item(prepared: Prepared) -> float:
-    """Share of neighbouring tied interactions that one order of all items explains; 0 where there are few.
+    """Largest share of neighbouring tied interactions that agree with one order of all items; 0 if there are few.
 
-    The orders are those of a file sorted or grouped by item: ids ascending or descending, as numbers where all
-    are, or the items' first appearance. About 0.5 where ties are in no order.
+    The orders are those of a file sorted or grouped by item: ids ascending or descending (as numbers if all are), or
+    the items' first appearance. About 0.5 if ties have no systematic order.
     """
     table = prepared.interactions
     user, item, time = (table[name].to_numpy() for name in ("user", "item", "timestamp"))
@@ -62,7 +62,7 @@ def sorted_by_item(prepared: Prepared) -> float:
 
 
 def _rank(ids: pd.Series[str]) -> NDArray[np.int64]:
-    """Position of each id among all, sorted as numbers where all are whole numbers."""
+    """Rank of each id, sorted as numbers if all ids are whole numbers."""
     numbers = all(each.isascii() and each.isdigit() and len(each) < 19 for each in ids)
     keys = [(int(each) if numbers else 0, each) for each in ids]
     order = sorted(range(len(ids)), key=keys.__getitem__)
@@ -72,7 +72,7 @@ def _rank(ids: pd.Series[str]) -> NDArray[np.int64]:
 
 
 def newest_first(prepared: Prepared) -> float:
-    """Of a user's neighbouring rows in the file with different times, the share that go back in time; 0 where few."""
+    """Share of a user's neighbouring rows with different times that go back in time; 0 if there are few."""
     table = prepared.interactions
     order = np.lexsort((prepared.rows, table["user"]))
     user, time = (table[name].to_numpy()[order] for name in ("user", "timestamp"))

@@ -1,7 +1,7 @@
-"""Times as files write them, as integers in exactly the order that the file states.
+"""Parsing the times of a file into integers that preserve their order exactly.
 
-No float is involved: a number is taken digit by digit, a date as whole seconds and the digits of its fraction.
-All times of a file are brought to the smallest decimal unit that one of them needs.
+No float is involved: a number is read digit by digit, a date as whole seconds and the digits of its fraction. All
+times of a file are scaled to the smallest decimal unit that any of them needs.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ BANDS = {
     "microseconds since 1970": (_FIRST * 10**6, _LAST * 10**6),
     "nanoseconds since 1970": (_FIRST * 10**9, _LAST * 10**9),
 }
-"""Numbers that are times between 1980 and 2100, by how they count: half-open intervals, ascending and disjoint."""
+"""Numbers of the times between 1980 and 2100 in each unit: half-open intervals, ascending and disjoint."""
 _NAMES, _EDGES = list(BANDS), [edge for band in BANDS.values() for edge in band]
 
 
 class Time(NamedTuple):
-    """One time: ``value`` / 10**``decimals``, for dates in seconds since 1970."""
+    """One time, ``value`` / 10**``decimals``; dates are in seconds since 1970."""
 
     kind: str
     value: int
     decimals: int
     step: int = 1
-    """Above 1 for a number in scientific notation whose last digit stands for that much."""
+    """Resolution: above 1 for a number in scientific notation whose last digit has this weight."""
 
 
 def parse_time(text: str) -> Time:
     """Read a number (whole, decimal or scientific) or an ISO 8601 date, exactly.
 
     Raises:
-        ValueError: when it is neither, or too large for any clock.
+        ValueError: when it is neither, or too large for a time.
     """
     text = text.strip()
     if _PLAIN.fullmatch(text):
@@ -71,7 +71,7 @@ def parse_time(text: str) -> Time:
 def _number(sign: str, whole: str, fraction: str, exponent: str) -> Time:
     power = int(exponent or 0) - len(fraction)
     digits = whole + fraction
-    # Zeros at the end of a fraction ask for no smaller unit.
+    # Trailing zeros of a fraction need no smaller unit.
     zeros = min(len(digits) - len(digits.rstrip("0")), max(-power, 0))
     digits, power = digits[: len(digits) - zeros], power + zeros
     value, decimals = int(sign + (digits or "0")) * 10 ** max(power, 0), max(-power, 0)
@@ -99,18 +99,18 @@ def _date(text: str) -> Time:
 class Clock:
     """The times of one file, collected row by row.
 
-    What cannot be one clock is refused: numbers beside dates, dates with a time zone beside dates without one, and
-    numbers that count in different units. The last is judged by size, for times between 1980 and 2100: seconds
-    since 1970 are near 10^9, milliseconds near 10^12, microseconds near 10^15, nanoseconds near 10^18 (``BANDS``,
-    which also has dates written as one number). Two of these bands in one file, with fewer numbers in the
-    gap between them than in either, are two units. Counters and clocks that start at 0 may pass through
-    several bands, but fill the far wider gaps on their way, and are taken as they are.
+    Times that cannot be ordered together are refused: numbers mixed with dates, dates with a time zone mixed with
+    dates without, and numbers in different units. Units are told apart by size, for times between 1980 and 2100:
+    seconds since 1970 are near 10^9, milliseconds near 10^12, microseconds near 10^15, nanoseconds near 10^18
+    (``BANDS``, which also has dates written as one number). A file has two units if it has numbers in two bands and
+    fewer numbers in the gap between them than in either band. Counters and clocks that start at 0 may pass through
+    several bands, but they fill the much wider gaps as well, and are accepted.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.decimals = 0
-        """Integers are times 10**decimals."""
+        """The integers are the times multiplied by 10**decimals."""
         self.warnings: list[str] = []
         self._values: list[int] = []
         self._first: dict[str, tuple[int, str]] = {}
@@ -124,7 +124,7 @@ class Clock:
         """Append the time of the row at ``line``.
 
         Raises:
-            UserError: naming the line, for what is no time, and both lines for another kind than before.
+            UserError: when it is not a time, or of another kind than an earlier one; names the lines.
         """
         try:
             time = parse_time(text)
@@ -133,10 +133,10 @@ class Clock:
         self.append(time, text, line)
 
     def append(self, time: Time, text: str, line: int) -> None:
-        """Append a time that has been read already.
+        """Append a parsed time.
 
         Raises:
-            UserError: naming two lines, when it is of another kind than the ones before.
+            UserError: when it is of another kind than an earlier one; names both lines.
         """
         kind, value, decimals, step = time
         if kind not in self._first:
@@ -164,21 +164,20 @@ class Clock:
             (kind, (line, text)), (other, (at, found)) = self._first.items()
             raise UserError(
                 f"{self.path}:{at}: the time {found!r} is {other}, but line {line} has {text!r}, {kind}; "
-                "these cannot be put in one order: write all times of the column alike"
+                "these cannot be ordered together: write all times of the column in the same form"
             )
 
     def integers(self) -> tuple[NDArray[np.int64], int | None]:
-        """The times as integers, and the decimals they were multiplied by: value = time * 10**decimals.
+        """The times as integers (N,), and their decimals: value = time * 10**decimals.
 
-        Where the common unit of all times is too small for 64 bits, the integers are the times' ranks and the
-        decimals None.
+        If the times do not fit into 64 bits in their common unit, the integers are ranks and the decimals None.
 
         Raises:
-            UserError: naming two lines, when the file mixes units.
+            UserError: when the file mixes units; names two lines.
         """
         self._refuse_two_units()
-        self._remark()
-        # Python's integers are exact; int64 is what the table holds.
+        self._warn()
+        # Python's integers are exact; the table holds int64.
         if all(-(1 << 63) <= value < 1 << 63 for value in self._values):
             return np.array(self._values, dtype=np.int64), self.decimals
         rank = {value: i for i, value in enumerate(sorted(set(self._values)))}
@@ -192,11 +191,11 @@ class Clock:
                 (line, text), (at, found) = self._place_first[low], self._place_first[high]
                 raise UserError(
                     f"{self.path}:{at}: the time {found} can only be one of {_NAMES[high // 2]}, but line {line} has "
-                    f"{text}, one of {_NAMES[low // 2]}; these cannot be put in one order: bring the column to one unit"
+                    f"{text}, one of {_NAMES[low // 2]}; these cannot be ordered together: use one unit"
                 )
 
-    def _remark(self) -> None:
-        """Warn of times that the file states in part only."""
+    def _warn(self) -> None:
+        """Add warnings about rounded, incomplete and implausible times."""
         step, line, text = self._coarse
         if step > 1:
             self.warnings.append(
@@ -210,23 +209,23 @@ class Clock:
             )
         band, inside = self._main_band()
         outside = len(self._values) - inside
-        # A counter that passes through a band has many numbers before it, but next to none that are not positive.
+        # A counter that passes through a band has many numbers below it, but almost none that are not positive.
         if band is not None and outside and (outside <= 0.01 * inside or self._early > outside / 2):
             line, text = next(first for place, first in self._place_first.items() if place != band)
             self.warnings.append(
                 f"{self.path}:{line}: {outside} of {len(self._values)} times, such as {text}, are not between 1980 "
-                f"and 2100, where the others are as {_NAMES[band // 2]}; if they stand for missing times, remove "
+                f"and 2100, unlike the others, read as {_NAMES[band // 2]}; if they stand for missing times, remove "
                 "these rows"
             )
 
     def _main_band(self) -> tuple[int | None, int]:
-        """Where more than half of the numbers lie, and how many do."""
+        """The band with more than half of the numbers, if any, and their number."""
         place, inside = max(self._places.items(), key=lambda pair: pair[1], default=(0, 0))
         return (place, inside) if place % 2 and inside > len(self._values) / 2 else (None, 0)
 
     @property
     def description(self) -> str:
-        """What the file's times are."""
+        """Kind and unit of the file's times."""
         if NUMBER not in self._first:
             return "dates without a time zone, read as UTC" if LOCAL in self._first else "dates with a time zone"
         band, _ = self._main_band()
@@ -234,7 +233,7 @@ class Clock:
 
 
 def units(decimals: int | None) -> str:
-    """How far the integers of a ``Clock`` resolve its times."""
+    """Resolution of the integers of a ``Clock``, in words."""
     if decimals is None:
-        return "kept as ranks, being finer than 64 bits hold"
+        return "kept as ranks, as they are too fine for 64 bits"
     return f"kept to {decimals} decimals" if decimals else ""

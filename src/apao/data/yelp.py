@@ -1,4 +1,4 @@
-"""The Yelp dataset, which the user downloads after accepting its licence."""
+"""The Yelp Open Dataset, which the user downloads after accepting its licence."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Yelp(Source):
 
     source: Literal["yelp"]
     folder: Path
-    """Where the two files are; they are linked to, not copied."""
+    """Folder of the two files, which are linked to, not copied."""
     since: date = date(2019, 1, 1)
-    """Earlier reviews are left out."""
+    """Date of the first reviews to use; earlier ones are skipped."""
     text: tuple[Literal["title", "categories"], ...] = ("title", "categories")
     max_malformed: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of malformed lines of a file above which it is refused."""
+    """Largest accepted share of malformed lines per file."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("folder",)
     links: ClassVar[bool] = True
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
-        """Link to the two files of the user's own folder, else of the mirror."""
+        """Link to the two files in the user's folder, or in the mirror if there is no such folder."""
         origin = self.folder.expanduser()
         if not origin.is_dir() and mirror is not None and (mirror / REVIEWS).exists():
             origin = mirror
@@ -54,13 +54,13 @@ class Yelp(Source):
 
     @override
     def own_files(self) -> tuple[Path, ...]:
-        """The files of the folder, where it has them: a mirror may have them instead."""
+        """The files in the user's folder; none if they are in a mirror."""
         paths = (self.folder.expanduser() / name for name in (REVIEWS, BUSINESSES))
         return tuple(path for path in paths if path.is_file())
 
     def read(self, folder: Path) -> RawTables:
-        """Reviews since the given day in file order, and name and categories of the businesses in them."""
-        # A few million reviews repeat far fewer ids: keep each string once.
+        """Reviews since the given day in file order, and name and categories of the reviewed businesses."""
+        # A few million reviews share far fewer ids: keep one copy of each string.
         known: dict[str, str] = {}
         wanted: set[str] = set()
         clock = Clock(folder / REVIEWS)
@@ -89,7 +89,7 @@ class Yelp(Source):
             texts.add(item, [text_of(record.get("name" if column == "title" else column)) for column in self.text])
 
         _, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)
-        notes = (f"{earlier:,} reviews before {self.since} left out (key since)",) if earlier else ()
+        notes = (f"{earlier:,} reviews before {self.since} skipped (key since)",) if earlier else ()
         return replace(found, malformed=malformed | malformed_items, notes=notes).with_texts(texts)
 
 

@@ -1,6 +1,6 @@
 """Trie-constrained beam search, all users and beams at once.
 
-Shapes: B users, K beams, T levels, V vocabulary.
+Shapes: B users, K beams, C continuations of a prefix at most, T levels, V vocabulary.
 
 Only legal continuations are kept, but scores are log-probabilities under the softmax over the whole
 vocabulary: probability given to illegal codes is lost, as in the paper. Models trained with another
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
@@ -50,18 +50,18 @@ def beam_search(
     hidden, past = context.start[:, None], None
     history = []
     levels = len(trie.prefix_counts)
-    for level, prefixes in enumerate(trie.prefix_counts):
-        legal = trie.legal(states)
-        logp = softmax.logp(backbone.logits(hidden), legal)
-        total = torch.where(legal, logp + scores[..., None], -torch.inf)
+    for level, (prefixes, width) in enumerate(zip(trie.prefix_counts, trie.widths, strict=True)):
+        children, after, exist = trie.children(states, width)
+        logp = softmax.logp_of(backbone.logits(hidden), children, exist)
+        total = torch.where(exist, logp + scores[..., None], -torch.inf)
         # Every prefix has a continuation, so there are always as many as this asks for.
         scores, flat = total.flatten(1).topk(min(beam, prefixes), dim=1)
-        parents, chosen = flat // trie.vocabulary, flat % trie.vocabulary
-        states = trie.advance(states.gather(1, parents), chosen)
+        parents = flat // width
+        chosen, states = children.flatten(1).gather(1, flat), after.flatten(1).gather(1, flat)
         history.append(states)
         tokens = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, level)), chosen[..., None]], dim=-1)
         if level + 1 < levels or eos:
-            past = reorder(past, parents) if past else None
+            past = backbone.reorder(past, parents) if past else None
             hidden, past = backbone.extend(context, chosen[..., None], past)
             hidden = hidden[:, :, 0]
     if eos:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apao.backbones.base import Backbone, Context, reorder
+from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
@@ -48,7 +48,7 @@ def _score_piece(
         logp = softmax.logp(backbone.logits(hidden), legal)
         total = total[:, parent] + logp[:, parent, token]
         if level + 1 < levels or eos:
-            past = reorder(past, parent.expand(batch, -1)) if past else None
+            past = backbone.reorder(past, parent.expand(batch, -1)) if past else None
             hidden, past = backbone.extend(context, token.expand(batch, -1)[..., None], past)
             hidden = hidden[:, :, 0]
         above, before = prefix, reached

@@ -27,8 +27,8 @@ from apao.engines.code_versions import SOURCE, report_version, run_version, stag
 from apao.errors import UserError
 from apao.files import atomic_path, record_path, write_json
 from apao.stages.report import inputs
-from apao.study.params import PARAMS_FILE, Params
-from apao.study.paths import RESULTS, DatasetPaths, decoding_time_file
+from apao.study.params import Params
+from apao.study.paths import PARAMS_FILE, RESULTS, DatasetPaths, decoding_time_file
 from apao.study.runs import Run
 
 DVC_FILE = Path("dvc.yaml")

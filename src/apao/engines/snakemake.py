@@ -27,8 +27,8 @@ from apao.errors import UserError, nearest
 from apao.files import sha256_of
 from apao.stages.download import what_is_fetched
 from apao.stages.report import inputs
-from apao.study.params import PARAMS_FILE, load
-from apao.study.paths import DatasetPaths
+from apao.study.params import PUBLISHED_SCALE, load
+from apao.study.paths import PARAMS_FILE, PUBLISHED, DatasetPaths
 from apao.study.run_params import RunParams, TimedDecoding
 from apao.study.runs import Run
 from apao.study.studies import FIGURE, TABLE, Form
@@ -111,6 +111,7 @@ class Workflow:
                 self.params.write_copy(copy)
             os.environ["APAO_PARAMS"] = str(copy)
         self.gpus = _gpus(config.get("gpus", int(has_gpu())))
+        self.published = self.params.model_copy(update={"scale": PUBLISHED_SCALE})
         # Rules may share their output with other workflows; where Snakemake has been told of no place for it,
         # it would warn of each of them.
         self.shares = LOCATION_ENVVAR in os.environ
@@ -242,6 +243,24 @@ class Workflow:
     @_reported
     def _timed(self, wildcards: Any) -> TimedDecoding:
         return self.params.timed_decoding(wildcards.dataset, wildcards.backbone)
+
+    @property
+    def published_studies(self) -> list[str]:
+        """Names of what is drawn from the published runs, whatever scale is chosen."""
+        return list(self.params.studies.get(PUBLISHED_SCALE, ()))
+
+    def published_inputs(self, name: str) -> list[str]:
+        """The published files that a table or figure is made from: those there are."""
+        return [str(path) for path in inputs(name, self.published, PUBLISHED)]
+
+    def published_study(self, name: str) -> str:
+        """What it is made of otherwise; no code of a training, whose published results stay what they are."""
+        study = self.published.study(name)
+        return _text({"study": study.model_dump(mode="json"), "code": report_version(study)})
+
+    def published_outputs(self, name: str) -> list[str]:
+        """Its files."""
+        return [str(path) for path in self.published.study(name).outputs(name, PUBLISHED)]
 
     def tables(self) -> list[str]:
         """Names of the chosen scale's tables."""

@@ -19,6 +19,7 @@ from typing_extensions import override
 from apao.report import style
 from apao.report.render import Table, latex, markdown
 from apao.report.results import Results
+from apao.study.paths import OWN, Collection
 from apao.study.studies import FIGURE, TABLE, Form, Output, Study
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class TableStudy(Study):
         """The table, from the study's input files."""
 
     @override
-    def write(self, name: str, params: Params, output: Output) -> None:
-        table = self.build(Results(params))
+    def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
+        table = self.build(Results(params, collection, self.files))
         with output(f"{name}.csv") as path:
             table.long.to_csv(path, index=False, lineterminator="\n")
         with output(f"{name}.md") as path:
@@ -55,9 +56,9 @@ class FigureStudy(Study):
         """The figure, from the study's input files."""
 
     @override
-    def write(self, name: str, params: Params, output: Output) -> None:
+    def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
         with style.applied():
-            drawing = self.build(Results(params))
+            drawing = self.build(Results(params, collection, self.files))
             with output(f"{name}.pdf") as path:
                 style.save_pdf(drawing.figure, path)
             with output(f"{name}.png") as path:

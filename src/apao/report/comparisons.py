@@ -31,6 +31,7 @@ class Experiment:
     role: str
     """The objective's role in the paper."""
     runs: tuple[Run, ...]
+    """Empty if the collection has none of them."""
     scores: dict[str, Estimate]
     """Metric to its values over the seeds, on the test items."""
     users: pd.DataFrame
@@ -49,8 +50,9 @@ class Experiment:
         """Read an experiment from the result files of its runs."""
         runs = results.experiment(dataset, backbone, objective, seeds)
         scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
-        role = results.role(runs[0])
-        return cls(backbone, objective, role, tuple(runs), scores, results.user_scores(runs)[list(metrics)])
+        role = results.role(Run.of(dataset, backbone, objective, 0))
+        users = results.user_scores(runs)[list(metrics)] if runs else pd.DataFrame(columns=list(metrics))
+        return cls(backbone, objective, role, tuple(runs), scores, users)
 
     def gain(self, other: Experiment, metric: str) -> float:
         """Gain over ``other`` in percent of the other's mean; NaN where that is 0."""
@@ -59,8 +61,8 @@ class Experiment:
 
 
 def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:
-    """The experiment with the highest mean, the first of equal ones; None if there is no experiment."""
-    return max(experiments, key=lambda one: one.scores[metric].mean, default=None)
+    """The experiment with the highest mean, the first of equal ones; None if none has runs."""
+    return max((one for one in experiments if one.runs), key=lambda one: one.scores[metric].mean, default=None)
 
 
 def best_other(
@@ -116,7 +118,10 @@ def judged(
         metrics: code-level and item-level metrics.
         pair: (ours, theirs) to compare in the row of an experiment and metric; None for no comparison.
     """
-    rows = {(one.objective, metric): one for one in experiments for metric in metrics}
+    rows = {(one.objective, metric): one for one in experiments for metric in metrics if one.runs}
+    absent = {(one.objective, metric): Verdict() for one in experiments for metric in metrics if not one.runs}
+    if not rows:
+        return absent
     pairs = {(name, metric): found for (name, metric), one in rows.items() if (found := pair(one, metric)) is not None}
     values = {("value", *key): one.users[key[1]] for key, one in rows.items()}
     gaps = {("gap", *key): ours.users[key[1]] - theirs.users[key[1]] for key, (ours, theirs) in pairs.items()}
@@ -124,7 +129,8 @@ def judged(
     # One call, so that every interval is over the same resamples.
     interval = dict(zip(columns, intervals(np.column_stack([*columns.values()])).tolist(), strict=True))
     plain = {key: Verdict(*interval["value", *key]) for key in rows}
-    return plain | {key: _compared(plain[key], key, pair, *interval["gap", *key]) for key, pair in pairs.items()}
+    compared = {key: _compared(plain[key], key, pair, *interval["gap", *key]) for key, pair in pairs.items()}
+    return absent | plain | compared
 
 
 def _compared(verdict: Verdict, key: Key, pair: Pair, gain_low: float, gain_high: float) -> Verdict:

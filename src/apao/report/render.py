@@ -83,7 +83,7 @@ def bold_best(rows: Sequence[list[Cell]], columns: Sequence[int], values: Sequen
     ``values[i][j]`` is the number shown in ``rows[i][columns[j]]``.
     """
     for j, column in enumerate(columns):
-        best = max(row[j] for row in values)
+        best = max((row[j] for row in values if not math.isnan(row[j])), default=math.inf)
         for row, numbers in zip(rows, values, strict=True):
             if fixed(numbers[j]) == fixed(best):
                 row[column] = Cell(row[column].text, bold=True)

@@ -18,7 +18,7 @@ import pandas as pd
 from apao.errors import UserError
 from apao.evaluation.metrics import user_metrics
 from apao.files import read_json
-from apao.study.paths import DatasetPaths
+from apao.study.paths import OWN, Collection, DatasetPaths
 from apao.study.runs import Run
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ RANKS = ["rank", "items_before", "group"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """One quantity of an experiment, with one value per seed."""
+    """One quantity of an experiment, with one value per seed; NaN if there is none."""
 
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
         """Mean over the seeds."""
-        return statistics.fmean(self.values)
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def sd(self) -> float:
@@ -50,11 +50,14 @@ class Results:
     """The result files of a project. Each JSON file is read at most once.
 
     An experiment is the list of its runs, one per seed. Runs are normalised: overrides equal to the value in
-    params.yaml are dropped, so that studies share trainings.
+    params.yaml are dropped, so that studies share trainings. In a collection that may have gaps, an experiment has
+    only the existing runs and may be empty.
     """
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, collection: Collection = OWN, files: Sequence[str] = ("metrics.json",)) -> None:
+        """``files`` are those that the study reads of each run; a run without all of them counts as absent."""
         self.scale = params.scale
+        self.collection, self.files = collection, files
         self.normalised: Callable[[Run], Run] = params.normalised
         self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run)
         self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
@@ -62,8 +65,17 @@ class Results:
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 
     def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
-        """The normalised runs of ``objective`` (spelled as in a study, with overrides), one per seed."""
-        return [self.normalised(Run.of(dataset, backbone, objective, seed)) for seed in seeds]
+        """The normalised, existing runs of ``objective`` (spelled as in a study, with overrides), one per seed."""
+        runs = [self.normalised(Run.of(dataset, backbone, objective, seed)) for seed in seeds]
+        return [run for run in runs if self.has(run)]
+
+    def has(self, run: Run) -> bool:
+        """Whether a run exists; always true without gaps, where reading a missing run is an error."""
+        return not self.collection.gaps or self.collection.has(run, self.files)
+
+    def file(self, run: Run, name: str) -> Path:
+        """Path of a file of a run."""
+        return self.collection.place(run.folder / name)
 
     def json(self, path: Path) -> Any:
         """Content of a JSON file."""
@@ -73,14 +85,14 @@ class Results:
 
     def metric(self, runs: Iterable[Run], split: str, name: str) -> Estimate:
         """The metric ``name`` of an experiment on the split ``valid`` or ``test``."""
-        paths = [run.folder / "metrics.json" for run in runs]
+        paths = [self.file(run, "metrics.json") for run in runs]
         return Estimate(tuple(number(path, self.json(path), split, name) for path in paths))
 
     def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
         """A list with one number per level at ``keys`` of a JSON file, such as ``test``, ``prefix_recall@20``."""
         rows: list[list[float]] = []
         for run in runs:
-            path = run.folder / file
+            path = self.file(run, file)
             values = entry(path, self.json(path), *keys)
             if not isinstance(values, list) or not values or len(values) != len(rows[0] if rows else values):
                 raise _unexpected(path, keys, "a list with one number per level")
@@ -89,7 +101,9 @@ class Results:
 
     def baselines(self, dataset: str) -> dict[str, Any]:
         """Test metrics of the untrained baselines of a dataset, by the baseline's name."""
-        path = DatasetPaths(dataset).baselines
+        path = self.collection.place(DatasetPaths(dataset).baselines)
+        if self.collection.gaps and not path.exists():
+            return {}
         found = self.json(path)
         if not isinstance(found, dict) or not found:
             raise _unexpected(path, (), "an object with one entry per baseline")
@@ -101,7 +115,7 @@ class Results:
         Raises:
             UserError: when the file is not such a table, or marks no epoch as the best one.
         """
-        path = run.folder / "history.csv"
+        path = self.file(run, "history.csv")
         try:
             frame = pd.read_csv(path)
             frame = frame.assign(
@@ -119,7 +133,7 @@ class Results:
         Raises:
             UserError: when the file is not such a table, or has other users than that of another run on the dataset.
         """
-        path = run.folder / "ranks.parquet"
+        path = self.file(run, "ranks.parquet")
         try:
             frame = pd.read_parquet(path, columns=["split", "user", *RANKS])
         except (ValueError, KeyError, OSError) as error:
@@ -142,17 +156,29 @@ class Results:
 
         ``objectives`` are named instead of those of the runs, where these are too many.
         """
-        runs = [self.normalised(run) for run in study.runs()]
-        distinct = len(dict.fromkeys(runs))
+        listed = list(dict.fromkeys(self.normalised(run) for run in study.runs()))
+        runs = [run for run in listed if self.has(run)]
+        if not runs:
+            return f"None of its {len(listed)} runs is published."
+        absent = self.absent(study)
         parts = [
-            f"Scale {self.scale}",
+            "Published runs" if self.collection.gaps else f"Scale {self.scale}",
             _listed("dataset", (run.dataset for run in runs)),
             _listed("backbone", (run.backbone for run in runs)),
             _listed("objective", objectives or (run.spelled_objective for run in runs)),
             _listed("seed", (str(run.seed) for run in runs)),
-            f"{distinct} run{'s' if distinct > 1 else ''}",
+            f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
         ]
-        return "; ".join(parts) + "."
+        gaps = f" Not run, and so a gap or fewer seeds: {'; '.join(absent)}." if absent else ""
+        return "; ".join(parts) + "." + gaps
+
+    def absent(self, study: Study) -> list[str]:
+        """The missing runs of a study, as ``dataset/backbone, seed: objective, objective``."""
+        places: dict[str, list[str]] = {}
+        for run in dict.fromkeys(self.normalised(run) for run in study.runs()):
+            if not self.has(run):
+                places.setdefault(f"{run.dataset}/{run.backbone}, seed {run.seed}", []).append(run.spelled_objective)
+        return [f"{place}: {', '.join(objectives)}" for place, objectives in places.items()]
 
 
 def _listed(what: str, names: Iterable[str]) -> str:

@@ -6,10 +6,11 @@ Matplotlib is imported in the functions that use it, because this module is impo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#777777")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
+ABSENT = "#999999"
+"""Colour (grey) of series without a run."""
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 
 _RC: Any = {
@@ -143,6 +146,7 @@ def legend(
     groups: Sequence[str] = (),
     first: int = 0,
     others: Sequence[Any] = (),
+    absent: Collection[str] = (),
 ) -> int:
     """Add a legend above the panels, which are ``width`` inches wide.
 
@@ -153,13 +157,19 @@ def legend(
         groups: names of the line styles, shown if there are several.
         first: index of the first series.
         others: further handles.
+        absent: names of series without a run, shown in grey.
 
     Returns:
         Number of rows of the legend, for ``make_room``.
     """
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [Line2D([], [], label=name, **look(first + i)) for i, name in enumerate(series)]
+    looks = {
+        name: {**look(first + i), **({"color": ABSENT} if name in absent else {})} for i, name in enumerate(series)
+    }
+    handles: list[Any] = [
+        Line2D([], [], label=f"{name} (not run)" if name in absent else name, **each) for name, each in looks.items()
+    ]
     if len(groups) > 1:
         handles += [
             Line2D([], [], label=name, color="#555555", linestyle=LINES[i % len(LINES)])
@@ -168,13 +178,24 @@ def legend(
     handles += others
     lengths = [len(str(handle.get_label())) for handle in handles]
     columns = next(n for n in range(len(handles), 0, -1) if n == 1 or _legend_width(lengths, n) <= width)
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    shown = figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    for text, name in zip(shown.get_texts(), series, strict=False):
+        text.set_color(ABSENT if name in absent else "black")
     return math.ceil(len(handles) / columns)
 
 
 def _legend_width(lengths: Sequence[int], columns: int) -> float:
     """Width in inches: about 0.07 per character of the legend's font, 0.6 per handle with its gaps."""
     return sum(0.6 + 0.07 * int(column.max()) for column in np.array_split(np.asarray(lengths), columns))
+
+
+def mark_gaps(axes: Axes, absent: Sequence[str], empty: bool) -> None:
+    """Note in grey which series a panel lacks, or that nothing was run for it."""
+    if empty:
+        axes.text(0.5, 0.5, "not run", ha="center", va="center", color=ABSENT, transform=axes.transAxes)
+    elif absent:
+        text = fill(f"not run: {', '.join(absent)}", 30)
+        axes.text(0.98, 0.98, text, ha="right", va="top", color=ABSENT, fontsize=7, transform=axes.transAxes)
 
 
 def make_room(figure: Figure, rows: int) -> None:

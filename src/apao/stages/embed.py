@@ -76,7 +76,7 @@ def _taken(items: pd.DataFrame, params: VectorFile, paths: DatasetPaths) -> Made
     table = vectors[join.rows]
     facts = vector_facts(table, items["raw_id"]) | join.report(params.file)
     summary = vector_summary(facts)
-    summary.lines.insert(0, join.said(params.file))
+    summary.lines.insert(0, join.summary(params.file))
     return table, facts, summary
 
 

@@ -1,13 +1,14 @@
 """A stage's outputs and the record of how they were made.
 
 The record, ``<stage>.provenance.json``, holds the hashes of what the stage read and wrote, its parameters,
-package versions, device, seconds and git revision.
+package versions, device, machine, seconds and git revision.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from typing import Any, Self
 
 from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of, verified, write_json
 
+CPU_FACTS = Path("/proc/cpuinfo")
+INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX"}
+"""Flags of a processor to their names."""
 RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
 
 
@@ -72,12 +76,26 @@ class Stage:
             "outputs": self.outputs,
             "seconds": round(time.monotonic() - self.started, 3),
             "device": self.device,
+            "machine": machine_name(),
             "python": platform.python_version(),
             "packages": _package_versions(),
             "revision": _git_revision(),
             "command": sys.argv[1:],
         }
         write_json(self.record, record | {"digest": digest_of(json.loads(json_text(record)))})
+
+
+def machine_name() -> str:
+    """Processor, its instructions that change what is computed, and number of cores; where the system tells."""
+    try:
+        facts = dict(line.split(":", 1) for line in CPU_FACTS.read_text().splitlines() if ":" in line)
+    except OSError:
+        facts = {}
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = set(facts.get("flags", "").split())
+    instructions = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+    processor = facts.get("model name") or platform.processor() or platform.machine()
+    return ", ".join([processor, *instructions, f"{os.cpu_count()} cores"])
 
 
 def _package_versions() -> dict[str, str]:

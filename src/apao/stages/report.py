@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from apao.errors import UserError
 from apao.progress import console
+from apao.report.results import Results
 from apao.stages.record import Stage
+from apao.study.paths import OWN, Collection
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
 from apao.study.studies import Study
@@ -19,18 +21,22 @@ NAMED_FILES = 12
 """Missing files that an error lists by name."""
 
 
-def inputs(name: str, params: Params) -> list[Path]:
-    """Every file that the study reads, in a fixed order, without repeats."""
+def inputs(name: str, params: Params, collection: Collection = OWN) -> list[Path]:
+    """Every file that the study reads, in a fixed order, without repeats; where there may be gaps, those there are."""
     study = params.study(name)
     files = [
-        path for run in _runs(study, params) for path in (run.record, *(run.folder / file for file in study.files))
+        path
+        for run in _runs(study, params, collection)
+        for path in (run.record, *(run.folder / file for file in study.files))
     ]
-    return list(dict.fromkeys([*files, *study.inputs()]))
+    placed = [collection.place(path) for path in dict.fromkeys([*files, *study.inputs()])]
+    return [path for path in placed if not collection.gaps or path.exists()]
 
 
-def _runs(study: Study, params: Params) -> list[Run]:
-    """The runs that are trained for a study, without repeats."""
-    return list(dict.fromkeys(params.normalised(run) for run in study.runs()))
+def _runs(study: Study, params: Params, collection: Collection) -> list[Run]:
+    """The runs that a study is made from, without repeats; where there may be gaps, those there are."""
+    runs = dict.fromkeys(params.normalised(run) for run in study.runs())
+    return [run for run in runs if not collection.gaps or collection.has(run, study.files)]
 
 
 def missing(name: str, params: Params) -> list[Path]:
@@ -38,8 +44,10 @@ def missing(name: str, params: Params) -> list[Path]:
     return [path for path in inputs(name, params) if not path.exists()]
 
 
-def report(name: str, params: Params) -> list[Path]:
+def report(name: str, params: Params, collection: Collection = OWN) -> list[Path]:
     """Make the table or figure called ``name`` from the files its study lists, and from no others.
+
+    In a collection that may have gaps, what is absent is left out and named.
 
     Tables are written as csv (long form), md and tex (wide form), figures as pdf, png, csv (the plotted
     numbers) and rst (the caption), beside a provenance file.
@@ -51,8 +59,8 @@ def report(name: str, params: Params) -> list[Path]:
         UserError: when inputs have not been made, naming them and how to make them; nothing is then drawn.
     """
     study = params.study(name)
-    written = study.outputs(name)
-    if absent := missing(name, params):
+    written = study.outputs(name, collection)
+    if not collection.gaps and (absent := missing(name, params)):
         shown = [str(path) for path in absent[:NAMED_FILES]]
         if len(absent) > NAMED_FILES:
             shown.append(f"and {len(absent) - NAMED_FILES} more")
@@ -61,17 +69,30 @@ def report(name: str, params: Params) -> list[Path]:
             f"{', '.join(shown)}. Make them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
         )
     record = {"scale": params.scale, "study": study.model_dump(mode="json")}
-    if otherwise := _trained_otherwise(study, params):
+    if otherwise := _trained_otherwise(study, params, collection):
         run, difference = next(iter(otherwise.items()))
         more = f" (likewise {len(otherwise) - 1} more)" if len(otherwise) > 1 else ""
         console.print(f"{name}: {run} was trained with {difference} as in params.yaml{more}; drawn as trained")
         record["trained_otherwise"] = otherwise
-    with Stage(name, written[0].parent, inputs(name, params), record) as stage:
-        study.write(name, params, stage.output)
+    with Stage(name, written[0].parent, inputs(name, params, collection), record) as stage:
+        study.write(name, params, stage.output, collection)
+    if gaps := Results(params, collection, study.files).absent(study):
+        console.print(f"{name}: drawn without runs that are not published: {'; '.join(gaps)}")
     return written
 
 
-def _trained_otherwise(study: Study, params: Params) -> dict[str, str]:
+def _trained_otherwise(study: Study, params: Params, collection: Collection) -> dict[str, str]:
     """For each run whose run.json has other parameters than params.yaml states, the first of them."""
-    differences = {str(run): RunRecord.read(run).difference(params.resolve(run)) for run in _runs(study, params)}
+    differences = {str(run): _difference(run, params, collection) for run in _runs(study, params, collection)}
     return {run: difference for run, difference in differences.items() if difference is not None}
+
+
+def _difference(run: Run, params: Params, collection: Collection) -> str | None:
+    try:
+        record = RunRecord.at(collection.place(run.record), run)
+    except UserError:
+        if not collection.gaps:
+            raise
+        # Published by a revision whose parameters this one cannot read; its files are verified with all others.
+        return "parameters of another revision, not those"
+    return record.difference(params.resolve(run))

@@ -32,6 +32,7 @@ from apao.training.packing import PackedSampler, Rows
 from apao.training.scoring import score_batch
 from apao.verify.golden import BeamValues, Expected, check_shape, load_backbone, read_expected
 
+CPU = torch.device("cpu")
 USUAL_HISTORY = 20
 """Items that the histories of the beams are cut to, unless an example shows that more are kept."""
 STRENGTH = {"msl": "tau", "apao-pointwise": "eta", "apao-pairwise": "eta"}
@@ -76,8 +77,8 @@ def report(quantities: Sequence[Quantity], tolerance: float) -> Iterator[str]:
 
 
 @torch.no_grad()
-def verify(folder: Path, tolerance: float) -> list[Quantity]:
-    """Recompute everything that a golden folder holds.
+def verify(folder: Path, tolerance: float, device: torch.device = CPU) -> list[Quantity]:
+    """Recompute everything that a golden folder holds, in fp32 on ``device``.
 
     Raises:
         UserError: when a file is missing or damaged, a value malformed, a model not ours, or nothing to verify.
@@ -86,7 +87,7 @@ def verify(folder: Path, tolerance: float) -> list[Quantity]:
     expected = read_expected(path)
     codes = ItemCodes.from_strings(expected.codes, f"{path}: codes")
     try:
-        found = list(_Verification(folder, expected, codes, tolerance).quantities())
+        found = list(_Verification(folder, expected, codes, tolerance, device).quantities())
     except AtKey as error:
         raise UserError(f"{path}: {spelled(str(error), error.key)}") from error
     if not found:
@@ -97,9 +98,11 @@ def verify(folder: Path, tolerance: float) -> list[Quantity]:
 class _Verification:
     """The catalogue of one file, as training and decoding hold it, and what follows from it."""
 
-    def __init__(self, folder: Path, expected: Expected, codes: ItemCodes, tolerance: float) -> None:
+    def __init__(
+        self, folder: Path, expected: Expected, codes: ItemCodes, tolerance: float, device: torch.device
+    ) -> None:
         self.folder, self.expected, self.codes, self.tolerance = folder, expected, codes, tolerance
-        self.trie = Trie.of(codes)
+        self.device, self.trie = device, Trie.of(codes, device)
         # No value of such a file depends on what was trained on.
         self.catalogue = Catalogue(codes, self.trie, targets=np.empty(0, dtype=np.int64))
         self.longest = max((len(example.history) for example in expected.examples), default=1)
@@ -118,7 +121,7 @@ class _Verification:
             losses = list(values.losses())
             if not losses and not values.beam:
                 continue
-            backbone = load_backbone(self.folder, key, len(ours))
+            backbone = load_backbone(self.folder, key, len(ours)).to(self.device)
             for label, scores in self._scores(backbone, bool(values.pairwise)) if losses else ():
                 for kind, strength, each in losses:
                     yield from self._objective(label, scores, kind, strength, each, ("backbones", key, kind))
@@ -130,7 +133,7 @@ class _Verification:
         name, given = backbone.params.type, self.expected.examples
         # Leave-one-out holds two items of every user out; they are never read.
         histories = _histories([[*example.history, *3 * [example.target]] for example in given])
-        examples = Examples(histories, self.codes, self.longest, torch.device("cpu"))
+        examples = Examples(histories, self.codes, self.longest, self.device)
         positions = histories.train_end(np.arange(len(given))) - 1
         negatives = None
         if with_negatives:
@@ -175,7 +178,7 @@ class _Verification:
     def _beams(self, backbone: Backbone, values: BeamValues, key: Key) -> Iterator[Quantity]:
         name, users = backbone.params.type, values.users
         histories = _histories([self.expected.interactions[str(user)] for user in users])
-        examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), torch.device("cpu"))
+        examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), self.device)
         batch = examples.batch(np.arange(len(users)), histories.evaluation_targets("test"))
         context = backbone.encode(batch.history)
         beams = beam_search(backbone, context, self.trie, values.beam_size, backbone.params.decodes_eos)
@@ -204,6 +207,7 @@ class _Verification:
         self, backbone: str, name: str, found: Tensor, expected: Any, key: Key, spelled_place: Callable[..., str]
     ) -> Quantity:
         check_shape(expected, found.shape, *key)
+        found = found.cpu()
         flat = np.array(expected, dtype=object).reshape(-1).tolist() if found.dim() else [expected]
         for value in flat:
             if type(value) not in (int, float) or (type(value) is int and abs(value) > MAX_WHOLE):

@@ -232,8 +232,11 @@ def test_published_codes_cannot_be_reassigned():
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        ({"0": ["<a_1>"]}, r"codes\.json: has no entry for 1 of the 2 items, such as '1'; its own ids are like '0'"),
-        ({"0": ["<a_1>"], "1": ["<c_1>"]}, r"codes\.json: item '1': expected a code like <a_0>"),
+        (
+            {"0": ["<a_1>"]},
+            r"codes\.json: has no entry for 1 of the 2 items, such as '1'; ids in the file look like '0'",
+        ),
+        ({"0": ["<a_1>"], "1": ["<c_1>"]}, r"codes\.json: item '1': expected a token like <a_0>"),
         ([["<a_1>"], ["<a_2>"]], "expected a JSON object of item ids and codes, found a list"),
     ],
 )

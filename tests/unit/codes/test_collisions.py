@@ -134,5 +134,5 @@ def test_policies_of_a_coding():
 
 
 def test_reassign_needs_codebooks():
-    with pytest.raises(UserError, match="reassign needs codebooks, which these codes lack; write keep or extra"):
+    with pytest.raises(UserError, match="reassign needs codebooks, which these codes lack; use keep or extra"):
         apply_policy(Coding(np.zeros((3, 2), dtype=np.int64)), "reassign")

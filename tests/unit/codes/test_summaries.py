@@ -36,22 +36,22 @@ def test_texts_by_hand():
     }  # fmt: skip
     lines = text_summary(facts, "toy").lines
     assert lines == [
-        "6 items, 2 without text; 3 distinct texts, the commonest ('Unknown') of 2 items",
-        "2 of 3 distinct texts (66.7 %) are longer than 8 tokens and were cut, in all 4 of 24 tokens (16.7 %)",
+        "6 items, 2 without text; 3 distinct texts, the most common ('Unknown') of 2 items",
+        "2 of 3 distinct texts (66.7 %) are longer than 8 tokens; truncation removed 4 of 24 tokens (16.7 %)",
     ]
 
 
 def test_texts_without_fault():
     summary = text_summary(facts_of([f"text {n}" for n in range(40)], [5] * 40), "toy")
-    assert summary.lines[1] == "no text is longer than 8 tokens; 200 tokens in all" and summary.warnings == []
+    assert summary.lines[1] == "no text is longer than 8 tokens; 200 tokens in total" and summary.warnings == []
 
 
 @pytest.mark.parametrize(
     ("texts", "lengths", "word"),
     [
         (["", "", "", *map(str, range(57))], [3] * 57, "3 of 60 items (5.0 %) have no text (such as 'i0')"),
-        (["?", "?", "?", *map(str, range(57))], [3] * 58, "3 of 60 items (5.0 %) have one text, '?'"),
-        (["a", "b"], [8, 12], "4 of 20 tokens (20.0 %) were cut"),
+        (["?", "?", "?", *map(str, range(57))], [3] * 58, "3 of 60 items (5.0 %) have the same text, '?'"),
+        (["a", "b"], [8, 12], "4 of 20 tokens (20.0 %) were truncated"),
     ],
 )
 def test_what_is_odd_about_texts_is_a_warning(texts, lengths, word):
@@ -85,7 +85,7 @@ def test_codes_by_hand():
 
 def test_codes_without_fault():
     summary = summary_of(DISTINCT)
-    assert summary.lines == ["30 items on 30 distinct codes of 2 levels, one for each item"]
+    assert summary.lines == ["30 items on 30 distinct codes of 2 levels, one per item"]
     assert summary.warnings == []
     assert summary_of([*DISTINCT, [1, 0]]).warnings == []
 
@@ -93,7 +93,7 @@ def test_codes_without_fault():
 def test_codes_that_the_policy_gave():
     summary = summary_of(DISTINCT, "reassign", moved=6, before=7)
     assert summary.lines[1] == "collision policy reassign: changed the code of 6 of 30 items (20.0 %)"
-    assert "7 of 30 items (23.3 %) had one code before the collision policy reassign gave 6" in summary.warnings[0]
+    assert "7 of 30 items (23.3 %) had the same code before the collision policy reassign gave 6" in summary.warnings[0]
     assert summary.warnings[0].endswith("; raise something")
     # The policy is meant for many small groups.
     assert summary_of(DISTINCT, "reassign", moved=15, before=2).warnings == []

@@ -180,7 +180,7 @@ def test_a_bomb_is_not_read_to_its_end(folder, content):
     where = folder([], [meta()])
     repeated = content * (SMALL_BYTES // len(content))
     (where / REVIEWS).write_bytes(gzip.compress(repeated) * 2)
-    with pytest.raises(UserError, match=f"{REVIEWS}: becomes more than {MAX_EXPANSION} times as long"):
+    with pytest.raises(UserError, match=f"{REVIEWS}: decompresses to more than {MAX_EXPANSION} times its size"):
         source(max_malformed=1).read(where)
 
 

@@ -92,7 +92,7 @@ def test_two_years_are_refused_by_name(tmp_path, reviews, items):
         return
     with pytest.raises(UserError) as raised:
         SOURCE.read(folder)
-    for words in (f"reviews of Amazon {reviews}", f"metadata of Amazon {items}", "both files of one year"):
+    for words in (f"reviews of Amazon {reviews}", f"metadata of Amazon {items}", "two files of the same year"):
         assert words in str(raised.value)
 
 

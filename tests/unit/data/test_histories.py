@@ -59,7 +59,7 @@ def test_load(tmp_path):
         ([0, 0, 0, 2, 2, 2], "expected users 0, 1, 2"),
         ([0, 0, 0, 1, 1, 1, 0], "expected users 0, 1, 2"),
         ([1, 1, 1], "expected users 0, 1, 2"),
-        ([], "holds no interactions"),
+        ([], "contains no interactions"),
     ],
 )
 def test_load_names_what_is_wrong(tmp_path, users, message):

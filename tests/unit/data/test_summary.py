@@ -82,7 +82,7 @@ def test_ties_sorted_by_item_are_a_warning_until_they_are_drawn(run):
                   key=lambda row: row.split(",")[1])  # fmt: skip
     stats, said = run(rows)
     assert stats["tied_share"] == 1.0
-    assert "100.0% of the interactions have the time of another" in said
+    assert "100.0% of the interactions share their time with another" in said
     (warning,) = stats["warnings"]
     assert "sorted by item" in warning
     assert "ties: random in datasets.t of params.yaml" in warning
@@ -112,7 +112,12 @@ def test_no_item_of_the_table(run):
         run(CLEAN, [f"x{item},thing {item}" for item in range(15)])
     said = str(raised.value)
     first = list(dict.fromkeys(row.split(",")[1] for row in CLEAN))
-    for words in ("t: none of the 15 items", f"'{first[0]}' and '{first[1]}'", "'x0' and 'x1'", "write the ids alike"):
+    for words in (
+        "t: none of the 15 items",
+        f"'{first[0]}' and '{first[1]}'",
+        "'x0' and 'x1'",
+        "spell the ids the same",
+    ):
         assert words in said
     with pytest.raises(UserError, match="the item table is empty"):
         run(CLEAN, [])
@@ -124,7 +129,7 @@ def test_items_without_a_row_and_rows_without_an_item(run):
     assert "15, 5 without a row in the item table, 5 without text, 5 rows of the item table unused" in said
     (warning,) = stats["warnings"]
     assert "5 of 15 items have no row in the item table, such as 'i1" in warning
-    assert "of its rows without interactions: 'x10' and 'x11'" in warning
+    assert "rows without interactions have ids like 'x10' and 'x11'" in warning
 
 
 def test_items_without_text_and_with_the_same(run):

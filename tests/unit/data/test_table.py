@@ -101,7 +101,7 @@ def test_the_first_text_that_is_not_empty(project):
     (project / "t.csv").write_text("user,item,timestamp,title,brand\na,p,1,,B\na,q,2,U,\nb,p,3,T,\nb,p,4,V,C\n")
     raw = read(source(text=["title", "brand"]))
     assert raw.items.to_numpy().tolist() == [["p", "T", "B"], ["q", "U", ""]]
-    assert raw.notes == ("several texts for one item, the first is taken (1 such, first title of 'p')",)
+    assert raw.notes == ("several texts for one item, the first is used (1 such, first title of 'p')",)
 
 
 QUOTES = {"i1": '"Heroes', "i2": 'Monitor 24"', "i3": '"both"', "i4": 'a "b" c', "i5": "it's"}
@@ -120,7 +120,7 @@ def test_tab_separated_tables_have_no_quotation_marks(project, name):
     assert "quoted: true" in warning
     swallowed = read(source(path="t.tsv", items_path=name, text=["title"], quoted=True, **separator))
     assert "i2" not in set(swallowed.items["item"])
-    assert f"{name}:2: a value in quotation marks goes on over lines" in swallowed.warnings[0]
+    assert f"{name}:2: a value in quotation marks spans lines" in swallowed.warnings[0]
 
 
 def test_a_quoted_tsv_asks_for_the_key(project):
@@ -139,7 +139,7 @@ def test_a_quotation_mark_that_swallows_rows_is_a_warning(project):
     swallowed = read(source(text=["title"]))
     assert [row[1] for row in rows(swallowed)] == ["a", "e"]
     (warning,) = swallowed.warnings
-    assert "t.csv:2: a value in quotation marks goes on over lines that look like rows" in warning
+    assert "t.csv:2: a value in quotation marks spans lines that look like rows" in warning
     whole = read(source(text=["title"], quoted=False))
     assert whole.items["title"].tolist() == ['"Heroes', "x", "y", 'Monitor 24"', "z"]
     (project / "t.csv").write_text('user,item,timestamp,title\nu,a,1,"two\nlines, with a comma"\n')
@@ -213,7 +213,7 @@ def test_missing_files(project):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"path": "t.txt"}, r"path: t\.txt ends in none of \.csv, \.tsv; give separator"),
+        ({"path": "t.txt"}, r"path: t\.txt ends in none of \.csv, \.tsv; add the key separator"),
         ({"items_path": "i.csv"}, "text: name the columns"),
         ({"user": "item"}, "must be different"),
         ({"separator": "||"}, "at most 1 character"),

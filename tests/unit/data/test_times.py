@@ -1,4 +1,4 @@
-"""Times against exact fractions: their order in a file, and times that cannot be compared."""
+"""Times against exact fractions: the order that a file states, and times that cannot be ordered together."""
 
 import re
 from datetime import UTC, datetime, timedelta, timezone

@@ -51,6 +51,7 @@ def test_commands_that_are_named_exist(page):
 
 def test_pages_that_other_files_name_exist():
     files = [ROOT / "params.yaml", ROOT / "pyproject.toml"]
-    files += [path for folder in ("src", "tests", "workflow") for path in ROOT.glob(f"{folder}/**/*.*")]
+    folders = (path for folder in ("src", "tests", "workflow") for path in ROOT.glob(f"{folder}/**/*.*"))
+    files += [path for path in folders if path.is_file()]
     named = {name for file in files for name in re.findall(r"docs/[\w/-]+\.md", file.read_text(errors="ignore"))}
     assert named and not {name for name in named if not (ROOT / name).exists()}

@@ -28,7 +28,7 @@ pairwise:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, text):
-    """params.yaml that names a file of tunings; the working folder."""
+    """params.yaml that names a file of tuned values; the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(text.replace("objectives:\n  ce:", "tuned: tuned.yaml\nobjectives:\n  ce:"))
     (tmp_path / "tuned.yaml").write_text(TUNED)
@@ -87,7 +87,7 @@ def test_a_copy_holds_both_files(project):
 def test_params_copied_alone_are_said_to_be_untuned(project, capsys):
     (project / "tuned.yaml").unlink()
     assert resolved("office/llama/pairwise/seed1") == (0.1, 1e-4, 50)
-    assert re.search(r"tuned\.yaml is not there; objectives have the same values", capsys.readouterr().err)
+    assert re.search(r"tuned\.yaml: not found; objectives have the same values", capsys.readouterr().err)
 
 
 def test_the_file_is_read_as_it_was_written(tmp_path):

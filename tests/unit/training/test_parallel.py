@@ -123,6 +123,6 @@ def test_processes_that_cannot_meet(monkeypatch):
 
 def test_a_process_without_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "99")
-    with pytest.raises(UserError, match=r"'cuda:99'.*one process a GPU"):
+    with pytest.raises(UserError, match=r"'cuda:99'.*one process per GPU"):
         pick_device("cuda")
     assert pick_device("cpu") == CPU

@@ -84,7 +84,7 @@ class BeamSizes(GridStudy, FigureStudy):
 
 
 def _machine(run: Run, results: Results) -> str:
-    path = run.folder / "beams.json"
+    path = results.file(run, "beams.json")
     return machine(path, results.json(path))
 
 
@@ -96,7 +96,7 @@ def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int
 
 def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
     """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
-    path = run.folder / "beams.json"
+    path = results.file(run, "beams.json")
     data = results.json(path)
     measured = entry(path, data, "beams")
     found = {}

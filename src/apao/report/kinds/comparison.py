@@ -73,8 +73,9 @@ class Comparison(GridStudy, TableStudy):
             rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
             for backbone, experiments in trained.items():
                 for one in experiments:
-                    rows += _long(dataset, backbone, one.objective, one.scores, self.seeds, verdicts, overall)
-            users[dataset] = len(trained[self.backbones[0]][0].users)
+                    seeds = [run.seed for run in one.runs]
+                    rows += _long(dataset, backbone, one.objective, one.scores, seeds, verdicts, overall)
+            users[dataset] = max(len(one.users) for one in chain.from_iterable(trained.values()))
             tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
         notes = [
             results.origin(self),
@@ -124,7 +125,7 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
 def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
     """A note on which objectives were tuned for which dataset and how."""
     places: dict[tuple[str, str], list[str]] = {}
-    for one in experiments:
+    for one in (one for one in experiments if one.runs):
         place = f"{one.runs[0].dataset}/{one.backbone}"
         places.setdefault((one.objective, results.tuned_by(one.runs[0])), []).append(place)
     tuned = [f"{name}: {way} ({', '.join(where)})" for (name, way), where in places.items() if way]
@@ -142,7 +143,7 @@ def _baselines(trained: Trained) -> list[str]:
 
 
 def _untrained(dataset: str, results: Results) -> list[Untrained]:
-    path = DatasetPaths(dataset).baselines
+    path = results.collection.place(DatasetPaths(dataset).baselines)
     return [
         Untrained(name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in metric_names()})
         for name, found in results.baselines(dataset).items()
@@ -167,7 +168,7 @@ def _gains_over_all(trained: Trained) -> Gains:
     """Gains of every trained objective over the best one that the paper does not propose."""
     gains: Gains = {}
     for backbone, experiments in trained.items():
-        for one, metric in product(experiments, metric_names()):
+        for one, metric in product((one for one in experiments if one.runs), metric_names()):
             other = best_other(experiments, one, metric, {"baseline", "other"})
             if other is not None:
                 gains[backbone, one.objective, metric] = other.objective, one.gain(other, metric)
@@ -209,7 +210,8 @@ def _metrics_grid(dataset: str, untrained: Sequence[Untrained], trained: Trained
         numbers = [Cell(spread(scores[metric].mean, scores[metric].sd)) for metric in metrics]
         return [Cell(backbone), Cell(objective), *numbers]
 
-    grid.parts.append([row("" if i else NO_BACKBONE, one.name, one.scores) for i, one in enumerate(untrained)])
+    if untrained:
+        grid.parts.append([row("" if i else NO_BACKBONE, one.name, one.scores) for i, one in enumerate(untrained)])
     for backbone, experiments in trained.items():
         rows = [row("" if i else backbone, one.objective, one.scores) for i, one in enumerate(experiments)]
         values = [[one.scores[metric].mean for metric in metrics] for one in experiments]

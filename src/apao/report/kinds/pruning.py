@@ -74,7 +74,7 @@ class Pruning(FigureStudy):
         rows: list[Row] = []
         machines: dict[str, None] = {}
         for b, backbone in enumerate(self.backbones):
-            path = decoding_time_file(self.dataset, backbone)
+            path = results.collection.place(decoding_time_file(self.dataset, backbone))
             data = results.json(path)
             machines[machine(path, data)] = None
             for s, (method, key) in enumerate(METHODS.items()):
@@ -101,7 +101,7 @@ class Pruning(FigureStudy):
                     ("c", backbone, objective, step, one.mean, one.sd, seed_list(self.seeds), "share kept")
                     for step, one in zip(steps, kept, strict=True)
                 ]
-        path = runs[0].folder / "pruning.json"
+        path = results.file(runs[0], "pruning.json")
         beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
         axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)", xticks=steps)
         axes.set_title(f"(c) {self.dataset}: true top {top} kept, beam {beam}")

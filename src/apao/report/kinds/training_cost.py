@@ -36,12 +36,15 @@ class TrainingCost(GridStudy, TableStudy):
             part: list[list[Cell]] = []
             for backbone in self.backbones:
                 for i, objective in enumerate(self.objectives):
-                    costs = _costs(results.experiment(dataset, backbone, objective, self.seeds), results)
+                    runs = results.experiment(dataset, backbone, objective, self.seeds)
+                    costs = _costs(runs, results)
                     part.append([Cell("" if part else dataset), Cell("" if i else backbone), Cell(objective)])
                     for quantity, cost in costs.items():
                         paper = printed("table4", quantity, dataset=dataset, backbone=backbone, objective=objective)
                         where = (dataset, backbone, objective, quantity)
-                        rows.append((*where, cost.mean, cost.sd, seed_list(self.seeds), paper, cost.mean - paper))
+                        rows.append(
+                            (*where, cost.mean, cost.sd, seed_list(run.seed for run in runs), paper, cost.mean - paper)
+                        )
                         part[-1] += compared(cost.mean, cost.sd, paper, digits[quantity])
             grid.parts.append(part)
         notes = [

@@ -1,0 +1,29 @@
+# Tables and figures of the published runs (results/published), beside the paper's numbers. Nothing is trained or
+# downloaded for them, and no change of the code that trains puts them out of date; runs that are missing leave marked
+# gaps.
+
+
+for study in STUDY.published_studies:
+
+    rule:
+        name:
+            f"published_{study}"
+        input:
+            STUDY.published_inputs(study),
+        output:
+            STUDY.published_outputs(study),
+        log:
+            f"logs/published/{study}.log",
+        conda:
+            "../envs/apao.yaml"
+        params:
+            name=study,
+            study=STUDY.published_study(study),
+        shell:
+            # What is missing is for the terminal, too.
+            "apao report {params.name:q} --published > {log:q} 2>&1 && cat {log:q} >&2"
+
+
+rule published:
+    input:
+        [STUDY.published_outputs(study) for study in STUDY.published_studies],
