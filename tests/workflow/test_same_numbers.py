@@ -18,7 +18,7 @@ REVISION = os.environ.get("APAO_SAME_AS")
 COMPARED = ("run.json", "metrics.json", "ranks.parquet", "history.csv", "model.safetensors", "interactions.parquet")
 COMPARED += ("items.parquet", "embeddings.safetensors", "codes.parquet", "codebooks.safetensors", "pruning.json")
 TIMED = ("table4.csv", "figure1.csv", "figure4.csv")
-"""Columns and keys with times, which are not compared."""
+"""Files with times, which are not compared."""
 
 
 def study_of(folder: Path) -> dict[str, object]:

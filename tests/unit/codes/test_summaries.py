@@ -125,5 +125,6 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     assert "toy: 90 items on 62 distinct codes of 2 levels; 29 of 90 items (32.2 %) share 1 of the codes" in said
     assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said
     assert (
-        "look in data/toy/embeddings.json for items without text or with one text, or raise codes.made.clusters" in said
+        "look in data/toy/embeddings.json for items without text or with the same text, or raise codes.made.clusters"
+        in said
     )
