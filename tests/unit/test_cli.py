@@ -1,4 +1,4 @@
-"""The command line itself: what it lists, what it prints, how it ends. Stages have tests of their own."""
+"""The command line itself: help, output and exit status. Stages are tested elsewhere."""
 
 import importlib.metadata
 import json
@@ -12,18 +12,17 @@ from functools import partial
 import pytest
 from helpers import processes
 from helpers.forks import run_forked
-from helpers.project import ROOT, SHIPPED
+from helpers.project import ROOT, SHIPPED, small_params, write_params
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from apao.__main__ import main
 from apao.cli import app
 from apao.errors import UserError
-from apao.study.params import load, schema_text
-from apao.study.runs import Run
+from apao.study.params import schema_text
 from apao.study.settings import Settings
 
-STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
+STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
 
@@ -46,16 +45,30 @@ def test_every_command_says_what_it_is_for(name):
     assert about.endswith(".") and about[0].isupper()
 
 
-def test_runs_are_those_of_the_chosen_scale():
-    for scale, studies in load(SHIPPED).studies.items():
-        listed = run("--scale", scale, "runs").output.split()
-        assert len(set(listed)) == len(listed)
-        params = load(SHIPPED, scale)
-        named = {str(params.normalised(each)) for study in studies.values() for each in study.runs()}
-        starts = {start.run for each in listed if (start := params.resolve(Run.parse(each)).start)}
-        assert named <= set(listed)
-        # What no study names is there because another run starts from it, and every such run is there.
-        assert set(listed) - named <= starts <= set(listed)
+@pytest.fixture
+def two_scales(tmp_path):
+    """A params.yaml whose scale ``large`` has a run that starts from another one, which no study names."""
+    table = {"kind": "comparison", "datasets": ["toy"], "backbones": ["tiger"]}
+    few = {"table": {**table, "objectives": ["ce", "ce+lr=0.01"], "seeds": [1, 2]}}
+    started = {name: {**table, "objectives": ["s-dpo"], "seeds": [3]} for name in ("table", "again")}
+    objectives = {"s-dpo": {"type": "s-dpo", "start": "ce"}}
+    write_params(tmp_path, small_params({"objectives": objectives, "studies": {"small": few, "large": started}}))
+    return str(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("scale", "listed", "counted"),
+    [
+        ("small", "toy/tiger/ce/seed1 toy/tiger/ce/seed2", "1 studies from 2 runs"),
+        ("large", "toy/tiger/ce/seed3 toy/tiger/s-dpo/seed3", "2 studies from 2 runs"),
+    ],
+)
+def test_runs_and_check_are_of_the_chosen_scale(two_scales, scale, listed, counted):
+    """A run that is named twice, or with an override without effect, is listed once, after the run it starts from."""
+    chosen = ["--params", two_scales, "--scale", scale]
+    assert CliRunner().invoke(app, [*chosen, "runs"]).output.split() == listed.split()
+    checked = CliRunner().invoke(app, [*chosen, "params", "check"]).output
+    assert checked == f"{two_scales}: valid; scale {scale}: {counted}\n"
 
 
 def test_options_may_come_from_the_environment(tmp_path):
@@ -65,15 +78,8 @@ def test_options_may_come_from_the_environment(tmp_path):
     found = CliRunner().invoke(app, ["params", "check"], env={"APAO_PARAMS": str(tmp_path / "other.yaml")})
     assert found.output.startswith(f"{tmp_path / 'other.yaml'}: valid; scale paper: ")
     assert run("params", "check", APAO_SCALE="paper").output.startswith(f"{SHIPPED}: valid; scale paper: ")
-    # What is said outright counts more.
+    # The explicit option takes precedence.
     assert "scale small" in run("--scale", "small", "params", "check", APAO_SCALE="paper").output
-
-
-def test_check_counts_what_it_asks_for():
-    params = load(SHIPPED)
-    runs = {params.normalised(each) for study in params.chosen_studies.values() for each in study.runs()}
-    expected = f"{SHIPPED}: valid; scale small: {len(params.chosen_studies)} studies from {len(runs)} runs\n"
-    assert run("params", "check").output == expected
 
 
 def test_the_schema_is_printed_as_it_is_kept():
@@ -139,13 +145,13 @@ def test_a_command_that_is_none_is_met_with_the_usage(capsys, monkeypatch, argum
     monkeypatch.setattr(sys, "argv", ["apao", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert stopped.value.code == 2
-    assert message in told.err + told.out and "Traceback" not in told.err
+    assert message in printed.err + printed.out and "Traceback" not in printed.err
 
 
 def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
-    """How a command ends that meets ``error`` when it reads params.yaml."""
+    """Outcome of a command in which reading params.yaml raises ``error``."""
 
     def broken(self):
         raise error
@@ -185,7 +191,7 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
 
 
 def ctrl_c_swallowed(error: Exception) -> None:
-    """A library that turns Ctrl-C into an error of its own, met where params.yaml is read."""
+    """A library turns Ctrl-C into its own error while params.yaml is read."""
 
     def params(settings: Settings) -> None:
         with suppress(KeyboardInterrupt):
@@ -205,7 +211,7 @@ CTRL_C_AT_EXIT = """
 import atexit, os, signal
 from apao.cli import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
 main()
 """
@@ -223,7 +229,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    # `true` has ended long before the command has imported what it needs to write its first line.
+    # `true` ends long before the command has imported what it needs to write its first line.
     done = processes.run(ROOT, "sh", "-c", "apao params schema | true")
     assert (done.status, done.output) == (0, "")
 

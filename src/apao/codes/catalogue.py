@@ -1,7 +1,7 @@
-"""What objectives may know of a catalogue's codes.
+"""Facts about a catalogue's codes that objectives may use.
 
-Shapes: T levels, V vocabulary, U distinct codes, I items, S states of the trie (prefixes, the root
-first), P states that are not whole codes yet, D embedding width, N training examples.
+Shapes: T levels, V vocabulary, U distinct codes, I items, S states of the trie (prefixes, the root first), P states
+that are not complete codes, D embedding width, N training examples.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from apao.data.histories import IntArray
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Facts about all codes, each computed when it is first asked for, on the device of the trie.
+    """Facts about all codes, each computed on first access, on the device of the trie.
 
     Attributes:
-        codes: the code of every item.
-        trie: the prefixes of these codes.
-        targets: (N,) the item that each training example predicts.
-        embeddings: (I, D) of the items; None unless the objective needs them (``Needs.embeddings``).
+        codes: code table of the items.
+        trie: prefix tree of these codes.
+        targets: (N,) target item of each training example.
+        embeddings: (I, D) item embeddings; None unless the objective declares ``Needs.embeddings``.
     """
 
     codes: ItemCodes
@@ -37,7 +37,7 @@ class Catalogue:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.trie.tokens.device
 
     @property
@@ -47,23 +47,23 @@ class Catalogue:
 
     @cached_property
     def legal(self) -> Tensor:
-        """Bool (P, V): the legal continuations of every prefix that is not a whole code."""
+        """Bool (P, V): legal next tokens of every prefix that is not a complete code."""
         incomplete = self.trie.states - self.prefix_counts[-1]
         return self.trie.legal(torch.arange(incomplete, device=self.device))
 
     @cached_property
     def token_counts(self) -> Tensor:
-        """(V,) how often each token is part of a training target."""
+        """(V,) number of occurrences of each token in the training targets."""
         tokens = self.codes.tokens[self.targets].reshape(-1)
         return torch.as_tensor(np.bincount(tokens, minlength=len(self.codes.vocabulary)), device=self.device)
 
     @cached_property
     def information_gain(self) -> Tensor:
-        """(S,) entropy of the code before a prefix's last token minus that after it, in bits; 0 for the root.
+        """(S,) information gain of each prefix's last token in bits; 0 for the root.
 
-        The prior of a code is its share of the training targets, those no target has counting nothing, so
-        a token gains 0 where the prefix before it leaves one code to expect. Entropies are those of the
-        prior given the prefix.
+        The gain is the entropy of the code given the prefix without that token, minus the entropy given the whole
+        prefix. The prior of a code is its share of the training targets; codes without targets have prior 0, so the
+        gain is 0 if only one code with targets has the shorter prefix.
         """
         codes = self.codes
         count = np.bincount(codes.code_of_item[self.targets], minlength=len(codes.distinct)).astype(float)
@@ -79,18 +79,18 @@ class Catalogue:
         entropy = np.log2(safe) - weighted / safe
         gain = np.zeros(self.trie.states)
         gain[path[:, 1:]] = entropy[path[:, :-1]] - entropy[path[:, 1:]]
-        # Rounding leaves some 1e-16 where both entropies are the same.
+        # Rounding leaves about 1e-16 where both entropies are equal.
         return torch.as_tensor(np.where(np.abs(gain) < 1e-9, 0.0, gain), device=self.device)
 
     @cached_property
     def level_gains(self) -> Tensor:
-        """(T,) drop of the items' mean distance to their prefix group's centroid, from each depth to the next.
+        """(T,) decrease in the items' mean distance to the centroid of their prefix group, from each depth to the next.
 
-        At depth l the items are grouped by their prefix of length l, all together at depth 0; a mean
-        over items weighs the groups by their sizes (Chiu et al. 2026).
+        At depth l the items are grouped by their prefix of length l (one group at depth 0). The mean over items
+        weights the groups by size (Chiu et al. 2026).
 
         Raises:
-            ValueError: without embeddings.
+            ValueError: when there are no embeddings.
         """
         if self.embeddings is None:
             raise ValueError("level_gains are computed from the items' embeddings; declare Needs(embeddings=True)")

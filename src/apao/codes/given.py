@@ -1,6 +1,6 @@
-"""Files of the user that say something of each item: their ids, and the join with a dataset's items.
+"""The user's own files with one row per item: reading their ids, and joining them with a dataset's items.
 
-Rows are counted from 0, as numpy and pandas count them; lines from 1.
+Rows are counted from 0, as in numpy and pandas; lines from 1.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from apao.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Join:
-    """Which row of a file belongs to which item.
+    """Result of joining the rows of a file with a dataset's items.
 
     Attributes:
         rows: (I,) row of each item.
-        unused: ids of the rows that belong to no item.
+        unused: ids of rows without an item.
     """
 
     rows: IntArray
     unused: tuple[str, ...]
 
     def report(self, file: Path) -> dict[str, Any]:
-        """Numbers about the file, ready for JSON."""
+        """Row counts of the file, ready for JSON."""
         return {
             "file": str(file),
             "rows": len(self.rows) + len(self.unused),
@@ -41,19 +41,25 @@ class Join:
             "example_of_no_item": self.unused[0] if self.unused else None,
         }
 
-    def said(self, file: Path) -> str:
+    def summary(self, file: Path) -> str:
         """The same as a sentence."""
         text = f"{file}: {len(self.rows) + len(self.unused):,} rows"
         if self.unused:
             return f"{text}, of which {len(self.unused):,} belong to no item (such as {self.unused[0]!r})"
-        return f"{text}, one for each item"
+        return f"{text}, one per item"
 
 
 def joined(ids: Sequence[str], raw_ids: Sequence[str], file: Path, items_file: Path) -> Join:
-    """Find the row of every item; ``ids`` are those of the file's rows, ``raw_ids`` the dataset's (``items_file``).
+    """Find the row of every item.
+
+    Args:
+        ids: ids of the file's rows.
+        raw_ids: (I,) ids of the dataset's items.
+        file: the file, for messages.
+        items_file: the file of ``raw_ids``, for messages.
 
     Raises:
-        UserError: when an id is given twice or an item has no row.
+        UserError: when an id occurs twice or an item has no row.
     """
     row_of: dict[str, int] = {}
     for row, name in enumerate(ids):
@@ -62,7 +68,7 @@ def joined(ids: Sequence[str], raw_ids: Sequence[str], file: Path, items_file: P
         row_of[name] = row
     absent = [item for item in raw_ids if item not in row_of]
     if absent:
-        example = f"; its own ids are like {ids[0]!r}" if ids else "; it is empty"
+        example = f"; ids in the file look like {ids[0]!r}" if ids else "; the file is empty"
         raise UserError(
             f"{file}: has no entry for {len(absent):,} of the {len(raw_ids):,} items, such as {absent[0]!r}{example}; "
             f"expected a row for every raw_id of {items_file}"
@@ -73,24 +79,32 @@ def joined(ids: Sequence[str], raw_ids: Sequence[str], file: Path, items_file: P
 
 
 def own_file(path: Path) -> Path:
-    """``path``, once it is seen to be a file."""
+    """Return ``path`` after checking that it is a file.
+
+    Raises:
+        UserError: when it is not.
+    """
     if not path.is_file():
         raise UserError(f"{path}: not found; name an existing file in params.yaml")
     return path
 
 
 def with_suffix(path: Path, known: tuple[str, ...]) -> Path:
-    """``path``, once its name is seen to end in one of the ``known`` suffixes; else raises ValueError."""
+    """Return ``path`` after checking that its suffix is one of ``known``.
+
+    Raises:
+        ValueError: when it is not.
+    """
     if path.suffix not in known:
         raise ValueError(f"expected a file that ends in {', '.join(known)}, found {str(path)!r}")
     return path
 
 
 def read_ids(path: Path) -> list[str]:
-    """Item ids, one per row of another file: a text file with one per line, a JSON list, or a 1-D .npy array.
+    """Read the item ids for the rows of another file from a text file (one per line), a JSON list, or a 1-D .npy array.
 
     Raises:
-        UserError: naming the file and line or place of what is no id.
+        UserError: when an entry is not an id; names the file and the line or index.
     """
     if path.suffix == ".txt":
         return _lines(path)
@@ -102,10 +116,10 @@ def read_ids(path: Path) -> list[str]:
             f"{path}: expected a 1-D array of strings or whole numbers, found {array.dtype} of shape {array.shape}"
         )
     if array.dtype.kind == "U":
-        # numpy makes texts of numbers that are no characters, which Python's own functions crash on.
+        # numpy accepts numbers that are not valid characters as text, on which Python's own functions crash.
         points = np.frombuffer(array.tobytes(), dtype=np.dtype("u4").newbyteorder(array.dtype.byteorder))
         if points.max(initial=0) > sys.maxunicode:
-            raise UserError(f"{path}: holds numbers that are no characters; save the ids again")
+            raise UserError(f"{path}: contains invalid characters; save the ids again")
     return ids_of_list(array.tolist(), str(path))
 
 
@@ -123,47 +137,55 @@ def _lines(path: Path) -> list[str]:
 
 
 def ids_of_list(values: object, where: str) -> list[str]:
-    """Ids out of JSON: strings as they are, whole numbers in digits."""
+    """Ids from a JSON list: strings unchanged, whole numbers as digits.
+
+    Raises:
+        UserError: when an entry is not an id; ``where`` names the list in the message.
+    """
     if not isinstance(values, list):
         raise UserError(f"{where}: expected a list of item ids, found a {type(values).__name__}")
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if type(value) not in (str, int) or value == "":
-            raise UserError(f"{where}: entry {place} is {value!r}; expected an item id: a text or a whole number")
-    return [value if isinstance(value, str) else _digits(value, place, where) for place, value in enumerate(values)]
+            raise UserError(f"{where}: entry {index} is {value!r}; expected an item id: a string or a whole number")
+    return [value if isinstance(value, str) else _digits(value, index, where) for index, value in enumerate(values)]
 
 
-def _digits(value: int, place: int, where: str) -> str:
+def _digits(value: int, index: int, where: str) -> str:
     if abs(value) >= 1 << 64:
-        raise UserError(f"{where}: entry {place} is a number of too many digits; write the id as a text")
+        raise UserError(f"{where}: entry {index} is a number with too many digits; write the id as a string")
     return str(value)
 
 
 def read_own_json(path: Path) -> Any:
-    """Content of a JSON file in which no object has a key twice.
+    """Read a JSON file, refusing objects with a repeated key.
 
     Raises:
-        UserError: when it is something else.
+        UserError: when it is not valid JSON or a key occurs twice.
     """
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
             raise UserError(f"{path}: the key {twice!r} is given twice; expected it once")
-        return found
+        return values
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=once)
+        return json.loads(path.read_bytes(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
 
 
 def load_npy(path: Path, wanted: str) -> np.ndarray[Any, Any]:
-    """An array of a .npy file, mapped into memory; never one that unpickles."""
+    """Memory-map the array of a .npy file without unpickling; ``wanted`` describes it in messages.
+
+    Raises:
+        UserError: when the file is damaged, needs unpickling, or is an archive of several arrays.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header may raise nearly anything
+    except Exception as error:  # a damaged header can raise almost any exception
         raise UserError(
             f"{path}: not a .npy array of {wanted}; Python objects and damaged files are not read"
         ) from error
@@ -173,19 +195,19 @@ def load_npy(path: Path, wanted: str) -> np.ndarray[Any, Any]:
 
 
 def read_own_parquet(path: Path, item: str) -> tuple[list[str], pa.Table]:
-    """Item ids of the column ``item``, and the other columns.
+    """Item ids from the column ``item``, and the other columns.
 
     Raises:
-        UserError: when the file is no parquet file, or the column is missing or holds no ids.
+        UserError: when the file is not a parquet file, or the column is missing or does not contain ids.
     """
     try:
         table = pq.read_table(path)
         table.validate(full=True)
-    except Exception as error:  # a damaged file may raise nearly anything
+    except Exception as error:  # a damaged file can raise almost any exception
         raise UserError(f"{path}: not a parquet table ({error})") from error
     names = table.column_names
     if names.count(item) != 1:
-        raise UserError(f"{path}: has no single column {item!r} of item ids; name it in item; {nearest(item, names)}")
+        raise UserError(f"{path}: expected one column {item!r} of item ids; name it in item; {nearest(item, names)}")
     column = table.column(item)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -193,8 +215,8 @@ def read_own_parquet(path: Path, item: str) -> tuple[list[str], pa.Table]:
         pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     ):
         raise UserError(
-            f"{path}: the column {item!r} holds {column.type}; expected item ids as text or whole numbers, spelled as "
-            "in the dataset"
+            f"{path}: the column {item!r} contains {column.type}; expected item ids as strings or whole numbers, "
+            "spelled as in the dataset"
         )
     values = column.to_pylist()
     for row, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""The catalogue's code table, its vocabulary, and the way from codes back to items.
+"""The catalogue's code table and its vocabulary.
 
 Shapes: I items, U distinct codes, T levels, V vocabulary.
 """
@@ -21,34 +21,34 @@ from apao.files import read_table
 
 
 def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:
-    """Codes (I, T) of a table from item id to code strings, rows in its order.
+    """Codes (I, T) from a mapping of item id to token strings, rows in its order.
 
     Raises:
-        UserError: naming ``source`` and the item, when a code is malformed or has another length than the first.
+        UserError: when a token is malformed or the codes differ in length; names ``source`` and the item.
     """
     rows: list[list[int]] = []
     for item, strings in table.items():
         if not isinstance(strings, list | tuple):
-            raise UserError(f"{source}: item {item!r}: expected a list of codes, found {strings!r}")
+            raise UserError(f"{source}: item {item!r}: expected a list of tokens, found {strings!r}")
         try:
             rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise UserError(f"{source}: item {item!r}: {error}") from error
         if len(rows[-1]) != len(rows[0]):
             first = next(iter(table))
-            raise UserError(f"{source}: item {item!r} has {len(rows[-1])} codes, item {first!r} has {len(rows[0])}")
+            raise UserError(f"{source}: item {item!r} has {len(rows[-1])} tokens, item {first!r} has {len(rows[0])}")
     if not rows or not rows[0]:
-        raise UserError(f"{source}: holds no codes")
+        raise UserError(f"{source}: contains no codes")
     return np.array(rows, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class ItemCodes:
-    """Codes of every item, ``codes`` (I, T) with values from 0.
+    """The code of every item: ``codes`` (I, T) with values from 0.
 
-    Depth, sizes and vocabulary are read from here everywhere; nothing else knows that T is 4.
-    The vocabulary is pad 0, eos 1, unk 2, then the code strings that occur, sorted as strings, from
-    3: the ids of one level are therefore contiguous.
+    Number of levels, sizes and vocabulary are derived from the table; no other module assumes a T.
+    Token ids are pad 0, eos 1, unk 2, then from 3 the token strings that occur, sorted as strings, so the ids of one
+    level are contiguous.
     """
 
     codes: IntArray
@@ -56,7 +56,7 @@ class ItemCodes:
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or 0 in self.codes.shape or self.codes.shape[1] > len(ascii_lowercase):
-            raise ValueError(f"codes must be (items, levels), 1 to 26 levels; got shape {self.codes.shape}")
+            raise ValueError(f"codes must have shape (items, levels) with 1 to 26 levels; got {self.codes.shape}")
         if self.codes.min() < 0:
             raise ValueError("codes must not be negative")
         distinct, index = np.unique(self.codes, axis=0, return_inverse=True)
@@ -64,10 +64,10 @@ class ItemCodes:
 
     @classmethod
     def from_strings(cls, table: Mapping[str, Sequence[str]], source: str) -> ItemCodes:
-        """From the release's form, item id as a string ("0", "1", ...) to code strings.
+        """Parse the release's format: a mapping of item number as a string ("0", "1", ...) to token strings.
 
         Raises:
-            UserError: naming ``source`` and the item, when an id is missing or a code malformed.
+            UserError: when an item is missing or a token malformed; names ``source`` and the item.
         """
         items = [str(item) for item in range(len(table))]
         for item in items:
@@ -82,22 +82,22 @@ class ItemCodes:
 
     @property
     def levels(self) -> int:
-        """Code length T."""
+        """Number of levels T."""
         return self.codes.shape[1]
 
     @property
     def distinct(self) -> IntArray:
-        """The distinct codes (U, T), in lexicographic order."""
+        """Distinct codes (U, T), in lexicographic order."""
         return self._unique[0]
 
     @property
     def code_of_item(self) -> IntArray:
-        """Index into ``distinct`` of each item's code (I,)."""
+        """Index (I,) of each item's code in ``distinct``."""
         return self._unique[1]
 
     @cached_property
     def items_per_code(self) -> IntArray:
-        """How many items share each distinct code (U,)."""
+        """Number of items (U,) of each distinct code."""
         return np.bincount(self.code_of_item, minlength=len(self.distinct))
 
     @cached_property
@@ -110,12 +110,12 @@ class ItemCodes:
 
     @cached_property
     def tokens(self) -> IntArray:
-        """Token ids of every item's code (I, T)."""
+        """Token ids (I, T) of every item's code."""
         return self._to_tokens(self.codes)
 
     @cached_property
     def distinct_tokens(self) -> IntArray:
-        """Token ids of the distinct codes (U, T), rows as in ``distinct``."""
+        """Token ids (U, T) of the distinct codes, rows as in ``distinct``."""
         return self._to_tokens(self.distinct)
 
     def _to_tokens(self, codes: IntArray) -> IntArray:
@@ -135,10 +135,10 @@ class ItemCodes:
 
     @classmethod
     def read(cls, path: Path) -> ItemCodes:
-        """Read the table that ``write`` made.
+        """Read a table written by ``write``.
 
         Raises:
-            UserError: when the file is missing, damaged, or holds something else.
+            UserError: when the file is missing, damaged, or not such a table.
         """
         table = read_table(path, what="table of item codes")
         try:

@@ -1,4 +1,4 @@
-"""How good a code table is: collisions, use of the codebooks, reconstruction."""
+"""Quality of a code table: collisions, codebook usage, reconstruction error."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from apao.codes.itemcodes import ItemCodes
 
 
 def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str, Any]:
-    """Numbers about ``codes``, ready for JSON.
+    """Quality measures of ``codes``, ready for JSON.
 
-    ``items_sharing_a_code`` counts all items of a code that has several, ``shared_codes`` these codes;
-    ``items_beyond_distinct_codes`` leaves one item of each such code out (items - distinct codes).
-    ``collision_rate`` is the first over the items. A level's entropy (bits) is that of its codes over
-    the items, its perplexity 2^entropy: the number of equally used codes that would have it.
-    ``prefix_counts``: distinct prefixes of length 1 .. T.
+    ``items_sharing_a_code`` is the number of items whose code another item has too, ``collision_rate`` their share.
+    ``shared_codes`` is the number of codes with several items, ``items_beyond_distinct_codes`` the number of items
+    minus that of distinct codes. ``entropy_bits`` is the entropy of each level's tokens over the items,
+    ``perplexity`` 2^entropy: the number of equally frequent tokens with the same entropy. ``prefix_counts`` are the
+    numbers of distinct prefixes of length 1 .. T.
 
     Args:
-        codes: the table.
-        errors: relative reconstruction error after each level (``Coding.relative_errors``); None
-            where there are no codebooks.
+        codes: the code table.
+        errors: relative reconstruction error after each level (``Coding.relative_errors``); None without codebooks.
     """
     entropies = [_entropy(codes, level) for level in range(codes.levels)]
     sharing = int(codes.items_per_code[codes.items_per_code > 1].sum())
@@ -46,5 +45,5 @@ def quality(codes: ItemCodes, errors: Sequence[float] | None = None) -> dict[str
 def _entropy(codes: ItemCodes, level: int) -> float:
     counts = np.unique(codes.codes[:, level], return_counts=True)[1]
     share = counts / counts.sum()
-    # One code has the entropy -0.0.
+    # The entropy of a single token is computed as -0.0.
     return abs(float(-(share * np.log2(share)).sum()))

@@ -1,4 +1,4 @@
-"""What ``embed`` and ``codes`` found, in numbers for JSON and in lines for the terminal.
+"""Results of ``embed`` and ``codes``, as numbers for JSON and as lines for the terminal.
 
 Shapes: I items, D width.
 """
@@ -19,22 +19,22 @@ from apao.data.histories import IntArray
 from apao.progress import console
 
 ODD_ITEMS, ODD_SHARE = 3, 0.05
-"""So many items, and such a share of all, without a text, or with one text or code, are more than chance."""
+"""Warn from this number and share of items without text, or with the same text or code."""
 ODD_CUT, ODD_SHARING = 0.1, 0.2
-"""Share of the tokens that were cut; of the items that share codes."""
+"""Warn above this share of truncated tokens; from this share of items that share codes."""
 LONGEST = 60
-"""Characters of an item's text that are shown."""
+"""Maximum characters shown of an item's text."""
 
 
 @dataclass
 class Summary:
-    """Lines for the terminal; the warnings are about what makes items indistinguishable, and say what to do."""
+    """Lines for the terminal, and warnings about indistinguishable items with what to do."""
 
     lines: list[str]
     warnings: list[str] = field(default_factory=list)
 
     def print(self, dataset: str) -> None:
-        """Print it on standard error."""
+        """Print lines and warnings on standard error."""
         for line in self.lines:
             console.print(f"{dataset}: {line}")
         for warning in self.warnings:
@@ -51,13 +51,13 @@ def _odd(part: int, items: int) -> bool:
 
 
 def text_facts(texts: pd.Series[str], raw_ids: pd.Series[str], lengths: IntArray, limit: int) -> dict[str, Any]:
-    """Numbers about the items' texts.
+    """Statistics of the items' texts, ready for JSON.
 
     Args:
-        texts: (I,), empty where there is none.
-        raw_ids: (I,).
-        lengths: tokens of each distinct text, special ones counted.
-        limit: tokens that the encoder reads.
+        texts: (I,) texts, empty if an item has none.
+        raw_ids: (I,) ids of the items.
+        lengths: number of tokens of each distinct text, including special tokens.
+        limit: maximum number of tokens of the encoder.
     """
     counts = texts[texts != ""].value_counts()
     without = raw_ids[texts == ""]
@@ -81,38 +81,38 @@ def _shown(text: str) -> str:
 
 
 def text_summary(facts: dict[str, Any], dataset: str) -> Summary:
-    """The numbers of ``text_facts`` in words."""
+    """Summary of ``text_facts``."""
     items, without, largest = facts["items"], facts["items_without_text"], facts["largest_group_with_one_text"]
     limit, text, cut = facts["token_limit"], facts["text_of_largest_group"], facts["tokens_cut"]
     found = Summary([f"{items:,} items, {without:,} without text; {facts['distinct_texts']:,} distinct texts"])
     if largest > 1:
-        found.lines[0] += f", the commonest ({text!r}) of {largest:,} items"
+        found.lines[0] += f", the most common ({text!r}) of {largest:,} items"
     found.lines.append(
-        f"{share(facts['texts_cut'], facts['distinct_texts'], 'distinct texts')} are longer than {limit:,} tokens and "
-        f"were cut, in all {share(cut, facts['tokens'], 'tokens')}"
+        f"{share(facts['texts_cut'], facts['distinct_texts'], 'distinct texts')} are longer than {limit:,} tokens; "
+        f"truncation removed {share(cut, facts['tokens'], 'tokens')}"
         if facts["texts_cut"]
-        else f"no text is longer than {limit:,} tokens; {facts['tokens']:,} tokens in all"
+        else f"no text is longer than {limit:,} tokens; {facts['tokens']:,} tokens in total"
     )
-    columns = f"name columns that hold their texts in datasets.{dataset}.text of params.yaml, or leave such items out"
+    columns = f"name columns with their texts in datasets.{dataset}.text of params.yaml, or remove these items"
     if _odd(without, items):
         found.warnings.append(
             f"{share(without, items, 'items')} have no text (such as {facts['example_without_text']!r}); they all get "
-            f"the mean vector, so their codes say nothing about them; {columns}"
+            f"the mean vector, so their codes carry no information about them; {columns}"
         )
     if _odd(largest, items):
         found.warnings.append(
-            f"{share(largest, items, 'items')} have one text, {text!r}, so they all get one vector; {columns}"
+            f"{share(largest, items, 'items')} have the same text, {text!r}, and so the same vector; {columns}"
         )
     if cut > ODD_CUT * facts["tokens"]:
         found.warnings.append(
-            f"{share(cut, facts['tokens'], 'tokens')} were cut; raise the embedder's max_tokens, take a model that "
-            f"reads more than {limit:,}, or put the column that says most first in datasets.{dataset}.text"
+            f"{share(cut, facts['tokens'], 'tokens')} were truncated; raise the embedder's max_tokens, use a model "
+            f"that reads more than {limit:,}, or put the most informative column first in datasets.{dataset}.text"
         )
     return found
 
 
 def vector_facts(vectors: Vectors, raw_ids: pd.Series[str]) -> dict[str, Any]:
-    """Numbers about ready-made vectors (I, D)."""
+    """Statistics of precomputed vectors (I, D), ready for JSON."""
     keys = pd.Series([row.tobytes() for row in vectors + np.float32(0)])  # 0.0 and -0.0 differ in their bytes
     counts = keys.value_counts()
     example = raw_ids.iloc[int((keys == counts.index[0]).to_numpy().argmax())]
@@ -126,7 +126,7 @@ def vector_facts(vectors: Vectors, raw_ids: pd.Series[str]) -> dict[str, Any]:
 
 
 def vector_summary(facts: dict[str, Any]) -> Summary:
-    """The numbers of ``vector_facts`` in words."""
+    """Summary of ``vector_facts``."""
     items, largest, example = facts["items"], facts["largest_group_with_one_vector"], facts["item_of_largest_group"]
     found = Summary(
         [f"{items:,} items, {facts['width']:,} numbers each; {facts['distinct_vectors']:,} distinct vectors"]
@@ -135,14 +135,14 @@ def vector_summary(facts: dict[str, Any]) -> Summary:
         found.lines[0] += f", one of {largest:,} items (such as {example!r})"
     if _odd(largest, items):
         found.warnings.append(
-            f"{share(largest, items, 'items')} have one vector, that of {example!r}, so their codes say nothing about "
-            "them; look at what their vectors were made from"
+            f"{share(largest, items, 'items')} have the same vector, that of {example!r}, so their codes carry no "
+            "information about them; check how their vectors were computed"
         )
     return found
 
 
 def example_of_largest_group(table: ItemCodes, raw_ids: Sequence[str]) -> dict[str, Any] | None:
-    """The code that most items share, and the first of them; None where no items share one."""
+    """The code that most items share, and the first three of them; None if no items share a code."""
     largest = int(table.items_per_code.argmax())
     if table.items_per_code[largest] == 1:
         return None
@@ -151,13 +151,19 @@ def example_of_largest_group(table: ItemCodes, raw_ids: Sequence[str]) -> dict[s
 
 
 def code_summary(report: dict[str, Any], entry: str, remedy: str) -> Summary:
-    """``code_quality.json`` in words; ``entry`` is that of params.yaml, ``remedy`` what to do about shared codes."""
+    """Summary of ``code_quality.json``.
+
+    Args:
+        report: the content of that file.
+        entry: key of the tokenizer in params.yaml.
+        remedy: what to do about shared codes.
+    """
     policy = report["collision_policy"]
     items, sharing, moved = report["items"], report["items_sharing_a_code"], report["items_moved"]
     largest, distinct, group = report["largest_group"], report["distinct_codes"], report["largest_group_example"]
     found = Summary([f"{items:,} items on {distinct:,} distinct codes of {report['levels']} levels"])
     if group is None:
-        found.lines[0] += ", one for each item"
+        found.lines[0] += ", one per item"
     else:
         listed = ", ".join(map(repr, group["items"])) + (", ..." if largest > len(group["items"]) else "")
         found.lines[0] += (
@@ -168,13 +174,13 @@ def code_summary(report: dict[str, Any], entry: str, remedy: str) -> Summary:
         found.lines.append(f"collision policy {policy}: changed the code of {share(moved, items, 'items')}")
     if group is not None and (sharing >= ODD_SHARING * items or _odd(largest, items)):
         found.warnings.append(
-            f"{share(sharing, items, 'items')} share codes, up to {largest:,} on one, and no model can tell the items "
-            f"of a code apart; {remedy}; {entry}.collisions: extra numbers them, which says no more about them"
+            f"{share(sharing, items, 'items')} share codes, up to {largest:,} on one, and no model can distinguish the "
+            f"items of a code; {remedy}; {entry}.collisions: extra only numbers them, which adds no information"
         )
     before = report["before_collision_policy"]
     if before is not None and _odd(before["largest_group"], items):
         found.warnings.append(
-            f"{share(before['largest_group'], items, 'items')} had one code before the collision policy "
-            f"{policy} gave {moved:,} items others, which say little about them; {remedy}"
+            f"{share(before['largest_group'], items, 'items')} had the same code before the collision policy "
+            f"{policy} gave {moved:,} items other codes, which carry little information; {remedy}"
         )
     return found

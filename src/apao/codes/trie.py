@@ -1,10 +1,10 @@
 """The catalogue's prefix tree as tensors.
 
-Shapes: S states asked about, V vocabulary, E edges (prefixes of every length, the root left out).
+Shapes: V vocabulary, E edges (prefixes of every length except the root).
 
-A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in
-lexicographic order of their tokens, then those of length 2, and so on. Edge e leads to state e + 1,
-so the children of a state are one run of consecutive edges (compressed sparse rows).
+A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in lexicographic order of
+their tokens, then those of length 2, and so on. Edge e leads to state e + 1, so the children of a state are one run
+of consecutive edges (compressed sparse rows).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Trie:
         tokens: (E,) the token on each edge, ascending within a state.
         vocabulary: V.
         prefix_counts: number of distinct prefixes of length 1 .. T.
-        widths: largest number of children of a prefix of length 0 .. T - 1. They bound every shape on the way,
-            so decoding never waits for the device to learn how many children there are.
+        widths: largest number of children of a prefix of length 0 .. T - 1. These bounds fix all tensor shapes of
+            decoding, so it never synchronises with the device to find the number of children.
     """
 
     indptr: Tensor
@@ -42,13 +42,13 @@ class Trie:
 
     @classmethod
     def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
-        """The tree of a catalogue's codes, with token ids on its edges."""
+        """Tree of a catalogue's codes, with token ids on the edges."""
         tokens = codes.distinct_tokens[np.lexsort(codes.distinct_tokens.T[::-1])]
         return cls.of_tokens(tokens, len(codes.vocabulary), device)
 
     @classmethod
     def of_tokens(cls, tokens: IntArray, vocabulary: int, device: torch.device | str = "cpu") -> Self:
-        """The tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
+        """Tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
         edge_tokens, children, counts = [], [], []
         parent = np.zeros(len(tokens), dtype=np.int64)
         parents = 1
@@ -73,7 +73,7 @@ class Trie:
 
     @property
     def states(self) -> int:
-        """Number of states, the root counted."""
+        """Number of states, including the root."""
         return len(self.indptr) - 1
 
     @cached_property
@@ -84,10 +84,11 @@ class Trie:
         return parent * self.vocabulary + self.tokens
 
     def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The continuations of ``states`` (S), padded to ``width``, an upper bound of their number.
+        """Next tokens of ``states`` (S), padded to ``width``, an upper bound of their number per state.
 
         Returns:
-            Tokens (S, width), the states after them (S, width), and which of them exist: bool (S, width), true first.
+            Tokens (S, width), the states after them (S, width), and the mask (S, width) of those that exist, which
+            come first.
         """
         first = self.indptr[states][..., None]
         within = torch.arange(width, device=states.device)
@@ -96,23 +97,23 @@ class Trie:
         return self.tokens[edges], edges + 1, exists
 
     def legal(self, states: Tensor) -> Tensor:
-        """Which tokens may follow: bool (*states.shape, V). Complete codes and the state -1 have none."""
-        # -1 becomes the last state, which is a complete code.
+        """Mask (*states.shape, V) of the legal next tokens; none for complete codes and the state -1."""
+        # Replace -1 by the last state, a complete code.
         tokens, _, exists = self.children(torch.where(states < 0, self.states - 1, states), max(self.widths))
         mask = torch.zeros(*states.shape, self.vocabulary + 1, dtype=torch.bool, device=states.device)
-        # Padding goes into a column of its own.
+        # Padding is scattered into an extra column, which is cut off.
         return mask.scatter_(-1, tokens.where(exists, self.vocabulary), True)[..., : self.vocabulary]
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after one more token; -1 where that token is not legal or the state was -1."""
+        """States after one more token; -1 where the token is not legal or the state was -1."""
         keys = states * self.vocabulary + tokens
         edge = torch.searchsorted(self._edge_keys, keys).clamp(max=len(self.tokens) - 1)
-        # A token outside the vocabulary would make the key of another state's edge.
+        # The key of a token outside the vocabulary could equal that of another state's edge.
         found = (self._edge_keys[edge] == keys) & (states >= 0) & (tokens >= 0) & (tokens < self.vocabulary)
         return torch.where(found, edge + 1, -1)
 
     def walk(self, tokens: Tensor) -> Tensor:
-        """States after each prefix of the codes ``tokens`` (..., T): (..., T)."""
+        """States (..., T) after each prefix of the codes ``tokens`` (..., T)."""
         state = torch.zeros_like(tokens[..., 0])
         states = []
         for level in range(tokens.shape[-1]):

@@ -1,4 +1,4 @@
-"""Ready-made vectors of the items, from a file of the user.
+"""Precomputed item vectors from the user's file.
 
 Shapes: R rows of the file, D width.
 """
@@ -21,11 +21,11 @@ from apao.errors import UserError
 
 
 def read_vectors(params: VectorFile) -> tuple[list[str], Vectors]:
-    """Item ids of the rows, and the vectors (R, D).
+    """Read the item ids of the rows and the vectors (R, D).
 
     Raises:
-        UserError: naming file and row or column, when it holds something else than finite numbers, or another
-            number of ids.
+        UserError: when a value is not a finite number, or the number of ids differs from that of the rows; names
+            the file and the row or column.
     """
     path = params.file.expanduser()
     if path.suffix == ".parquet":
@@ -45,31 +45,31 @@ def read_vectors(params: VectorFile) -> tuple[list[str], Vectors]:
         )
     if len(ids) != len(found):
         raise UserError(f"{params.ids or path}: has {len(ids):,} item ids for the {len(found):,} rows of {path}")
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow gives infinity, which is refused below
         vectors = np.asarray(found, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise UserError(
-            f"{path}: row {bad[0]} (item {ids[bad[0]]!r}) holds a number that is not finite, and so do "
+            f"{path}: row {bad[0]} (item {ids[bad[0]]!r}) contains a number that is not finite, as do "
             f"{len(bad) - 1:,} other rows; expected finite float32 numbers"
         )
     return ids, vectors
 
 
 def _matrix_of(table: pa.Table, path: Path) -> NDArray[Any]:
-    """The columns of a parquet file without its ids: one of lists, or floats."""
+    """Matrix (R, D) from the columns of a parquet file without its ids: one column of lists, or D columns of floats."""
     lists = [name for name in table.column_names if _is_list(table.column(name).type)]
     if len(lists) == 1 == table.num_columns:
         return _matrix_of_lists(table.column(0), lists[0], path)
     for name in table.column_names:
         if not pa.types.is_floating(table.column(name).type):
             raise UserError(
-                f"{path}: the column {name!r} holds {table.column(name).type}; expected, beside the item ids, one "
+                f"{path}: the column {name!r} contains {table.column(name).type}; expected, besides the item ids, one "
                 "column of lists of numbers, or columns of floating-point numbers only"
             )
     if not table.num_columns:
-        raise UserError(f"{path}: has no column of vectors beside the item ids")
-    # Empty values become NaN, which is refused with its row.
+        raise UserError(f"{path}: has no column of vectors besides the item ids")
+    # Empty values become NaN, which the caller refuses.
     return np.stack([_floats(table.column(name)) for name in table.column_names], axis=1)
 
 
@@ -79,7 +79,8 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _matrix_of_lists(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[Any]:
     if not pa.types.is_floating(column.type.value_type):
-        raise UserError(f"{path}: the lists of {name!r} hold {column.type.value_type}; expected floating-point numbers")
+        found = column.type.value_type
+        raise UserError(f"{path}: the lists of {name!r} contain {found}; expected floating-point numbers")
     lengths = [0 if length is None else length for length in pc.list_value_length(column).to_pylist()]
     other = next((row for row, length in enumerate(lengths) if length != lengths[0]), None)
     if other is not None:
@@ -93,21 +94,21 @@ def _floats(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def _of_safetensors(path: Path, with_ids: bool) -> tuple[NDArray[Any], list[str]]:
-    """The one matrix of a file, or the one called ``embeddings``; and the ids of its metadata, if wanted."""
+    """Matrix of a file: its only tensor, or the one named ``embeddings``; and, if wanted, the ids in its metadata."""
     from safetensors import safe_open
 
     try:
-        # numpy knows no bfloat16, which encoders of text give.
+        # numpy has no bfloat16, a common type of text encoders.
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             name = names[0] if len(names) == 1 else "embeddings"
             if name not in names:
-                raise UserError(f"{path}: holds the tensors {', '.join(names)}; expected one, or one named embeddings")
+                raise UserError(f"{path}: has the tensors {', '.join(names)}; expected one, or one named embeddings")
             tensor = file.get_tensor(name)
             listed = (file.metadata() or {}).get("ids")
     except UserError:
         raise
-    except Exception as error:  # a damaged header may raise nearly anything
+    except Exception as error:  # a damaged header can raise almost any exception
         raise UserError(f"{path}: not a safetensors file ({error})") from error
     found: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if not with_ids:

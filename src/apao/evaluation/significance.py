@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from apao.evaluation.metrics import FloatArray
+
 Ends = tuple[float, float]
 """Low and high end of an interval."""
 

@@ -21,10 +21,9 @@ from apao.study.runs import Run
 
 
 def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.device) -> None:
-    """Write beams.json: test metrics with their 95 % intervals over users and decoding time at every beam size.
+    """Write beams.json: test metrics with 95 % intervals over users, and decoding time in seconds, per beam size.
 
-    A metric whose cutoff is larger than the beam is null, unless the beam holds every code: a larger beam than
-    that (``codes``) finds no more.
+    A metric with a cutoff larger than the beam is null, unless the beam contains all codes of the catalogue.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]

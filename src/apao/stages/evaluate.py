@@ -30,7 +30,7 @@ from apao.study.runs import Run
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
     """Write metrics.json (validation and test) and ranks.parquet (one row per user and split).
 
-    ``params`` are those that the run was trained with and the decoding (``run_params.RunRecord.decoded``).
+    ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``).
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -55,13 +55,13 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
 def evaluate_split(
     trained: TrainedRun, split: Split, beam: int | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any], float]:
-    """Per-user ranks, the metrics over them, and seconds.
+    """Per-user ranks, their metrics, and decoding time in seconds.
 
-    Columns: split, user, item, rank, items_before, group, and prefix_1 .. prefix_T, whether the target's prefix of
-    that length was among the best ``PREFIX_CUTOFF`` beams after its step.
+    The ranks have the columns split, user, item, rank, items_before, group, and prefix_1 .. prefix_T: whether the
+    target's prefix of that length was among the best ``PREFIX_CUTOFF`` beams after its step.
 
-    ``beam`` takes the place of the run's own. Metrics whose cutoff is larger than it are None, unless the
-    beam holds every code of the catalogue.
+    ``beam`` overrides the run's own. Metrics with a cutoff larger than the beam are None, unless the beam contains
+    all codes of the catalogue.
     """
     codes = trained.codes
     beam = beam or trained.beam

@@ -22,9 +22,9 @@ from apao.study.runs import Run
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """The run in ``folder``, ``.../results/<dataset>/<backbone>/<objective>/seed<N>``, ready to recommend.
+    """Load the run in ``folder``, ``.../results/<dataset>/<backbone>/<objective>/seed<N>``.
 
-    Parameters come from run.json, decoding from the run's last evaluation (params.yaml is not read); the item
+    Reads the parameters from run.json, decoding from the run's last evaluation (not from params.yaml), and the item
     codes and item table from ``data/<dataset>`` beside ``results``.
 
     Args:
@@ -32,7 +32,7 @@ def load(folder: str | Path, device: str = "auto") -> Recommender:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: when the folder is none of a run, or a file is missing or damaged.
+        UserError: when the folder is not that of a run, or a file is missing or damaged.
     """
     parts = Path(folder).resolve().parts
     if len(parts) < 6 or parts[-5] != "results":
@@ -64,7 +64,7 @@ class Recommender:
         return Lister(self.trained.codes, self.trained.trie)
 
     def recommend(self, histories: Sequence[Sequence[str]], k: int = 20, keep_seen: bool = False) -> pd.DataFrame:
-        """The next items of each history, by beam search over the whole catalogue.
+        """Recommend the next items for each history, by beam search over the whole catalogue.
 
         Args:
             histories: raw item ids per user, oldest first; the model reads the newest ``max_history`` of them.
@@ -72,11 +72,11 @@ class Recommender:
             keep_seen: also recommend items of the history itself.
 
         Returns:
-            Per history (column ``history``, its index) up to k rows: ``rank`` from 1, ``item`` (raw id), ``text``,
-            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (items that have the same code).
+            Up to k rows per history (column ``history``: its index) with ``rank`` from 1, ``item`` (raw id), ``text``,
+            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (number of items with that code).
 
         Raises:
-            UserError: for no or an empty history, an unknown item, or a k outside 1 to the number of items.
+            UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of items.
         """
         codes = self.trained.codes
         if not histories:
@@ -98,7 +98,7 @@ class Recommender:
         return [self._index[raw_id] for raw_id in history]
 
     def _search(self, known: list[list[int]], k: int, keep_seen: bool) -> list[ItemList]:
-        """The list of each history, in batches of similar length; a beam that leaves fewer than k items is doubled."""
+        """Item list of each history, in batches of similar length; the beam is doubled while it gives fewer than k."""
         params, codes = self.trained.params, len(self.trained.codes.distinct)
         lists: dict[int, ItemList] = {}
         waiting = sorted(range(len(known)), key=lambda place: len(known[place]))

@@ -1,9 +1,9 @@
-"""params.yaml as typed values: read, checked, and resolved for one run.
+"""params.yaml as typed values: reading, validation, and resolution of the parameters of one run.
 
-Every number of the project is chosen in params.yaml. A mistake is one error that names the file, the line
-and the key. ``load`` checks every run that a study lists, which is for those who plan a workflow; a single
-job passes ``check_runs=False`` and resolves no run but its own. A stage sees only its own subtree, so that
-editing one objective touches only that objective's runs.
+Every number of the project is chosen in params.yaml. An invalid file raises one error that names the file, line and
+key. By default ``load`` resolves every run of every study, as planning a workflow requires; a single job passes
+``check_runs=False`` and resolves only its own run. A stage gets only its own subtree, so that editing one objective
+affects only that objective's runs.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ else:
     AnySource, AnyTokenizer, AnyStudy = one_of(SOURCES), one_of(TOKENIZERS), one_of(STUDIES)
 
 PUBLISHED_SCALE = "published"
-"""The group of studies that ``snakemake published`` draws from the published runs."""
+"""Group of studies that ``snakemake published`` draws from the published runs."""
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
-"""Becomes a part of paths and of the spelling of runs."""
+"""Name that is used in paths and run names."""
 
 ObjectiveName = Annotated[str, Field(pattern=rf"^{OBJECTIVE_NAME}$")]
-"""Likewise; may hold a plus."""
+"""The same, but may contain a plus."""
 
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-"""Becomes the names of files and a part of a rule's."""
+"""Name that is used in the names of files and rules."""
 
 T = TypeVar("T")
 
 
 class Recipe(Model):
-    """Model sizes, training, decoding and measurements that belong together; a dataset names one."""
+    """Model sizes, training, decoding and measurements; each dataset names a recipe."""
 
     backbones: dict[Name, AnyBackbone]
     training: TrainingParams = TrainingParams()
@@ -76,69 +76,68 @@ class Recipe(Model):
 
 
 class Params(Model):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     scale: str
-    """Which group of studies ``snakemake all`` builds: a key of ``studies``."""
+    """Group of studies that ``snakemake all`` builds: a key of ``studies``."""
     datasets: dict[Name, AnySource]
     embedders: dict[str, AnyEmbedder]
     codes: dict[str, AnyTokenizer]
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
     tuned: Annotated[Tunings, WithJsonSchema({"type": "string"})] = Field(default_factory=dict)
-    """A file, beside this one, of values chosen for single datasets and backbones (``apao tune`` writes it).
-    An objective's own ``tuned`` wins over it."""
+    """File in the same folder with values for single datasets and backbones, written by ``apao tune``. An
+    objective's own ``tuned`` takes precedence."""
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
-    """Named, for studies to list."""
+    """Sweeps by name; studies list the names."""
     studies: dict[Name, dict[StudyName, AnyStudy]]
-    """By scale and name. A study's name is that of its files."""
+    """Studies by scale and name. A study's files are named after it."""
 
     @field_validator("studies", mode="before")
     @classmethod
     def _sweeps(cls, studies: object, info: ValidationInfo) -> object:
-        """Put the sweeps in the place of their names."""
-        # Where the sweeps have mistakes, those are the ones to tell, and studies are not looked at.
+        """Replace the names of sweeps by the sweeps."""
+        # If the sweeps are invalid, report those errors only: the studies are skipped.
         return resolve_sweeps(studies, info.data["sweeps"]) if "sweeps" in info.data else {}
 
     _text: str = PrivateAttr("")
-    """The file as it was read, with the tunings of the file that it names."""
+    """Text of the file as it was read, including the tunings of the file under ``tuned``."""
     _files: tuple[Path, ...] = PrivateAttr(())
     _absent: Path | None = PrivateAttr(None)
     _resolved: dict[str, RunParams] = PrivateAttr(default_factory=dict)
-    """By the run's spelling, in which ``ce=0`` and ``ce=false`` differ; as runs they are equal."""
+    """By run name, in which ``ce=0`` and ``ce=false`` differ, although the Run objects are equal."""
     _normalised: dict[str, Run] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Params:
-        """Every name that an entry mentions is defined."""
         check_references(self)
         return self
 
-    def say_what_is_absent(self) -> None:
-        """One line where the file of tunings that is named is not there."""
+    def note_missing_tunings(self) -> None:
+        """Print a line if the file under ``tuned`` does not exist."""
         if self._absent is not None:
-            console.print(f"{self._absent} is not there; objectives have the same values on all datasets")
+            console.print(f"{self._absent}: not found; objectives have the same values on all datasets")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What was read: params.yaml and, where it names one, the file of tunings."""
+        """The files that were read: params.yaml and the file under ``tuned``, if there is one."""
         return self._files
 
     @property
     def sha256(self) -> str:
-        """Hash of what was read."""
+        """Hex SHA-256 of the text that was read."""
         return hashlib.sha256(self._text.encode()).hexdigest()
 
     def write_copy(self, path: Path) -> None:
-        """Write what was read as one file, for jobs that start when it may have been edited."""
+        """Write the text that was read as one file, for jobs that start after params.yaml may have been edited."""
         with atomic_path(path) as temporary:
             temporary.write_bytes(self._text.encode())
 
     def check_runs(self) -> None:
-        """Resolve every run that a study of any scale lists.
+        """Resolve every run of the studies of all scales.
 
         Raises:
-            AtKey: for the first study that lists one that cannot be.
+            AtKey: for the first study with an invalid run.
         """
         for scale, studies in self.studies.items():
             for name, study in studies.items():
@@ -157,24 +156,24 @@ class Params(Model):
         return self.datasets[name]
 
     def tokenizer_of(self, dataset: str) -> Tokenizer:
-        """What gives a dataset's items their codes."""
+        """Tokenizer of a dataset's items."""
         return self.codes[self.dataset(dataset).codes]
 
     def embedder_of(self, dataset: str) -> EmbedderParams | VectorFile | None:
-        """What the embeddings of a dataset's items are made with; None where its codes name no embedder."""
+        """Embedder of a dataset's items; None if its tokenizer names none."""
         embedder = self.tokenizer_of(dataset).embedder
         return None if embedder is None else self.embedders[embedder]
 
     def recipe_of(self, dataset: str) -> Recipe:
-        """The recipe that a dataset names."""
+        """Recipe of a dataset."""
         return self.recipes[self.dataset(dataset).recipe]
 
     def decoding_of(self, dataset: str) -> DecodingParams:
-        """How runs on a dataset are evaluated."""
+        """Decoding parameters of runs on a dataset."""
         return self.recipe_of(dataset).decoding
 
     def timed_decoding(self, dataset: str, backbone: str) -> TimedDecoding:
-        """How the decoding time of a backbone of the sizes in a dataset's recipe is measured."""
+        """Parameters of the timing of a backbone with the sizes in a dataset's recipe."""
         recipe = self.recipe_of(dataset)
         sizes = _entry(recipe.backbones, backbone, "backbone", f"{dataset}/{backbone}")
         return TimedDecoding(
@@ -190,31 +189,29 @@ class Params(Model):
         An override's key is a field of the objective, of the training, or of the backbone.
 
         Raises:
-            UserError: for an unknown dataset, backbone, objective or key, or a bad value.
+            UserError: for an unknown dataset, backbone, objective or key, or an invalid value.
         """
         return self._resolve(run, ())
 
-    def _resolve(self, run: Run, later: tuple[Run, ...]) -> RunParams:
-        """``later`` are the runs that start, one from the other, from this one."""
+    def _resolve(self, run: Run, dependents: tuple[Run, ...]) -> RunParams:
+        """Resolve ``run``; ``dependents`` is the chain of runs that start from it, to detect cycles of ``start``."""
         if str(run) in self._resolved:
             return self._resolved[str(run)]
-        if run in later:
-            raise UserError(f"{later[0]}: starts from itself by way of {run}; change one objective's start")
-        parts, decoding = self._parts(run)
+        if run in dependents:
+            raise UserError(f"{dependents[0]}: starts from itself via {run}; change one objective's start")
+        parts = self._with_overrides(run, self._with_tuned_values(run))
         try:
-            resolved = RunParams(
-                dataset=run.dataset, decoding=decoding, seed=run.seed, **{k: v.model_dump() for k, v in parts.items()}
-            )
+            resolved = RunParams(dataset=run.dataset, decoding=self.decoding_of(run.dataset), seed=run.seed, **parts)
         except ValidationError as error:
             raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
         check_fit(self, run, resolved)
         if resolved.objective.start is not None:
-            resolved = resolved.model_copy(update={"start": self._start(run, resolved, later)})
+            resolved = resolved.model_copy(update={"start": self._start(run, resolved, dependents)})
         self._resolved[str(run)] = resolved
         return resolved
 
-    def _parts(self, run: Run) -> tuple[dict[str, Model], DecodingParams]:
-        """Objective, training and backbone of a run with all overrides, and its decoding."""
+    def _with_tuned_values(self, run: Run) -> dict[str, Any]:
+        """Objective (with tuned values), training and backbone of a run before its overrides, by field of RunParams."""
         recipe = self.recipes[_entry(self.datasets, run.dataset, "dataset", run).recipe]
         backbone = _entry(recipe.backbones, run.backbone, "backbone", run)
         objective = _entry(self.objectives, run.objective, "objective", run)
@@ -223,11 +220,11 @@ class Params(Model):
             **objective.tuned.get(run.dataset, {}),
             **objective.tuned.get(f"{run.dataset}/{run.backbone}", {}),
         }
-        parts: dict[str, Model] = {
-            "objective": changed(objective, tuned),
-            "training": recipe.training,
-            "backbone": backbone,
-        }
+        return {"objective": changed(objective, tuned), "training": recipe.training, "backbone": backbone}
+
+    def _with_overrides(self, run: Run, parts: dict[str, Any]) -> dict[str, Any]:
+        """Copy of ``parts`` with the overrides of ``run``, each applied to the part that has its key."""
+        parts = dict(parts)
         owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in FIXED}
         overrides: dict[str, dict[str, Value]] = {}
         for key, value in run.overrides:
@@ -236,49 +233,51 @@ class Params(Model):
             overrides.setdefault(owners[key], {})[key] = value
         for name, values in overrides.items():
             try:
-                # Together: one key may be allowed only beside another.
+                # All at once: some keys are valid only together.
                 parts[name] = changed(parts[name], values)
             except ValidationError as error:
                 raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
             for key, value in values.items():
-                taken = format_value(getattr(parts[name], key))
-                if taken != format_value(value):
-                    raise UserError(f"{run}: write {key}={taken}; a run has one spelling")
-        return parts, recipe.decoding
+                canonical = format_value(getattr(parts[name], key))
+                if canonical != format_value(value):
+                    raise UserError(f"{run}: write {key}={canonical}; a run has one spelling")
+        return parts
 
-    def _start(self, run: Run, resolved: RunParams, later: tuple[Run, ...]) -> Start:
-        """The run that ``run`` starts from: same data, seed and model sizes, its objective's ``start``."""
+    def _start(self, run: Run, resolved: RunParams, dependents: tuple[Run, ...]) -> Start:
+        """The run that ``run`` starts from: same data, seed and model sizes, with the objective's ``start``."""
         assert resolved.objective.start is not None
         start = Run.of(run.dataset, run.backbone, resolved.objective.start, run.seed)
         sizes = {key: value for key, value in run.overrides if key in type(resolved.backbone).model_fields}
         start = start.with_overrides(**{**sizes, **dict(start.overrides)})
-        params = self._resolve(start, (*later, run))
+        params = self._resolve(start, (*dependents, run))
         if params.backbone != resolved.backbone:
             raise UserError(f"{run}: starts from {start}, whose model has other sizes; give both the same overrides")
         start = self.normalised(start)
         return Start(run=str(start), training=params.for_training())
 
     def all_runs(self) -> list[Run]:
-        """Every run of the chosen scale: those of its studies, each after the run that it starts from."""
-        found: dict[Run, None] = {}
+        """All runs of the chosen scale's studies and the runs that they start from, which come first."""
+        runs: dict[Run, None] = {}
         for study in self.chosen_studies.values():
             for run in study.runs():
                 chain = [self.normalised(run)]
                 while (start := self.resolve(chain[-1]).start) is not None:
                     chain.append(Run.parse(start.run))
-                found |= dict.fromkeys(reversed(chain))
-        return list(found)
+                runs |= dict.fromkeys(reversed(chain))
+        return list(runs)
 
     def normalised(self, run: Run) -> Run:
-        """``run`` without the overrides that say what holds anyway, so that sweeps share that run."""
+        """``run`` without the overrides that change nothing, so that studies share runs of equal parameters."""
         resolved = self.resolve(run)
         if str(run) not in self._normalised:
-            kept = tuple(pair for i, pair in enumerate(run.overrides) if self._resolves(_without(run, i)) != resolved)
+            kept = tuple(
+                pair for i, pair in enumerate(run.overrides) if self._resolved_or_none(_without(run, i)) != resolved
+            )
             self._normalised[str(run)] = Run(run.dataset, run.backbone, run.objective, kept, run.seed)
         return self._normalised[str(run)]
 
-    def _resolves(self, run: Run) -> RunParams | None:
-        """What ``resolve`` gives, None for a run that is not valid."""
+    def _resolved_or_none(self, run: Run) -> RunParams | None:
+        """The parameters of ``run``; None if it is invalid."""
         try:
             return self.resolve(run)
         except UserError:
@@ -290,7 +289,7 @@ class Params(Model):
         return self.studies[self.scale]
 
     def study(self, name: str) -> Study:
-        """The study of the chosen scale that is called ``name``; raises UserError for an unknown name."""
+        """The study ``name`` of the chosen scale; raises UserError for an unknown name."""
         return _entry(self.chosen_studies, name, "study", f"studies.{self.scale}")
 
 
@@ -306,13 +305,16 @@ def _without(run: Run, index: int) -> Run:
 
 
 def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = True) -> Params:
-    """Read and check params.yaml; ``scale`` takes the place of the file's own.
+    """Read and validate params.yaml.
 
-    Without ``check_runs`` the runs that the studies list are not resolved: a job that needs one run meets
-    the mistakes of that run alone.
+    Args:
+        path: the file.
+        scale: overrides the file's ``scale``.
+        check_runs: also resolve every run of every study. A job that needs one run passes False, so that it fails
+            only for errors of that run.
 
     Raises:
-        UserError: naming file, line and key of the first mistake.
+        UserError: for the first error, with file, line and key.
     """
     data, root, text = read_yaml(path)
     if not isinstance(data, dict):
@@ -320,15 +322,15 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
     file_of, root_of, absent = path, root, None
     if isinstance(name := data.get("tuned"), str):
         file_of = path.parent / name
-        # params.yaml is often copied alone.
+        # Optional, since params.yaml is often copied without it.
         absent = None if file_of.exists() else file_of
         tunings, root_of = read_tuned(file_of) if file_of.exists() else ({}, None)
-        data["tuned"] = {key: [one.model_dump() for one in given] for key, given in tunings.items()}
-        # A copy of the file stands for both.
+        data["tuned"] = {key: [tuning.model_dump() for tuning in given] for key, given in tunings.items()}
+        # A copy contains both files.
         text = yaml.safe_dump(data, sort_keys=False)
 
     def at(message: str, key: Key) -> str:
-        """Message with file, line and key; those of the tunings are in a file of their own."""
+        """The message with file, line and key, which may be those of the file of tunings."""
         if key[:1] == ("tuned",) and file_of != path:
             return f"{file_of}:{line_of(key[1:], root_of)}: {spelled(message, key[1:])}"
         return f"{path}:{line_of(key, root)}: {spelled(message, key)}"
@@ -348,8 +350,8 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
         raise UserError(at(str(error), error.key)) from error
     params._absent = absent
     if check_runs:
-        params.say_what_is_absent()
-    params._text, params._files = text, tuple(dict.fromkeys(one for one in (path, file_of) if one.exists()))
+        params.note_missing_tunings()
+    params._text, params._files = text, tuple(dict.fromkeys(file for file in (path, file_of) if file.exists()))
     return params
 
 
@@ -359,5 +361,5 @@ def schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it is kept in the repository."""
+    """Text of schema.json in the repository."""
     return json.dumps(schema(), indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Where the files of a study lie."""
+"""Paths of the files of a study."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ TABLES = RESULTS / "tables"
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection of runs, and where what is drawn from them lies."""
+    """A set of runs, and the folders of its results and figures."""
 
     results: Path
     figures: Path
     gaps: bool
-    """Whether studies are drawn although runs are absent."""
+    """Whether studies are drawn even if runs are missing."""
 
     def place(self, path: Path) -> Path:
-        """Where this collection has the file that lies at ``path`` (below results/ or figures/) in the study's own."""
+        """Path in this collection of the file that ``OWN`` has at ``path`` (below results/ or figures/)."""
         for own, here in ((RESULTS, self.results), (FIGURES, self.figures)):
             if path.is_relative_to(own):
                 return here / path.relative_to(own)
         return path
 
     def has(self, run: Run, files: Iterable[str]) -> bool:
-        """Whether the record of a run and these files of it are here."""
+        """Whether the collection has run.json and these files of a run."""
         return all(self.place(run.folder / name).exists() for name in ("run.json", *files))
 
 
 OWN = Collection(RESULTS, FIGURES, gaps=False)
-"""The runs that are trained here."""
+"""The runs trained in this study."""
 PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True)
-"""The small files of finished runs, kept in the repository."""
+"""The small files of finished runs, in the repository."""
 
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the files of a dataset lie, all below ``data/<name>``."""
+    """Paths of the files of a dataset, below ``data/<name>`` except for the baselines' metrics."""
 
     name: str
     root: Path = Path()
-    """The study's folder."""
+    """Root folder of the study."""
 
     @property
     def folder(self) -> Path:
@@ -65,17 +65,17 @@ class DatasetPaths:
 
     @property
     def raw_hash(self) -> Path:
-        """The manifest's hash, for ``sha256sum --check``: the folder's content as one file beside it."""
+        """Hash of the manifest in the format of ``sha256sum --check``; stands for the content of the folder."""
         return self.folder / "raw.sha256"
 
     @property
     def arriving(self) -> Path:
-        """The same folder until the last file is there."""
+        """Name of the ``raw`` folder until the download is complete."""
         return self.folder / "raw.part"
 
     @property
     def manifest(self) -> Path:
-        """List of the downloaded files with their hashes."""
+        """JSON list of the downloaded files with their hashes."""
         return self.raw / "manifest.json"
 
     @property
@@ -90,7 +90,7 @@ class DatasetPaths:
 
     @property
     def stats(self) -> Path:
-        """Sizes, as in the paper's Table 2."""
+        """Statistics of the dataset (JSON), including those of the paper's Table 2."""
         return self.folder / "stats.json"
 
     @property
@@ -100,7 +100,7 @@ class DatasetPaths:
 
     @property
     def embedding_facts(self) -> Path:
-        """What the embeddings were made from: items without text, repeated texts, tokens that were cut."""
+        """Statistics of the texts or vectors (JSON): items without text, repeated texts, truncated tokens."""
         return self.folder / "embeddings.json"
 
     @property
@@ -109,7 +109,7 @@ class DatasetPaths:
         return self.folder / "codes.parquet"
 
     def coded_from(self, tokenizer: Tokenizer) -> list[Path]:
-        """What ``tokenizer`` makes the codes from, beside the item table."""
+        """Inputs of ``tokenizer`` besides the item table."""
         files = [self.embeddings] if tokenizer.reads_embeddings else []
         if tokenizer.reads_published:
             files.append(self.raw_hash)
@@ -122,7 +122,7 @@ class DatasetPaths:
 
     @property
     def code_quality(self) -> Path:
-        """Collisions, usage, entropy, reconstruction error, prefix counts a level."""
+        """Collisions, and usage, entropy, reconstruction error and prefix counts per level (JSON)."""
         return self.folder / "code_quality.json"
 
     @property
@@ -132,5 +132,5 @@ class DatasetPaths:
 
 
 def decoding_time_file(dataset: str, backbone: str) -> Path:
-    """Timings of a backbone of the sizes in the dataset's recipe."""
+    """Path of the decoding times of a backbone with the sizes in the dataset's recipe."""
     return RESULTS / dataset / backbone / "decoding_time.json"

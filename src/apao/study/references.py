@@ -1,4 +1,4 @@
-"""What the entries of params.yaml ask of each other: every name that one mentions is defined, and suits it."""
+"""References between the entries of params.yaml: every name must be defined, and its entry must be compatible."""
 
 from __future__ import annotations
 
@@ -18,44 +18,45 @@ if TYPE_CHECKING:
     from apao.study.sweeps import Sweep
 
 FIXED = {"type", "tuned"}
-"""Keys of an objective that no run changes."""
+"""Keys of an objective that no run can override."""
 
 
 def changed(model: Model, values: Mapping[str, Any]) -> Model:
-    """``model`` with some fields replaced, validated again."""
+    """Copy of ``model`` with some fields replaced, validated again."""
     return type(model).model_validate({**model.model_dump(), **values})
 
 
 def resolve_sweeps(studies: object, sweeps: Mapping[str, Sweep]) -> object:
-    """The section ``studies`` as it was read, with the sweeps in the place of their names.
+    """Replace the names of sweeps by the sweeps in the section ``studies``, before its validation.
 
-    What has another shape is left for the studies' own validation to refuse.
+    Values of an unexpected type are returned unchanged; the validation of the studies refuses them.
 
     Raises:
         AtKey: for a sweep that is not defined; the key starts below ``studies``.
     """
-
-    def in_study(study: object, *where: str) -> object:
-        if not isinstance(study, dict) or not isinstance(study.get("sweeps"), list):
-            return study
-        for i, name in enumerate(study["sweeps"]):
-            if not isinstance(name, str):
-                raise AtKey(f"expected the name of a sweep, found {name!r}; {nearest('', sweeps)}", *where, "sweeps", i)
-            _known(name, sweeps, "sweeps", *where, "sweeps", i)
-        return {**study, "sweeps": [sweeps[name] for name in study["sweeps"]]}
-
     if not isinstance(studies, dict):
         return studies
-    return {
-        scale: {name: in_study(study, scale, name) for name, study in group.items()}
-        if isinstance(group, dict)
-        else group
-        for scale, group in studies.items()
-    }
+    return {scale: _group_with_sweeps(group, sweeps, scale) for scale, group in studies.items()}
+
+
+def _group_with_sweeps(group: object, sweeps: Mapping[str, Sweep], scale: str) -> object:
+    if not isinstance(group, dict):
+        return group
+    return {name: _study_with_sweeps(study, sweeps, scale, name) for name, study in group.items()}
+
+
+def _study_with_sweeps(study: object, sweeps: Mapping[str, Sweep], *where: str) -> object:
+    if not isinstance(study, dict) or not isinstance(study.get("sweeps"), list):
+        return study
+    for i, name in enumerate(study["sweeps"]):
+        if not isinstance(name, str):
+            raise AtKey(f"expected the name of a sweep, found {name!r}; {nearest('', sweeps)}", *where, "sweeps", i)
+        _known(name, sweeps, "sweeps", *where, "sweeps", i)
+    return {**study, "sweeps": [sweeps[name] for name in study["sweeps"]]}
 
 
 def check_references(params: Params) -> None:
-    """Raise AtKey at the first entry that mentions what is not there."""
+    """Raise AtKey at the first entry with an undefined or incompatible reference."""
     _known(params.scale, params.studies, "studies", "scale")
     for name, code in params.codes.items():
         if code.embedder is not None:
@@ -79,8 +80,8 @@ def _check_dataset(params: Params, name: str) -> None:
         message = f"source {source.source!r} publishes no codes, which codes.{source.codes} reads; name another entry"
         raise AtKey(message, "datasets", name, "codes")
     if beam != "all" and tokenizer.capacity is not None and beam > tokenizer.capacity:
-        message = f"{beam} is more than the {tokenizer.capacity} codes that codes.{source.codes} can give the items of "
-        message += f"datasets.{name}; write all"
+        message = f"{beam} is more than the {tokenizer.capacity} codes that codes.{source.codes} can assign to items "
+        message += f"of datasets.{name}; use all"
         raise AtKey(message, "recipes", source.recipe, "decoding", "beam")
 
 
@@ -103,14 +104,14 @@ def _check_tunings(params: Params, name: str) -> None:
 def _check_tuned(
     params: Params, objective: Objective, place: str, values: Mapping[str, Any], where: tuple[str | int, ...]
 ) -> None:
-    """Values of an objective for one place: it exists, and the objective takes them."""
+    """Check that ``place`` (``dataset`` or ``dataset/backbone``) exists and that the values are valid."""
     dataset, slash, backbone = place.partition("/")
     _known(dataset, params.datasets, "datasets", *where)
     if slash:
         recipe = params.datasets[dataset].recipe
         _known(backbone, params.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
     for fixed in sorted(FIXED & set(values)):
-        raise AtKey("is the same for all datasets; leave it out here", *where, fixed)
+        raise AtKey("is the same for all datasets; remove it here", *where, fixed)
     try:
         changed(objective, values)
     except ValidationError as error:
@@ -119,7 +120,7 @@ def _check_tuned(
 
 
 def _check_sweep(params: Params, name: str) -> None:
-    """Every objective has the key as a parameter that takes each value."""
+    """Check that every objective of a sweep has the key as a numeric parameter that accepts all values."""
     sweep, where = params.sweeps[name], ("sweeps", name)
     for i, spelled in enumerate(sweep.objectives):
         try:
@@ -131,7 +132,7 @@ def _check_sweep(params: Params, name: str) -> None:
         fields = set(type(objective).model_fields) - FIXED
         if sweep.key not in fields:
             raise AtKey(f"{run.objective} has no parameter {sweep.key!r}; {nearest(sweep.key, fields)}", *where, "key")
-        # Other overrides may be of the training or the model, which only a study's runs have.
+        # Other overrides are of the training or the model, which are known only for the runs of a study.
         overrides = {key: value for key, value in run.overrides if key in fields}
         for j, value in enumerate(sweep.values):
             try:
@@ -139,16 +140,16 @@ def _check_sweep(params: Params, name: str) -> None:
             except ValidationError as error:
                 message, _ = first_mistake(error)
                 raise AtKey(f"{run.objective}: {message}", *where, "values", j) from error
-            # Pydantic takes 1 for true.
+            # Pydantic accepts 1 as true.
             if format_value(taken) != format_value(value):
                 raise AtKey(f"{sweep.key!r} of {run.objective} is not a number; only numbers are swept", *where, "key")
 
 
 def check_fit(params: Params, run: Run, resolved: RunParams) -> None:
-    """What the objective of a resolved run asks of its dataset's codes.
+    """Check that the codes of a run's dataset meet the requirements of its objective.
 
     Raises:
-        UserError: naming the run, when they lack it.
+        UserError: when they do not; names the run.
     """
     name = params.datasets[run.dataset].codes
     tokenizer = params.codes[name]

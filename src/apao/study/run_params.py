@@ -1,9 +1,9 @@
-"""The parameters of one run, and run.json: the file beside its weights that keeps those it was trained with.
+"""The parameters of one run, and run.json, the file beside its weights that records those it was trained with.
 
-run.json holds all that decides a training: the run's spelling, its resolved parameters with those of the run
-it starts from, and the hashes of its input files. The training writes it; evaluation and reports read it, so
-a run is evaluated as it was trained, whatever params.yaml has come to say. How a run is decoded is not in it,
-because changing that trains nothing again; metrics.json says how its numbers were decoded.
+run.json contains everything that determines a training: the run's name, its resolved parameters with those of the
+run it starts from, and the hashes of its input files. The training writes it; evaluation and reports read it, so a
+run is evaluated as it was trained, even if params.yaml was edited since. Decoding parameters are not in it, because
+changing them requires no training; metrics.json records those of its numbers.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ else:
 
 
 class Start(Model):
-    """The trained run that another one starts from."""
+    """The trained run whose weights another run starts from."""
 
     run: str
+    """Name of the run."""
     training: dict[str, Any]
-    """What its training depends on: a part of what the later run is."""
+    """Its training parameters, on which the later run depends too."""
 
 
 class TrainedParams(Setup):
-    """Everything that the training of one run depends on: params.yaml resolved for it."""
+    """All parameters that determine the training of one run: params.yaml resolved for it."""
 
     dataset: str
     backbone: AnyBackbone
@@ -50,11 +51,11 @@ class TrainedParams(Setup):
     start: Start | None = None
 
     def for_training(self) -> dict[str, Any]:
-        """These parameters as JSON values, without the objective's ``tuned`` ones: they hold the chosen value."""
+        """These parameters as JSON values, without the objective's ``tuned``, which has been applied already."""
         return self.model_dump(mode="json", include=set(TrainedParams.model_fields), exclude={"objective": {"tuned"}})
 
     def training_inputs(self) -> list[Path]:
-        """Files that training reads."""
+        """Files that the training reads."""
         paths = DatasetPaths(self.dataset)
         files = [paths.interactions, paths.codes]
         if self.objective.needs().embeddings:
@@ -65,7 +66,7 @@ class TrainedParams(Setup):
 
 
 class RunParams(TrainedParams):
-    """A run's training and how it is evaluated."""
+    """Training and decoding parameters of a run."""
 
     decoding: DecodingParams
 
@@ -74,7 +75,7 @@ class RunParams(TrainedParams):
         if self.decoding.eos is True and not self.objective.trains_eos:
             raise ValueError(
                 "decoding.eos is true but the objective does not train eos; set decoding.eos to null, "
-                "or to release to decode an untrained eos as the release does"
+                "or to release, which decodes an untrained eos as the authors' release does"
             )
         return self
 
@@ -84,7 +85,7 @@ class RunParams(TrainedParams):
         return self.decoding.decodes_eos(self.backbone.decodes_eos, self.objective.trains_eos)
 
     def for_evaluation(self) -> dict[str, Any]:
-        """The subtree that evaluation depends on, beyond the trained model."""
+        """Parameters of the evaluation as JSON values, besides those of the trained model."""
         return {
             "decoding": self.decoding.model_dump(mode="json"),
             "eos": self.decodes_eos,
@@ -93,15 +94,15 @@ class RunParams(TrainedParams):
 
 
 class Measuring(Model):
-    """What a measurement of a trained run depends on beyond it, as a rule hands it over."""
+    """Parameters of a measurement of a trained run, as passed by a workflow rule."""
 
     decoding: DecodingParams
     measure: MeasureParams
-    """The measuring command reads its own entry; others may be left out."""
+    """Each measuring command reads only its own entry; the others may be missing."""
 
 
 class TimedDecoding(Model):
-    """What a timing of decoding depends on: no run, but an untrained model of some sizes and how it decodes."""
+    """Parameters of a timing of decoding, which uses an untrained model instead of a run."""
 
     backbone: AnyBackbone
     decoding: DecodingParams
@@ -110,7 +111,7 @@ class TimedDecoding(Model):
 
     @property
     def decodes_eos(self) -> bool:
-        """Whether beam search decodes eos after the code, as if it were trained."""
+        """Whether beam search decodes eos after the code, assuming that eos is trained."""
         return self.decoding.decodes_eos(self.backbone.decodes_eos, trained=True)
 
 
@@ -118,21 +119,21 @@ class RunRecord(TrainedParams):
     """The content of run.json."""
 
     run: str
-    """The run's spelling."""
+    """Name of the run."""
     inputs: dict[str, str]
-    """Path to SHA-256 of every file that the training read."""
+    """SHA-256 by path of every file that the training read."""
 
     @classmethod
     def read(cls, run: Run, root: Path = Path()) -> Self:
-        """The run.json of a trained run of the study in ``root``; errors as of ``at``."""
+        """Read run.json of a trained run of the study in ``root``; raises the errors of ``at``."""
         return cls.at(root / run.record, run)
 
     @classmethod
     def at(cls, path: Path, run: Run) -> Self:
-        """The run.json of ``run`` that lies at ``path``.
+        """Read the run.json of ``run`` at ``path``.
 
         Raises:
-            UserError: when it is missing, damaged, or another run's.
+            UserError: when it is missing, damaged, or belongs to another run.
         """
         again = f"delete it and train the run again (snakemake -c2 {path})"
         values = read_json(verified(path))
@@ -146,10 +147,10 @@ class RunRecord(TrainedParams):
         return record
 
     def decoded(self, decoding: DecodingParams) -> RunParams:
-        """The run's parameters for an evaluation.
+        """The run's parameters with those of its decoding.
 
         Raises:
-            UserError: when ``decoding`` asks for what the run was not trained for.
+            UserError: when ``decoding`` does not suit the training.
         """
         try:
             return RunParams.model_validate({**self.for_training(), "decoding": decoding})
@@ -157,18 +158,18 @@ class RunRecord(TrainedParams):
             raise UserError(f"{self.run}: {spelled(*first_mistake(error))}") from error
 
     def changed_inputs(self, root: Path = Path()) -> list[Path]:
-        """Those of the dataset's files whose content is no longer what the run was trained on."""
+        """Files of the dataset whose content has changed since the training."""
         paths = DatasetPaths(self.dataset)
         files = [path for path in (paths.interactions, paths.codes) if (root / path).exists()]
         return [path for path in files if sha256_of(root / path) != self.inputs.get(str(path))]
 
     def difference(self, params: TrainedParams) -> str | None:
-        """The first parameter that has another value in ``params``, with both values; None where all agree."""
+        """The first parameter that differs in ``params``, with both values; None if all are equal."""
         return first_difference(self.for_training(), params.for_training())
 
 
 def first_difference(recorded: Any, stated: Any) -> str | None:
-    """The first key, by its path, whose values differ, with both of them; None where all agree."""
+    """The path of the first key whose values differ, with both values; None if all are equal."""
     if recorded == stated:
         return None
     path = []

@@ -1,7 +1,7 @@
-"""A run and its one spelling: ``dataset/backbone/objective[+key=value...]/seedN``.
+"""A run and its canonical name: ``dataset/backbone/objective[+key=value...]/seedN``.
 
-The spelling is used in paths, Snakemake targets, on the command line and in figure legends; this
-module turns it into a typed value and back, and knows where the files of a run lie.
+The name is used in paths, Snakemake targets, on the command line and in figure legends. This module converts it to a
+typed value and back, and defines the paths of a run's files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHAPE = "dataset/backbone/objective[+key=value...]/seedN, such as office/tiger/
 
 
 def parse_value(text: str) -> Value:
-    """Read an override's value: ``true``/``false``, an integer, a decimal number, else a word."""
+    """Parse the value of an override: ``true``/``false``, an integer, a decimal number, or else a word."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -38,11 +38,11 @@ def parse_value(text: str) -> Value:
 
 
 def format_value(value: Value) -> str:
-    """The one spelling of a value: shortest digits, no trailing ``.0``, exponents without padding."""
+    """Canonical spelling of a value: shortest digits, no trailing ``.0``, exponents without padding."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        # A zero has no sign here: "-0" would be read as the integer 0.
+        # Zero without its sign: "-0" would be parsed as the integer 0.
         text = repr(value or 0.0).removesuffix(".0")
         return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)
     return str(value)
@@ -50,7 +50,7 @@ def format_value(value: Value) -> str:
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training: which data, model and loss, with which departures from params.yaml, which seed."""
+    """One training and its evaluation: data, model, loss, overrides of params.yaml, and seed."""
 
     dataset: str
     backbone: str
@@ -60,11 +60,11 @@ class Run:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a spelling.
+        """Parse a run's name.
 
         Raises:
-            UserError: when it has another shape, or is another spelling of a run (keys out of
-                order, ``3.0e-05`` for ``3e-5``); two spellings would be two trainings of one thing.
+            UserError: when it is not a run name, or not the canonical one (keys out of order, ``3.0e-05`` for
+                ``3e-5``): two names would cause two trainings of the same run.
         """
         match = _RUN.fullmatch(text.removeprefix("results/").rstrip("/"))
         if match is None:
@@ -77,10 +77,14 @@ class Run:
 
     @classmethod
     def of(cls, dataset: str, backbone: str, spelled_objective: str, seed: int) -> Self:
-        """A run from an objective with its overrides, as studies in params.yaml write it."""
+        """Run of an objective that is spelled with its overrides, as in the studies of params.yaml.
+
+        Raises:
+            UserError: when the objective is malformed or has a repeated key.
+        """
         if re.fullmatch(OBJECTIVE, spelled_objective) is None:
             raise UserError(f"{spelled_objective!r} does not name an objective; expected name[+key=value...]")
-        # An exponent may hold a plus of its own (1e+3); the pattern has no such value, so none is split.
+        # Splitting at "+" is safe: the pattern excludes values with a plus (1e+3).
         parts = spelled_objective.split("+")
         objective = "+".join(part for part in parts if "=" not in part)
         items = [part.split("=", 1) for part in parts if "=" in part]
@@ -90,12 +94,12 @@ class Run:
         return cls(dataset, backbone, objective, tuple(sorted(overrides.items())), seed)
 
     def with_overrides(self, **more: Value) -> Run:
-        """The same run with further keys set."""
+        """Copy of the run with further overrides."""
         return replace(self, overrides=tuple(sorted({**dict(self.overrides), **more}.items())))
 
     @property
     def spelled_objective(self) -> str:
-        """Objective and overrides, as in the path."""
+        """Objective and overrides, as in the run's name."""
         return "+".join([self.objective, *(f"{key}={format_value(value)}" for key, value in self.overrides)])
 
     def __str__(self) -> str:
@@ -103,15 +107,15 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the run's files are."""
+        """Folder of the run's files."""
         return RESULTS / str(self)
 
     @property
     def record(self) -> Path:
-        """All that decided the training (``run_params.RunRecord``)."""
+        """Path of run.json, the parameters and inputs of the training (``run_params.RunRecord``)."""
         return self.folder / "run.json"
 
     @property
     def model(self) -> Path:
-        """The run's trained weights."""
+        """Path of the trained weights."""
         return self.folder / "model.safetensors"

@@ -1,8 +1,8 @@
-"""Where a command has its parameters from: params.yaml, or JSON text that the rule which calls it hands over.
+"""Source of a command's parameters: params.yaml, or JSON text passed by a workflow rule.
 
-Snakemake compares the text of a rule's ``params`` with that of the last time, so a rule of the runs hands
-that very text over (``--resolved``): what is recorded is what is used, whatever becomes of params.yaml in the
-meantime. A command that a user gives resolves its own run from params.yaml, and no other one.
+Snakemake records the text of a rule's ``params``, and reruns the rule when it changes. The rules of runs pass that
+text to the command (``--resolved``), so the recorded values are those that are used, even if params.yaml is edited in
+the meantime. A command started by a user resolves its own run, and no other, from params.yaml.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ M = TypeVar("M", bound=Model)
 
 
 def from_text(model: type[M], text: str) -> M:
-    """Parameters that ``--resolved`` hands over.
+    """Parse the parameters passed by ``--resolved``.
 
     Raises:
-        UserError: when the text is not JSON or not of that model.
+        UserError: when the text is not JSON or not valid for ``model``.
     """
     try:
         values = json.loads(text)
@@ -51,11 +51,11 @@ class Settings:
     scale: str | None = None
 
     def params(self) -> Params:
-        """params.yaml, checked with every run that a study lists."""
+        """params.yaml, validated with every run of its studies."""
         return load(self.file, self.scale)
 
     def job_params(self) -> Params:
-        """params.yaml for one job, which resolves the runs that it needs."""
+        """params.yaml for one job, which resolves only the runs it needs."""
         return load(self.file, self.scale, check_runs=False)
 
     def published_params(self) -> Params:
@@ -63,7 +63,7 @@ class Settings:
         return load(self.file, PUBLISHED_SCALE, check_runs=False)
 
     def tuned_file(self) -> Path:
-        """The file of tunings that params.yaml names.
+        """Path of the file that params.yaml names under ``tuned``.
 
         Raises:
             UserError: when it names none.
@@ -71,28 +71,28 @@ class Settings:
         data, *_ = read_yaml(self.file)
         name = data.get("tuned") if isinstance(data, dict) else None
         if not isinstance(name, str):
-            raise UserError(f"{self.file}: names no file of tunings; add the key: tuned: tuned.yaml")
+            raise UserError(f"{self.file}: names no file for tuned values; add the key: tuned: tuned.yaml")
         return self.file.parent / name
 
     def to_train(self, run: Run, resolved: str | None) -> TrainedParams:
-        """What a run is to be trained with."""
+        """Training parameters of ``run``, from ``resolved`` or from params.yaml."""
         if resolved is None:
             stated = self.job_params()
-            stated.say_what_is_absent()
+            stated.note_missing_tunings()
             return stated.resolve(run)
         params = from_text(TrainedParams, resolved)
         if (params.dataset, params.seed) != (run.dataset, run.seed):
-            raise UserError(f"--resolved: holds dataset {params.dataset} and seed {params.seed}, not those of {run}")
+            raise UserError(f"--resolved: has dataset {params.dataset} and seed {params.seed}, not those of {run}")
         return params
 
     def to_evaluate(self, run: Run, resolved: str | None) -> RunParams:
-        """What a run was trained with, and the decoding that is handed over or that of params.yaml."""
+        """Parameters that ``run`` was trained with, and decoding from ``resolved`` or params.yaml."""
         if resolved is not None:
             return RunRecord.read(run).decoded(from_text(DecodingParams, resolved))
         return self._trained(run, self.job_params())
 
     def to_measure(self, run: Run, resolved: str | None) -> tuple[RunParams, MeasureParams]:
-        """The same, and what is measured of runs."""
+        """The same parameters, and those of measurements."""
         if resolved is not None:
             given = from_text(Measuring, resolved)
             return RunRecord.read(run).decoded(given.decoding), given.measure
@@ -100,9 +100,9 @@ class Settings:
         return self._trained(run, params), params.recipe_of(run.dataset).measure
 
     def _trained(self, run: Run, params: Params) -> RunParams:
-        """From run.json; one line says so where params.yaml has other parameters for the run."""
+        """Parameters from run.json; prints a line if those of params.yaml differ."""
         if not run.record.exists():
-            params.resolve(run)  # a misspelt run is a clearer error than a missing file
+            params.resolve(run)  # for a misspelt run this error is clearer than that of a missing file
         record = RunRecord.read(run)
         try:
             difference = record.difference(params.resolve(run))

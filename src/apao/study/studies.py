@@ -1,9 +1,8 @@
-"""Studies of params.yaml: each is one table or figure, made from a list of runs.
+"""Studies of params.yaml: each is one table or figure of a list of runs.
 
-A study has a name, which its files bear, and a kind, which says what is shown. A kind is one module of
-``apao.report.kinds`` with a subclass of ``Study`` in it: what params.yaml says of such a study beside its
-drawing. The rule of a study depends on the files of exactly the runs that it lists, and its drawing reads
-no others.
+The name of a study is that of its files; its kind determines what is shown. A kind is one module of
+``apao.report.kinds`` with a subclass of ``Study``: the model of such an entry in params.yaml, together with the
+drawing. A study's rule depends on the files of exactly the runs that it lists, and its drawing reads no others.
 """
 
 from __future__ import annotations
@@ -30,30 +29,30 @@ if TYPE_CHECKING:
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 MAX_RUNS = 10_000
-"""Of one study."""
+"""Maximum number of runs per study."""
 Output = Callable[[str], AbstractContextManager[Path]]
-"""File name to the path where to write it; the file appears whole when the block ends."""
+"""Context manager that takes a file name and yields the path to write to; the file appears when the block ends."""
 
 
 class Form(NamedTuple):
-    """Where the files of tables or of figures lie, and their formats."""
+    """Folder and file formats of tables or of figures."""
 
     folder: Path
     suffixes: tuple[str, ...]
 
 
 TABLE = Form(TABLES, ("csv", "md", "tex"))
-"""In long form for machines, in wide form for readers and for LaTeX."""
+"""Long form for programs (csv), wide form for readers (md) and LaTeX (tex)."""
 FIGURE = Form(FIGURES, ("pdf", "png", "csv", "rst"))
-"""The picture twice, the numbers in it, and the caption."""
+"""The figure in two formats, its numbers (csv), and its caption (rst)."""
 
 
 class Study(Model, ABC):
-    """One table or figure: which runs it is made from, which of their files it reads, and how it is drawn."""
+    """One table or figure: its runs, the files of them that it reads, and its drawing."""
 
     kind: str
     title: Annotated[str, Field(min_length=1)] | None = None
-    """What the report calls it. null: ``Table 1`` for ``table1``, ``Figure 2`` for ``figure2``, else its name."""
+    """Title in the report. null: ``Table 1`` for ``table1``, ``Figure 2`` for ``figure2``, otherwise the name."""
 
     form: ClassVar[Form]
     files: ClassVar[tuple[str, ...]] = ("metrics.json",)
@@ -61,27 +60,34 @@ class Study(Model, ABC):
 
     @abstractmethod
     def runs(self) -> list[Run]:
-        """Every run the study needs, in the order of params.yaml, without repeats."""
+        """All runs of the study, in the order of params.yaml, without repeats."""
 
     def dataset_names(self) -> tuple[str, ...]:
-        """Datasets that are read without any run on them."""
+        """Names of the datasets that the study reads directly, not through runs."""
         return ()
 
     def inputs(self) -> list[Path]:
-        """Files that are read and belong to no run."""
+        """Files that the study reads besides those of its runs."""
         return []
 
     @abstractmethod
     def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
-        """Draw the study called ``name`` from the runs of ``collection`` and write each of its ``outputs``."""
+        """Draw the study and write each of its ``outputs``.
+
+        Args:
+            name: name of the study.
+            params: all of params.yaml.
+            output: opens an output file by its name.
+            collection: the runs to read.
+        """
 
     def outputs(self, name: str, collection: Collection = OWN) -> list[Path]:
-        """The files that the study called ``name`` consists of."""
+        """Files of the study ``name``."""
         folder = collection.place(self.form.folder)
         return [folder / f"{name}.{suffix}" for suffix in self.form.suffixes]
 
     def titled(self, name: str) -> str:
-        """The title of the study called ``name``."""
+        """Title of the study ``name``."""
         numbered = re.fullmatch(r"(table|figure)(\d+)", name)
         return self.title or (f"{numbered[1].title()} {numbered[2]}" if numbered else name)
 
@@ -108,7 +114,7 @@ def grid(
     """All combinations, without repeats.
 
     Raises:
-        UserError: for more than ``MAX_RUNS``, or an objective that is none.
+        UserError: for more than ``MAX_RUNS`` combinations, or a malformed objective.
     """
     if len(datasets) * len(backbones) * len(objectives) * len(seeds) > MAX_RUNS:
         raise UserError(f"more than {MAX_RUNS} runs; list fewer datasets, backbones, objectives or seeds")

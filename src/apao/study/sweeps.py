@@ -1,4 +1,4 @@
-"""Sweeps of params.yaml: one hyper-parameter at a time away from an objective's own values."""
+"""Sweeps of params.yaml: several values for one hyper-parameter, the others unchanged."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from apao.study.studies import Names, Seeds, Study
 
 
 class Sweep(Model):
-    """One hyper-parameter of some objectives, and the values to try in its place."""
+    """One hyper-parameter of some objectives, and the values to try for it."""
 
     objectives: Annotated[tuple[SpelledObjective, ...], Field(min_length=1)]
-    """Each spelled as in a run; what it overrides holds in the whole sweep."""
+    """Objectives, spelled as in a run's name; their overrides apply to the whole sweep."""
     key: str
-    """A numeric parameter that all of them have."""
+    """Numeric parameter that all of these objectives have."""
     values: Annotated[tuple[float, ...], Field(min_length=1)]
 
     @property
     def spelled_values(self) -> list[str]:
-        """The values as in a run's name."""
+        """The values, spelled as in a run's name."""
         return [format_value(value) for value in self.values]
 
 
@@ -42,14 +42,14 @@ class Curve:
     values: tuple[float, ...]
 
     def run(self, value: float, seed: int) -> Run:
-        """The run at one of the values."""
+        """Run with one of the values."""
         return Run.of(self.dataset, self.backbone, self.objective, seed).with_overrides(**{self.key: value})
 
 
 class SweepStudy(Study):
-    """Several sweeps of every backbone on every dataset.
+    """Several sweeps with every backbone on every dataset.
 
-    In params.yaml the sweeps are named; ``references.resolve_sweeps`` puts the entries in their places.
+    params.yaml lists the names of the sweeps; ``references.resolve_sweeps`` replaces them by the entries.
     """
 
     datasets: Names
@@ -57,21 +57,21 @@ class SweepStudy(Study):
     sweeps: Annotated[tuple[Annotated[Sweep, WithJsonSchema({"type": "string"})], ...], Field(min_length=1)]
     """Keys of the section ``sweeps``."""
     metric: MetricName = "ndcg@10"
-    """The code-level metric by which values are compared."""
+    """Code-level metric by which values are compared."""
     seeds: Seeds
 
     @property
     def objectives(self) -> list[str]:
-        """Those of all sweeps."""
+        """Objectives of all sweeps, without repeats."""
         return list(dict.fromkeys(objective for sweep in self.sweeps for objective in sweep.objectives))
 
     @property
     def keys(self) -> list[str]:
-        """Those of all sweeps."""
+        """Hyper-parameters of all sweeps, without repeats."""
         return list(dict.fromkeys(sweep.key for sweep in self.sweeps))
 
     def curves(self) -> Iterator[Curve]:
-        """Every model with each of its objective's sweeps."""
+        """All curves: every dataset, backbone and objective with each of the objective's sweeps."""
         for dataset, backbone, objective in product(self.datasets, self.backbones, self.objectives):
             for sweep in self.sweeps:
                 if objective in sweep.objectives:

@@ -1,8 +1,8 @@
-"""Values chosen per dataset and backbone, kept apart from params.yaml: a file of data, not of choices.
+"""Tuned hyper-parameters per dataset and backbone, in a file of their own because programs write them.
 
-The file lists the tunings of each objective. A tuning says how its values were chosen and gives them for
-``dataset/backbone`` (or ``dataset``), where they take the place of the objective's own. ``apao tune`` writes
-those that a study's sweeps have found best on the validation items; the paper's Table 5 is there as printed.
+The file lists the tunings of each objective. A tuning states how its values were chosen, and has values per
+``dataset/backbone`` (or per ``dataset``) that override the objective's own. ``apao tune`` writes the values that a
+study's sweeps found best on the validation items; the values of the paper's Table 5 are there as printed.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from apao.study.runs import Value
 from apao.study.yaml_lines import line_of, read_yaml
 
 HEAD = """\
-# Values that take the place of an objective's own for one dataset and backbone; params.yaml names this file.
-# `apao tune` adds those that sweeps have found best on the validation items. Of two tunings of a key the later holds.
+# Values that override an objective's own for one dataset and backbone; params.yaml names this file. `apao tune` adds
+# the values that sweeps found best on the validation items. If two tunings set the same key, the later one applies.
 """
 BY_SWEEP = "apao tune"
-"""How a tuning begins to say that sweeps have chosen it."""
+"""Beginning of ``chosen_by`` in tunings that ``apao tune`` wrote."""
 
 Values = Annotated[dict[str, Value], Field(min_length=1)]
 
 
 class Tuning(Model):
-    """Values of one objective that were chosen in one way."""
+    """Values of one objective that were chosen by the same method."""
 
     chosen_by: Annotated[str, Field(min_length=1)]
-    """Shown under the tables that use the values."""
+    """How the values were chosen; shown under the tables that use them."""
     values: Annotated[dict[str, Values], Field(min_length=1)]
-    """By ``dataset/backbone``, or by ``dataset`` for all its backbones."""
+    """Values by ``dataset/backbone``, or by ``dataset`` for all its backbones."""
 
     @property
     def keys(self) -> set[str]:
-        """The hyper-parameters that have values."""
+        """Names of the hyper-parameters with values."""
         return {key for values in self.values.values() for key in values}
 
 
 Tunings = dict[str, tuple[Tuning, ...]]
-"""By objective."""
+"""Tunings by objective; later ones take precedence."""
 _TUNINGS: TypeAdapter[Tunings] = TypeAdapter(Tunings)
 
 
 def read_tuned(path: Path) -> tuple[Tunings, yaml.Node | None]:
-    """The tunings in a file, and its parse tree, which knows the lines.
+    """Read the tunings of a file, and its parse tree, which has the line numbers.
 
     Raises:
-        UserError: naming file, line and key of the first mistake.
+        UserError: for the first error, with file, line and key.
     """
     data, root, _ = read_yaml(path)
     try:
@@ -65,23 +65,23 @@ def read_tuned(path: Path) -> tuple[Tunings, yaml.Node | None]:
 
 
 def write_tuned(path: Path, tunings: Mapping[str, Iterable[Tuning]]) -> None:
-    """Write the file of these tunings, in their order."""
-    plain = {name: [one.model_dump() for one in given] for name, given in tunings.items()}
+    """Write the tunings to a file, in their order."""
+    plain = {name: [tuning.model_dump() for tuning in given] for name, given in tunings.items()}
     with atomic_path(path) as temporary:
         text = yaml.safe_dump(plain, sort_keys=False, width=110, allow_unicode=True)
         temporary.write_text(HEAD + text, encoding="utf-8")
 
 
 def with_tuning(tunings: Iterable[Tuning], new: Tuning) -> tuple[Tuning, ...]:
-    """The tunings of an objective with a new one, which replaces what sweeps had chosen for the same keys."""
-    kept = (one for one in tunings if not (one.chosen_by.startswith(BY_SWEEP) and one.keys <= new.keys))
+    """The tunings of an objective with ``new`` appended, without earlier ones that sweeps chose for the same keys."""
+    kept = (old for old in tunings if not (old.chosen_by.startswith(BY_SWEEP) and old.keys <= new.keys))
     return (*kept, new)
 
 
 def values_at(tunings: Iterable[Tuning], dataset: str, backbone: str) -> dict[str, Value]:
-    """What is chosen for one model: the values for its backbone win over those for the whole dataset."""
-    tunings, found = list(tunings), dict[str, Value]()
+    """Values for one dataset and backbone; those for the backbone override those for the whole dataset."""
+    tunings, values = list(tunings), dict[str, Value]()
     for place in (dataset, f"{dataset}/{backbone}"):
-        for one in tunings:
-            found |= one.values.get(place, {})
-    return found
+        for tuning in tunings:
+            values |= tuning.values.get(place, {})
+    return values

@@ -1,4 +1,4 @@
-"""YAML files with their lines, so that a mistake is named with its line and key."""
+"""Reading YAML files with line numbers, so that errors can name the line of a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from apao.parameters import Key
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
-    """The values of a file, its parse tree, which knows the lines, and its text.
+    """The values of a file, its parse tree (which has the line numbers), and its text.
 
     Raises:
         UserError: when it cannot be read, is not YAML, or gives a key twice.
@@ -32,7 +32,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        # 2024-13-01 has the form of a date; a tag may be of another type than its value (!!int x).
+        # Raised for 2024-13-01, which has the form of a date, or a tag that does not match its value (!!int x).
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply") from error
@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
 
 
 def line_of(key: Key, node: yaml.Node | None) -> int:
-    """Line of the deepest part of ``key`` that the file has."""
+    """Line number of the deepest part of ``key`` that exists in the file."""
     assert node is not None
     line = node.start_mark.line + 1
     for part in key:
@@ -57,7 +57,7 @@ def line_of(key: Key, node: yaml.Node | None) -> int:
 
 
 def _plain_keys(node: yaml.Node | None, path: Path) -> None:
-    """Every key is a word, given once: YAML lets a later key silently replace an earlier one."""
+    """Check that every key is a scalar and unique within its mapping: YAML silently keeps only the last one."""
     for mapping in _mappings(node):
         seen: dict[str, int] = {}
         for key, _ in mapping.value:
@@ -70,16 +70,16 @@ def _plain_keys(node: yaml.Node | None, path: Path) -> None:
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping of the file once, although aliases may lead to it again and again."""
+    """Yield every mapping of the file once, even if several aliases refer to it."""
     seen: set[int] = set()
-    left = [root] if root is not None else []
-    while left:
-        node = left.pop()
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             yield node
-            left += [part for pair in node.value for part in pair]
+            waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
-            left += node.value
+            waiting += node.value

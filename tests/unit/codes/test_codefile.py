@@ -1,4 +1,4 @@
-"""Files of codes: every form read as written by hand, every mistake named with its place."""
+"""Files of codes: every form is read like a hand-written one; every error names its place."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def spelled(code):
 
 
 def test_an_index_json():
-    """The order of the file is another one than that of the items."""
+    """The order of the file differs from that of the items."""
     table = {"x y": spelled(CODES[2]), "more": ["<a_0>", "<b_0>"], "9": spelled(CODES[1]), "10": spelled(CODES[0])}
     found = from_json(table)
     assert found.codes.tolist() == CODES and found.facts["file"]["example_of_no_item"] == "more"
@@ -52,12 +52,12 @@ def test_an_index_json():
 @pytest.mark.parametrize("names", [("level_1", "level_2"), ("sid_0", "sid_1"), ("c9", "c10"), ("0", "1")])
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "int32"])
 def test_a_parquet_table(names, dtype):
-    """Levels go by their numbers, not by the order of the columns."""
+    """Levels follow from their numbers, not from the order of the columns."""
     first, second = names
     rows = np.array(CODES, dtype=dtype)
     found = from_parquet({second: rows[::-1, 1], "item": ITEMS[::-1], first: rows[::-1, 0]})
     assert found.codes.tolist() == CODES and found.codes.dtype == np.int64
-    assert found.facts["file"]["rows_of_no_item"] == 0 and found.notes == ("codes.parquet: 3 rows, one for each item",)
+    assert found.facts["file"]["rows_of_no_item"] == 0 and found.notes == ("codes.parquet: 3 rows, one per item",)
 
 
 def test_whole_numbers_are_ids_as_they_are_spelled():
@@ -73,14 +73,14 @@ GOOD = {name: spelled(code) for name, code in zip(ITEMS, CODES, strict=True)}
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({**GOOD, "9": ["<a_1>"]}, r"item '9' has 1 codes, item '10' has 2"),
-        ({**GOOD, "9": ["<b_1>", "<a_2>"]}, r"item '9': expected a code like <a_0> at level 1, found '<b_1>'"),
-        ({**GOOD, "9": ["<a_01>", "<b_2>"]}, r"item '9': expected a code like <a_0>"),
-        ({**GOOD, "9": "<a_1>"}, r"item '9': expected a list of codes, found '<a_1>'"),
+        ({**GOOD, "9": ["<a_1>"]}, r"item '9' has 1 tokens, item '10' has 2"),
+        ({**GOOD, "9": ["<b_1>", "<a_2>"]}, r"item '9': expected a token like <a_0> at level 1, found '<b_1>'"),
+        ({**GOOD, "9": ["<a_01>", "<b_2>"]}, r"item '9': expected a token like <a_0>"),
+        ({**GOOD, "9": "<a_1>"}, r"item '9': expected a list of tokens, found '<a_1>'"),
         ({**GOOD, "9": [1, 2]}, r"item '9'"),
-        ({"9": GOOD["9"]}, r"has no entry for 2 of the 3 items, such as '10'; its own ids are like '9'"),
-        ({}, "holds no codes"),
-        ({"10": [], "9": [], "x y": []}, "holds no codes"),
+        ({"9": GOOD["9"]}, r"has no entry for 2 of the 3 items, such as '10'; ids in the file look like '9'"),
+        ({}, "contains no codes"),
+        ({"10": [], "9": [], "x y": []}, "contains no codes"),
         ([GOOD], "expected a JSON object of item ids and codes, found a list"),
         ("{", "not valid JSON"),
         ('{"9": ["<a_1>"], "10": ["<a_1>"], "9": ["<a_2>"]}', "the key '9' is given twice"),
@@ -99,18 +99,18 @@ PARQUET = {"item": ITEMS, "level_1": [3, 1, 3], "level_2": [0, 12, 1]}
     [
         ({**PARQUET, "level_2": [0, -1, 2]}, r"row 1 \(item '9'\) has -1 in 'level_2'; expected 0 to 9999999"),
         ({**PARQUET, "level_2": [0, 1, 10**7]}, r"row 2 \(item 'x y'\) has 10000000 in 'level_2'"),
-        ({**PARQUET, "level_2": [0, None, 2]}, r"the column 'level_2' holds double with 1 empty values"),
-        ({**PARQUET, "level_2": ["0", "1", "2"]}, r"the column 'level_2' holds (large_)?string"),
+        ({**PARQUET, "level_2": [0, None, 2]}, r"the column 'level_2' contains double with 1 empty values"),
+        ({**PARQUET, "level_2": ["0", "1", "2"]}, r"the column 'level_2' contains (large_)?string"),
         ({**PARQUET, "item": ["10", "9", "9"]}, r"rows 1 and 2 both have the item id '9'; expected one row"),
         ({**PARQUET, "item": ["10", None, "9"]}, r"row 1 has no item id in the column 'item'"),
-        ({**PARQUET, "item": [10.0, 9.0, 8.0]}, r"the column 'item' holds double; expected item ids as text or whole"),
+        ({**PARQUET, "item": [10.0, 9.0, 8.0]}, r"the column 'item' contains double; expected item ids as strings"),
         ({**PARQUET, "item": ["B10", "B9", "B8"]}, r"has no entry for 3 of the 3 items, such as '10'; .* like 'B10'"),
-        ({**PARQUET, "title": ["a", "b", "c"]}, r"expected, beside the item ids, one column per level"),
+        ({**PARQUET, "title": ["a", "b", "c"]}, r"expected, besides the item ids, one column per level"),
         ({"item": ITEMS, "level_1": [1, 2, 3], "level_3": [1, 2, 3]}, r".* per level: .* found level_1, level_3"),
         ({"item": ITEMS, "level_1": [1, 2, 3], "code_2": [1, 2, 3]}, r"expected, .* one column per level"),
         ({"item": ITEMS}, r"expected, .* one column per level: .* found none"),
-        ({"id": ITEMS, "level_1": [1, 2, 3]}, r"has no single column 'item' of item ids; name it in item; .*known: id"),
-        ({"item": pd.Series([], dtype=str), "level_1": pd.Series([], dtype=int)}, "holds no codes"),
+        ({"id": ITEMS, "level_1": [1, 2, 3]}, r"expected one column 'item' of item ids; name it in item; .*known: id"),
+        ({"item": pd.Series([], dtype=str), "level_1": pd.Series([], dtype=int)}, "contains no codes"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_parquet_table(table, message):

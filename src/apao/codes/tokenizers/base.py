@@ -1,11 +1,10 @@
-"""The contract every tokenizer keeps.
+"""The contract of a tokenizer.
 
 Shapes: I items, T levels, D width.
 
-A tokenizer is one entry under ``codes`` in params.yaml: its hyper-parameters (a parameter model) and ``fit``,
-which gives every item a code. What it reads it declares as facts of its class; stages and engines derive the
-files from them. What happens to items that share a code is a second step, the same for all tokenizers
-(``codes.collisions``).
+A tokenizer is one entry under ``codes`` in params.yaml: its hyper-parameters (a parameter model) and ``fit``, which
+assigns a code to every item. Class attributes declare its inputs; stages and engines derive the files from them.
+Items that share a code are handled in a second step, the same for all tokenizers (``codes.collisions``).
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a tokenizer works with; of the last two only what its class declares is there.
+    """Inputs of a tokenizer. ``vectors`` and ``codes_file`` are None unless its class declares that it reads them.
 
     Attributes:
-        raw_ids: (I,) the dataset's own ids of the items, in the order of the items.
-        items_file: the table that holds them, for errors to name.
-        folder: where a fit may leave what it resumes from when it was interrupted. It belongs to these inputs
-            and parameters alone, is made by the tokenizer that uses it, and is removed once the codes are written.
-        device: where to compute; a GPU only for a tokenizer that declares ``uses_gpu``.
-        vectors: the items' embeddings.
-        codes_file: the codes that the source publishes.
+        raw_ids: (I,) the dataset's own item ids, in item order.
+        items_file: the table of these ids, for error messages.
+        folder: folder for the state from which an interrupted fit resumes. It is specific to these inputs and
+            parameters, is created by the tokenizer if it needs it, and is removed after the codes are written.
+        device: device to compute on; a GPU only if the tokenizer declares ``uses_gpu``.
+        vectors: (I, D) item embeddings.
+        codes_file: path of the codes that the source publishes.
     """
 
     raw_ids: Sequence[str]
@@ -51,12 +50,12 @@ class Inputs:
 
     @property
     def embeddings(self) -> Vectors:
-        """(I, D) of the items, for a class with ``reads_embeddings``."""
+        """Item embeddings (I, D), for a class with ``reads_embeddings``; raises ValueError otherwise."""
         return _declared(self.vectors, "reads_embeddings")
 
     @property
     def published(self) -> Path:
-        """The file of codes that the source publishes, for a class with ``reads_published``."""
+        """Path of the source's published codes, for a class with ``reads_published``; raises ValueError otherwise."""
         return _declared(self.codes_file, "reads_published")
 
 
@@ -67,51 +66,51 @@ def _declared(value: T | None, fact: str) -> T:
 
 
 class Tokenizer(Model, ABC):
-    """Hyper-parameters of one way to give items codes.
+    """Hyper-parameters of a method that assigns codes to items.
 
-    A tokenizer whose coding has no codebooks leaves ``reassign`` out of the values of ``collisions``.
+    A tokenizer without codebooks must exclude ``reassign`` from the values of ``collisions``.
     """
 
     method: str
     embedder: str | None = None
-    """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
+    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: CollisionPolicy = "keep"
-    """What happens to items that share a code."""
+    """Collision policy: what to do about items that share a code."""
 
     reads_embeddings: ClassVar[bool] = False
     """Whether ``fit`` reads the items' embeddings; ``embedder`` is then a required key."""
     reads_published: ClassVar[bool] = False
-    """Whether ``fit`` reads the codes that the source publishes; only datasets whose source does can use it."""
+    """Whether ``fit`` reads the source's published codes; the dataset's source must publish some."""
     uses_gpu: ClassVar[bool] = False
-    """Whether ``fit`` computes on a GPU where there is one."""
+    """Whether ``fit`` uses a GPU if there is one."""
     enlarged_by: ClassVar[str | None] = None
-    """Key that, raised, makes more codes; None where there is none."""
+    """Key whose increase gives more codes, if there is one."""
 
     def own_files(self) -> tuple[Path, ...]:
-        """Files of the user that ``fit`` reads: when they change, so do the codes."""
+        """The user's own files that ``fit`` reads; the codes are built again when they change."""
         return ()
 
     @property
     def sizes(self) -> tuple[int, ...] | None:
-        """Most codes that each level can have before the collision policy; None where only fitting tells."""
+        """Maximum number of tokens per level before the collision policy; None if unknown before fitting."""
         return None
 
     @property
     def depth(self) -> int | None:
-        """Levels of the final codes; None where only fitting tells."""
+        """Number of levels of the final codes; None if unknown before fitting."""
         return None if self.sizes is None else len(self.sizes) + (self.collisions == "extra")
 
     @property
     def capacity(self) -> int | None:
-        """Most distinct codes there can be; None where only fitting tells."""
+        """Maximum number of distinct codes; None if unknown before fitting."""
         return None if self.sizes is None or self.collisions == "extra" else prod(self.sizes)
 
     @abstractmethod
     def fit(self, inputs: Inputs) -> Coding:
-        """A code for every item; the same for the same inputs and parameters, its seed among them.
+        """Assign a code to every item; deterministic given the inputs and parameters (including the seed).
 
         Raises:
-            UserError: when a file of the user or the source does not hold a code for every item.
+            UserError: when a file of codes has no code for an item.
         """
 
 

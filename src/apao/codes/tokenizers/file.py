@@ -1,4 +1,4 @@
-"""Ready-made codes of the items from a file.
+"""Precomputed codes from the user's file.
 
 Shapes: R rows of the file, I items, T levels.
 """
@@ -30,18 +30,18 @@ _NUMBERED = re.compile(r"(.*?)([0-9]{1,3})")
 
 @TOKENIZERS.register
 class FileCodes(Tokenizer):
-    """Codes from a file of the user, joined by the dataset's raw item ids."""
+    """Codes from the user's file, joined by the dataset's raw item ids."""
 
     method: Literal["file"]
     embedder: str | None = None
-    """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
+    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
-    """What happens to items that share a code: nothing, or one more level that numbers them."""
+    """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
     path: Path
-    """``.json``: item id to code strings, as LC-Rec, LETTER and the authors' release write them
+    """``.json``: item id to token strings, the format of LC-Rec, LETTER and the authors' release
     (``{"7": ["<a_1>", "<b_2>"]}``); or ``.parquet`` with a column of item ids and one column per level."""
     item: str = "item"
-    """Name of a parquet file's column of item ids."""
+    """Name of the column of item ids in a parquet file."""
 
     @field_validator("path")
     @classmethod
@@ -58,20 +58,24 @@ class FileCodes(Tokenizer):
 
 
 def given_codes(path: Path, raw_ids: Sequence[str], items_file: Path, item: str = "item") -> Coding:
-    """The codes in a file, in the order of ``raw_ids``, which are those of ``items_file``.
+    """Read the codes (I, T) of a file.
 
-    ``item`` is the column of item ids of a parquet file.
+    Args:
+        path: the file, ``.json`` or ``.parquet``.
+        raw_ids: (I,) the items' ids; the result is in their order.
+        items_file: the file of ``raw_ids``, for messages.
+        item: name of the column of item ids in a parquet file.
 
     Raises:
-        UserError: naming file and item, row or column, when an item has no code or a code is malformed.
+        UserError: when an item has no code or a code is malformed; names the file and the item, row or column.
     """
     ids, codes = _of_json(path) if path.suffix == ".json" else _of_parquet(path, item)
     join = joined(ids, raw_ids, path, items_file)
-    return Coding(codes[join.rows], facts={"file": join.report(path)}, notes=(join.said(path),))
+    return Coding(codes[join.rows], facts={"file": join.report(path)}, notes=(join.summary(path),))
 
 
 def _of_json(path: Path) -> tuple[list[str], IntArray]:
-    """An ``index.json`` as LC-Rec, LETTER and the authors' release write it: item id to code strings."""
+    """Read an ``index.json`` in the format of LC-Rec, LETTER and the authors' release: item id to token strings."""
     table = read_own_json(path)
     if not isinstance(table, dict):
         raise UserError(f"{path}: expected a JSON object of item ids and codes, found a {type(table).__name__}")
@@ -79,14 +83,14 @@ def _of_json(path: Path) -> tuple[list[str], IntArray]:
 
 
 def _of_parquet(path: Path, item: str) -> tuple[list[str], IntArray]:
-    """A table with a column of item ids and one column of whole numbers per level."""
+    """Read a table with a column of item ids and one column of whole numbers per level."""
     ids, table = read_own_parquet(path, item)
     columns = []
     for name in _levels(table.column_names, path):
         column = table.column(name)
         if not pa.types.is_integer(column.type) or column.null_count:
             raise UserError(
-                f"{path}: the column {name!r} holds {column.type} with {column.null_count} empty values; expected "
+                f"{path}: the column {name!r} contains {column.type} with {column.null_count} empty values; expected "
                 "a whole number in every row"
             )
         values = column.to_numpy()
@@ -98,12 +102,12 @@ def _of_parquet(path: Path, item: str) -> tuple[list[str], IntArray]:
             )
         columns.append(values.astype(np.int64))
     if not ids:
-        raise UserError(f"{path}: holds no codes")
+        raise UserError(f"{path}: contains no codes")
     return ids, np.stack(columns, axis=1)
 
 
 def _levels(names: Sequence[str], path: Path) -> list[str]:
-    """The columns of levels in the order of the numbers that their names end with."""
+    """Names of the level columns, ordered by the numbers at their ends."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
     numbered = {int(match[2]): match[0] for match in matches if match is not None}
     one_name = len({match[1] for match in matches if match is not None}) == 1
@@ -111,7 +115,7 @@ def _levels(names: Sequence[str], path: Path) -> list[str]:
     wanted = list(range(first, first + len(names)))
     if None in matches or not one_name or sorted(numbered) != wanted or not 1 <= len(names) <= len(ascii_lowercase):
         raise UserError(
-            f"{path}: expected, beside the item ids, one column per level: level_1, level_2, ... (1 to "
+            f"{path}: expected, besides the item ids, one column per level: level_1, level_2, ... (1 to "
             f"{len(ascii_lowercase)}); found {', '.join(names) or 'none'}"
         )
     return [numbered[number] for number in wanted]

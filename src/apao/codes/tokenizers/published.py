@@ -1,4 +1,4 @@
-"""The codes that a dataset's source ships."""
+"""Codes published by a dataset's source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from apao.codes.tokenizers.file import given_codes
 
 @TOKENIZERS.register
 class PublishedCodes(Tokenizer):
-    """The codes that the source ships, as the authors' release does."""
+    """Codes published by the dataset's source, such as the authors' release."""
 
     method: Literal["published"]
     embedder: str | None = None
-    """Entry under ``embedders`` for objectives that need the items' embeddings beside the codes."""
+    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
-    """What happens to items that share a code: nothing, or one more level that numbers them."""
+    """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
 
     reads_published = True
 

@@ -1,9 +1,9 @@
-"""Residual K-means (RQ-K-means): level l clusters what the levels before it left unexplained.
+"""Residual K-means (RQ-K-means): level l clusters the residuals of the levels before it.
 
 Shapes: I items, T levels, D width, k_l clusters of level l.
 
-Everything is in float64 and on one thread: rounding of float32 distances, and sums whose order
-depends on the number of threads, would make two machines give an item two codes.
+All computation is in float64 and on one thread: with float32 rounding, or sums whose order depends on the number of
+threads, an item could get different codes on different machines.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from apao.data.histories import IntArray
 from apao.parameters import Seed
 from apao.progress import progress
 
-# A residual this small beside the spread of the embeddings is rounding; without this, levels would
-# cluster the rounding of items that have a cluster of their own.
+# A residual this small relative to the spread of the embeddings is rounding error. It is set to 0, so that levels do
+# not cluster the rounding errors of items that have a cluster of their own.
 NEGLIGIBLE = 1e-6
 
 
@@ -36,16 +36,16 @@ class ResidualKMeans(Tokenizer):
     embedder: str
     """Name of an entry under ``embedders``."""
     levels: Annotated[int, Field(ge=1, le=25)] = 4
-    """Codes of an item."""
+    """Number of levels: tokens per code."""
     clusters: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Codebook size of each level; a level with fewer distinct residuals has as many clusters as those."""
+    """Codebook size of each level; smaller for a level with fewer distinct residuals."""
     collisions: CollisionPolicy = "keep"
-    """What happens to items that share a code: nothing, one more level that numbers them, or the nearest free code
-    of the last level."""
+    """Policy for items that share a code: ``keep`` the codes, add an ``extra`` level that numbers the items, or
+    ``reassign`` them to the nearest free token of the last level."""
     restarts: PositiveInt = 1
-    """K-means initialisations a level, the best kept."""
+    """K-means initialisations per level; the best is kept."""
     iterations: PositiveInt = 100
-    """Most iterations of one initialisation."""
+    """Maximum number of iterations per initialisation."""
     seed: Seed = 42
     """Seed of the initialisations."""
 
@@ -67,10 +67,16 @@ def residual_kmeans(
 ) -> Coding:
     """Quantise ``embeddings`` (I, D) by ``levels`` rounds of K-means (OneRec's RQ-K-means).
 
-    A level has ``clusters`` clusters, or as many as it has distinct residuals where they are fewer;
-    where nothing is left to explain it has one. The result does not depend on the number of threads.
-    ``restarts`` initialisations of at most ``iterations`` iterations are made a level. All codes of a level,
-    0 .. k_l - 1, occur.
+    A level has at most ``clusters`` clusters and at most one per distinct residual, so a single one if all residuals
+    are 0. All tokens 0 .. k_l - 1 of a level occur. The result does not depend on the number of threads.
+
+    Args:
+        embeddings: (I, D) item embeddings.
+        levels: number of levels T.
+        clusters: maximum number of clusters per level.
+        restarts: K-means initialisations per level; the best is kept.
+        iterations: maximum number of iterations per initialisation.
+        seed: seed of the initialisations.
     """
     residual = np.array(embeddings, dtype=np.float64)
     spread = np.sqrt(mean_square(residual - residual.mean(axis=0)))
@@ -97,14 +103,15 @@ def _clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int,
 
     kmeans = KMeans(clusters, n_init=restarts, max_iter=iterations, random_state=seed)
     with warnings.catch_warnings():
-        # Rows closer than the distances' rounding can share a cluster; the gap that leaves is closed below.
+        # Rows closer than the rounding of distances can share a cluster and leave another one empty; the numbers are
+        # made contiguous below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = kmeans.fit(rows).labels_
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _numbered(rows: FloatMatrix, most: int) -> IntArray | None:
-    """Number of each row, equal rows alike, in order of appearance; None for more than ``most``."""
+    """Index of each row among the distinct rows in order of appearance; None if there are more than ``most``."""
     seen: dict[bytes, int] = {}
     numbers = np.empty(len(rows), dtype=np.int64)
     for i, row in enumerate(rows + 0.0):  # 0.0 and -0.0 are equal but differ in their bytes
@@ -115,7 +122,7 @@ def _numbered(rows: FloatMatrix, most: int) -> IntArray | None:
 
 
 def _centroids(rows: FloatMatrix, labels: IntArray) -> FloatMatrix:
-    """Mean of each cluster's rows; of equal rows that row itself, which rounding of a mean may miss."""
+    """Mean of each cluster's rows; if they are equal, the row itself, since a mean could differ by rounding."""
     order = np.argsort(labels, kind="stable")
     groups = np.split(rows[order], np.flatnonzero(np.diff(labels[order])) + 1)
     return np.stack([group[0] if (group == group[0]).all() else group.mean(axis=0) for group in groups])
