@@ -222,6 +222,17 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     stage(parsed, params, measure.beams, pick_device(device))
 
 
+@app.command()
+def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
+    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    from apao.devices import pick_device
+    from apao.stages.exact import exact as stage
+
+    parsed = Run.parse(run)
+    params, measure = settings().to_measure(parsed, resolved)
+    stage(parsed, params, measure.exact, pick_device(device))
+
+
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
@@ -252,7 +263,7 @@ def report(
 
 @app.command()
 def publish(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Trained and evaluated runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
     source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="Replace published runs whose numbers differ.")] = False,
     machine: Annotated[
@@ -262,7 +273,7 @@ def publish(
     """Copy the small files of finished runs into results/published."""
     from apao.stages.publish import publish as stage
 
-    stage([Run.parse(run) for run in runs], source, replace, machine)
+    stage(runs, source, replace, machine)
 
 
 @app.command()

@@ -131,7 +131,8 @@ class MadeUp:
 
     def history(self, run: str, seconds: list[float], best: list[bool]) -> None:
         """history.csv with epochs from 1."""
-        frame = pd.DataFrame({"epoch": range(1, len(best) + 1), "seconds": seconds, "valid_loss": 1.0, "best": best})
+        losses = dict.fromkeys(("train_ce", "valid_ce", "valid_loss"), np.linspace(3, 1, len(best)))
+        frame = pd.DataFrame({"epoch": range(1, len(best) + 1), "seconds": seconds, **losses, "best": best})
         frame.to_csv(self.path(f"results/{run}/history.csv"), index=False)
 
     def baselines(self, dataset: str, popular: float, random: float = 0.002, strict: float | None = None) -> None:

@@ -1,43 +1,178 @@
-"""The published runs are whole, and are what they state: their files agree with one another and with their records."""
+"""The published runs are whole; ``apao publish`` takes finished runs only, and keeps what is published."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from apao.evaluation.metrics import rank_metrics
-from apao.files import sha256_of
+from apao.errors import UserError
+from apao.files import changed, digest_of
+from apao.stages.publish import publish, published_faults
+from apao.study.paths import PUBLISHED
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
 
-PUBLISHED = Path(__file__).parents[2] / "results" / "published"
-RUNS = sorted(path.parent for path in PUBLISHED.rglob("run.json"))
+ROOT = Path(__file__).parents[2]
+RUNS = sorted(path.parent for path in (ROOT / PUBLISHED.results).rglob("run.json"))
+CE = Run("office", "llama", "ce", (), 42)
+FOLDER = PUBLISHED.place(CE.folder)
 
 
-def test_there_are_some():
+def test_all_published_files_are_whole(monkeypatch):
+    monkeypatch.chdir(ROOT)
     assert RUNS
+    assert [*changed([PUBLISHED.results]), *published_faults()] == []
 
 
-@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: str(folder.relative_to(PUBLISHED)))
-def test_a_published_run_is_whole(folder):
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: str(folder.relative_to(ROOT / PUBLISHED.results)))
+def test_a_published_run_says_how_it_was_made(folder):
     record = RunRecord.model_validate(json.loads((folder / "run.json").read_text()))
     made = json.loads((folder / "provenance.json").read_text())
-    assert Run.parse(record.run) == Run.parse(str(folder.relative_to(PUBLISHED)))
     assert (made["train"]["params"], made["train"]["inputs"]) == (record.for_training(), record.inputs)
     assert made["train"]["revision"] and made["train"]["seconds"] > 0 and made["machine"]
-    # What is evaluated is what was trained, and the files are those that the stages wrote.
-    assert (
-        made["evaluate"]["inputs"][f"results/{record.run}/model.safetensors"]
-        == made["train"]["outputs"]["model.safetensors"]
-    )
-    outputs = made["train"]["outputs"] | made["evaluate"]["outputs"]
-    for name in ("history.csv", "metrics.json", "ranks.parquet"):
-        assert sha256_of(folder / name) == outputs[name], name
-    # The metrics are those of the ranks, and the best epoch is that of the lowest validation loss.
-    metrics, ranks = json.loads((folder / "metrics.json").read_text()), pd.read_parquet(folder / "ranks.parquet")
-    for split in ("valid", "test"):
-        found = rank_metrics(ranks[ranks["split"] == split])
-        assert found == pytest.approx({name: metrics[split][name] for name in found}, abs=1e-12)
     history = pd.read_csv(folder / "history.csv")
     assert history.loc[history["best"], "epoch"].iloc[-1] == history.loc[history["valid_loss"].idxmin(), "epoch"]
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """The folder of a run as its stages leave it, but for its weights: the published one with its records apart."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / FOLDER, CE.folder)
+    provenance = json.loads((CE.folder / "provenance.json").read_text())
+    (CE.folder / "provenance.json").unlink()
+    for stage in ("train", "evaluate"):
+        (CE.folder / f"{stage}.provenance.json").write_text(json.dumps(provenance[stage]))
+    (CE.folder / "model.safetensors").touch()
+    return CE.folder
+
+
+def edit(path, change):
+    """Change a JSON file; a record of a stage with the hash in it."""
+    value = json.loads(path.read_text())
+    change(value)
+    if "digest" in value:
+        value["digest"] = digest_of({key: each for key, each in value.items() if key != "digest"})
+    path.write_text(json.dumps(value))
+
+
+def test_a_published_run_has_its_small_files_and_one_record(finished):
+    publish([str(CE)], Path(), machine="a machine")
+    names = {"run.json", "metrics.json", "ranks.parquet", "history.csv"}
+    assert {path.name for path in FOLDER.iterdir()} == {*names, "provenance.json"}
+    made = json.loads((FOLDER / "provenance.json").read_text())
+    assert made["machine"] == "a machine" and set(made["outputs"]) == names
+    assert made["train"]["revision"] and made["evaluate"]["seconds"]
+    assert [*changed([PUBLISHED.results]), *published_faults()] == []
+
+
+def test_runs_of_another_folder(finished, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    publish([f"results/{CE}/"], Path(".."), machine="a machine")
+    assert (FOLDER / "metrics.json").read_bytes() == (tmp_path / CE.folder / "metrics.json").read_bytes()
+
+
+def test_the_machine_is_that_of_the_training(finished):
+    edit(finished / "train.provenance.json", lambda record: record.update(machine="9 cores", device="NVIDIA H100"))
+    publish([str(CE)], Path())
+    assert json.loads((FOLDER / "provenance.json").read_text())["machine"] == "NVIDIA H100; 9 cores"
+
+
+def wrong_weights(folder):
+    edit(folder / "evaluate.provenance.json", lambda record: record["inputs"].update({str(CE.model): "0" * 64}))
+
+
+def other_parameters(folder):
+    edit(folder / "run.json", lambda record: record["training"].update(epochs=3))
+
+
+def cut(folder):
+    (folder / "ranks.parquet").write_bytes((folder / "ranks.parquet").read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "metrics.json").unlink(), "metrics.json: not found, so the run is not finished"),
+        (lambda folder: (folder / "train.provenance.json").unlink(), "history.csv: no stage's record lists it"),
+        (lambda folder: edit(folder / "metrics.json", lambda value: value.update(beam=3)), "does not match the hash"),
+        (cut, "does not match the hash"),
+        (wrong_weights, "evaluate read other weights than the training wrote"),
+        (other_parameters, "states another run, parameters or inputs"),
+        (lambda folder: None, "its records name no machine"),
+    ],
+)
+def test_an_unfinished_or_damaged_run_is_refused(finished, damage, said):
+    damage(finished)
+    with pytest.raises(UserError, match=said):
+        publish([str(CE)], Path())
+    assert not PUBLISHED.results.exists()
+
+
+def test_the_same_numbers_leave_it_as_it_is(finished, capsys):
+    publish([str(CE)], Path(), machine="one")
+    before = (FOLDER / "provenance.json").read_bytes()
+    publish([str(CE)], Path(), machine="two")
+    assert "has the same numbers, by revision" in capsys.readouterr().err.replace("\n", " ")
+    assert (FOLDER / "provenance.json").read_bytes() == before
+
+
+def test_a_new_measurement_is_added(finished, capsys):
+    publish([str(CE)], Path(), machine="one")
+    (finished / "beams.json").write_text("{}")
+    record = {"stage": "beams", "device": "cpu", "inputs": {}, "outputs": {}}
+    (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
+    with pytest.raises(UserError, match=r"beams.json: no stage's record lists it"):
+        publish([str(CE)], Path(), machine="one")
+    record["outputs"] = {"beams.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+    (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
+    publish([str(CE)], Path(), machine="one")
+    assert "added beams.json" in capsys.readouterr().err
+    assert [*changed([PUBLISHED.results]), *published_faults()] == []
+
+
+def other_numbers(folder):
+    """Of the same run by another revision: one target is found one place later."""
+    path = folder / "ranks.parquet"
+    ranks = pd.read_parquet(path)
+    first = ranks.index[(ranks["split"] == "test") & (ranks["rank"] == 10)][0]
+    ranks.loc[first, "rank"] = 11
+    ranks.to_parquet(path)
+    return ranks
+
+
+def test_other_numbers_are_shown_and_need_a_word(finished, capsys):
+    from apao.evaluation.metrics import rank_metrics
+    from apao.files import sha256_of
+
+    publish([str(CE)], Path(), machine="one")
+    ranks = other_numbers(finished)
+    test = rank_metrics(ranks[ranks["split"] == "test"])
+    edit(finished / "metrics.json", lambda metrics: metrics["test"].update(test))
+    hashes = {name: sha256_of(finished / name) for name in ("metrics.json", "ranks.parquet")}
+    edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
+    before = (FOLDER / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; give --replace"):
+        publish([str(CE)], Path(), machine="two")
+    said = capsys.readouterr().err
+    assert "test recall@10 0.0501529, now 0.049949 (-0.000203874)" in said and "recall@20" not in said
+    assert (FOLDER / "metrics.json").read_bytes() == before
+    publish([str(CE)], Path(), replace=True, machine="two")
+    assert json.loads((FOLDER / "metrics.json").read_text())["test"]["recall@10"] == test["recall@10"]
+    assert not list(FOLDER.parent.glob(".*"))
+
+
+def test_damage_of_a_published_run_is_named(finished):
+    publish([str(CE)], Path(), machine="one")
+    (FOLDER / "notes.txt").touch()
+    edit(FOLDER / "provenance.json", lambda made: made["train"].update(seconds=1))
+    faults = list(published_faults())
+    assert [line.partition(": ")[2] for line in faults] == [
+        "the record of train does not match the hash inside",
+        "not listed in provenance.json",
+    ]
+    (FOLDER / "provenance.json").unlink()
+    assert "has no provenance.json" in next(published_faults())

@@ -73,6 +73,19 @@ use rule evaluate as beams with:
         code=STUDY.code("beams"),
 
 
+use rule evaluate as exact with:
+    output:
+        "results/{dataset}/{backbone}/{objective}/seed{seed}/exact.json",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.log",
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.benchmark.tsv"
+    params:
+        command="exact",
+        resolved=STUDY.measuring("exact"),
+        code=STUDY.code("exact"),
+
+
 rule decoding_time:
     output:
         "results/{dataset}/{backbone}/decoding_time.json",

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from apao.evaluation.metrics import FloatArray
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -70,14 +70,14 @@ class Parcel:
             write_json(folder / PROVENANCE, record | {"digest": digest_of(json.loads(json_text(record)))})
 
 
-def publish(runs: Sequence[Run], source: Path, replace: bool = False, machine: str | None = None) -> None:
-    """Publish finished runs of the study in the folder ``source``, and the baselines of their datasets.
+def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
+    """Publish finished runs of the study in the folder ``source``.
 
     All runs are checked before the first is written. A run that is already published with the same numbers is left
     unchanged, except that new measurements are added.
 
     Args:
-        runs: trained and evaluated runs.
+        names: trained and evaluated runs, and ``dataset/baselines`` for the untrained baselines of a dataset.
         source: the folder that contains ``results``.
         replace: replace published runs whose numbers differ.
         machine: machine that computed the runs, if their records do not name it.
@@ -85,11 +85,14 @@ def publish(runs: Sequence[Run], source: Path, replace: bool = False, machine: s
     Raises:
         UserError: for a run that is unfinished, damaged, or already published with other numbers.
     """
-    datasets = dict.fromkeys(run.dataset for run in runs)
-    parcels = [_run(run, source, machine) for run in runs]
-    parcels += [_baselines(dataset, source, machine) for dataset in datasets if _has_baselines(dataset, source)]
+    parcels = [_parcel(name, source, machine) for name in names]
     for parcel in parcels:
         _put(parcel, replace)
+
+
+def _parcel(name: str, source: Path, machine: str | None) -> Parcel:
+    dataset, _, what = name.removeprefix("results/").rstrip("/").partition("/")
+    return _baselines(dataset, source, machine) if what == "baselines" else _run(Run.parse(name), source, machine)
 
 
 def _run(run: Run, source: Path, machine: str | None) -> Parcel:
@@ -110,10 +113,6 @@ def _run(run: Run, source: Path, machine: str | None) -> Parcel:
 
 def _is_published(path: Path) -> bool:
     return path.exists() and (path.suffix == ".json" or path.stat().st_size <= LARGEST_LISTS)
-
-
-def _has_baselines(dataset: str, source: Path) -> bool:
-    return DatasetPaths(dataset, source).baselines.exists()
 
 
 def _baselines(dataset: str, source: Path, machine: str | None) -> Parcel:

@@ -74,11 +74,13 @@ class TrainedRun:
         """Number of users."""
         return self.histories.users
 
-    def decode(self, split: Split, beam: int | None = None) -> Iterator[Decoded]:
-        """Decode every user by beam search, in batches sorted by history length."""
+    def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
+        """Decode ``users``, by default all of them, by beam search, in batches sorted by history length."""
         beam = beam or self.beam
         positions = self.histories.evaluation_targets(split)
-        chosen = np.argsort(np.minimum(positions, self.params.backbone.max_history), kind="stable")
+        users = np.arange(self.users) if users is None else users
+        lengths = np.minimum(positions[users], self.params.backbone.max_history)
+        chosen = users[np.argsort(lengths, kind="stable")]
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]

@@ -188,8 +188,9 @@ def test_a_damaged_manifest_is_named(shop):
 
 def test_a_manifest_of_another_table_is_named(shop):
     other = shop.model_copy(update={"path": shop.path.with_name("other.csv")})
-    message = r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(
+        UserError, match=r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
+    ):
         preprocess("shop", other)
 
 

@@ -1,6 +1,7 @@
 """A trained run as an object, against the stage's own ranks and a slow ranking of every code."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,16 +11,13 @@ from helpers.project import ROOT
 
 import apao
 from apao.errors import UserError
+from apao.files import read_json
 from apao.stages.evaluate import evaluate
-from apao.study.paths import DatasetPaths
 
 
 @pytest.fixture
 def model(toy):
-    """The toy run with an item table, loaded from its folder."""
-    items = toy.codes.items
-    table = pd.DataFrame({"item": range(items), "raw_id": [f"i{i}" for i in range(items)], "text": "Some text"})
-    table.to_parquet(DatasetPaths("toy").items)
+    """The toy run, evaluated and loaded from its folder."""
     evaluate(toy.run, toy.params, torch.device("cpu"))
     return apao.load(toy.run.folder, device="cpu")
 
@@ -79,9 +77,9 @@ def test_recommend_leaves_out_what_the_user_has(toy, model):
         ([], 3, "no histories"),
         ([[]], 3, "history 0: expected a list of at least one item id"),
         (["i1"], 3, "history 0: expected a list of at least one item id, found 'i1'"),
-        ([["i1"], ["nope"]], 3, r"history 1: unknown item 'nope'; raw_id in .*items\.parquet has ids like 'i0'"),
+        ([["i1"], ["nope"]], 3, "history 1: unknown item 'nope'; the catalogue has ids like 'i0'"),
         ([["i1"]], 0, "k is 0"),
-        ([["i1"]], 10**6, "k is 1000000; the catalogue has"),
+        ([["i1"]], 10**6, "k is 1000000; of 30 items expected 1 to 30"),
     ],
 )
 def test_recommend_refuses(model, histories, k, message):
@@ -89,8 +87,113 @@ def test_recommend_refuses(model, histories, k, message):
         model.recommend(histories, k=k)
 
 
+def everything(model, histories, **how):
+    """Items of the whole list of each history, with their log-probabilities."""
+    found = model.recommend(histories, **{"k": len(model.items), "keep_seen": True, **how})
+    return [dict(zip(rows["item"], rows["logp"], strict=True)) for _, rows in found.groupby("history")]
+
+
+def test_exact_scores_are_those_of_a_beam_that_holds_every_code(toy, model):
+    histories = [history_of(toy, user) for user in range(toy.histories.users)]
+    found, exact = everything(model, histories), everything(model, histories, exact=True)
+    for mine, theirs in zip(found, exact, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    lists = model.recommend(histories, k=4, exact=True)
+    pd.testing.assert_frame_equal(lists, model.recommend(histories, k=4, beam=27), atol=1e-4)
+    table = model.score(histories, ["i3", "i1", "i3"])
+    assert table.columns.tolist() == ["i3", "i1", "i3"]
+    for mine, row in zip(exact, table.itertuples(index=False), strict=True):
+        assert list(row) == pytest.approx([mine["i3"], mine["i1"], mine["i3"]], abs=1e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_part_of_the_catalogue_keeps_scores_and_order(toy, model, exact):
+    histories = [history_of(toy, user) for user in range(toy.histories.users)]
+    only, without = [f"i{item}" for item in (3, 4, 8, 15, 16, 23, 29)], ["i4", "i0"]
+    parts = [
+        ({"only": only}, set(only)),
+        ({"without": without}, set(model.items["raw_id"]) - set(without)),
+        ({"only": only, "without": without}, set(only) - set(without)),
+    ]
+    for part, items in parts:
+        found = model.recommend(histories, k=len(items), exact=exact, keep_seen=True, **part)
+        for mine, (_, rows) in zip(everything(model, histories), found.groupby("history"), strict=True):
+            assert rows["item"].tolist() == [item for item in mine if item in items]
+            assert rows["logp"].tolist() == pytest.approx([mine[item] for item in rows["item"]], abs=1e-4)
+
+
+def test_a_narrow_search_of_a_part_finds_what_it_would_lose_to_the_rest(toy, model):
+    """With one beam over the whole catalogue, the worst items are never met; alone, they are found."""
+    histories = [history_of(toy, user) for user in range(toy.histories.users)]
+    for history, mine in zip(histories, everything(model, histories), strict=True):
+        worst = list(mine)[-3:]
+        found = model.recommend([history], k=1, beam=1, only=worst, keep_seen=True)
+        assert len(found) == 1 and found["item"][0] in worst
+
+
+def test_a_given_beam_is_kept(toy, model):
+    history = history_of(toy, 0)
+    found = model.recommend([history], k=20, beam=2, keep_seen=True)
+    assert found["code"].nunique() <= 2 < model.recommend([history], k=20, keep_seen=True)["code"].nunique()
+
+
+def test_a_moved_folder_is_enough(toy, model, monkeypatch, tmp_path):
+    expected = model.recommend([["i0", "i1"]], k=5)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(toy.run.folder, moved)
+    metrics = read_json(toy.run.folder / "metrics.json")
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("results")
+    assert apao.load(moved, device="cpu").evaluate("valid") == pytest.approx(metrics["valid"])  # data is still here
+    shutil.rmtree("data")
+    again = apao.load(moved, device="cpu")
+    pd.testing.assert_frame_equal(again.recommend([["i0", "i1"]], k=5), expected)
+    with pytest.raises(UserError, match=r"data/toy/interactions\.parquet: not found"):
+        again.evaluate()
+
+
+def test_a_folder_of_an_earlier_version_takes_the_items_of_its_study(toy, model):
+    expected = model.recommend([["i0", "i1"]], k=5)
+    toy.run.catalogue.unlink()
+    again = apao.load(toy.run.folder, device="cpu")
+    pd.testing.assert_frame_equal(again.recommend([["i0", "i1"]], k=5), expected)
+    shutil.rmtree("data")
+    with pytest.raises(UserError, match=r"catalogue\.parquet: not found, and neither is .*codes\.parquet"):
+        apao.load(toy.run.folder)
+
+
+@pytest.mark.parametrize("kept", ["metrics.json", None])
+def test_decoding_without_the_record_of_an_evaluation(toy, model, kept):
+    for name in {"evaluate.provenance.json", "metrics.json"} - {kept}:
+        (toy.run.folder / name).unlink()
+    again = apao.load(toy.run.folder, device="cpu").trained
+    assert (again.beam, again.params.decodes_eos) == (model.trained.beam, model.trained.params.decodes_eos)
+
+
+def test_evaluate_gives_the_metrics_of_the_stage(toy, model):
+    metrics = read_json(toy.run.folder / "metrics.json")
+    assert model.evaluate() == metrics["test"] and model.evaluate("valid") == metrics["valid"]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"only": []}, "only: expected a list of at least one item id"),
+        ({"only": ["i1", "nope"]}, "only: unknown item 'nope'"),
+        ({"without": "i1"}, "without: expected a list of at least one item id, found 'i1'"),
+        ({"only": ["i1"], "without": ["i1"]}, "only and without leave no item"),
+        ({"only": ["i1", "i2"], "k": 3}, "k is 3; of 2 items expected 1 to 2"),
+        ({"beam": 0}, "beam is 0; expected 1 or more"),
+        ({"beam": 5, "exact": True}, "none with exact"),
+    ],
+)
+def test_recommend_refuses_parts_and_beams(model, how, message):
+    with pytest.raises(UserError, match=message):
+        model.recommend([["i1"]], **{"k": 1, **how})
+
+
 def test_load_refuses_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="expected the folder of a run"):
+    with pytest.raises(UserError, match=r"has no run\.json; name the folder of a trained run"):
         apao.load(tmp_path)
 
 

@@ -78,8 +78,9 @@ class TrainingCurves(GridStudy, FigureStudy):
             look: dict[str, Any] = style.look(series, dashes)
             # A marker on every epoch would cover the line; each series has its own epochs.
             axes.plot(curve["epoch"], curve["value"], markevery=(series % MARKED, MARKED), **look)
-            kept = curve[curve["best"] & (quantity == next(iter(TERMS)))]
-            axes.plot(kept["epoch"], kept["value"], **(style.RING | {"color": look["color"]}))
+            if dashes == 0:
+                kept = curve[curve["best"]]
+                axes.plot(kept["epoch"], kept["value"], **(style.RING | {"color": look["color"]}))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style.mark_gaps(axes, [name for name in self.objectives if name in drawn - shown], empty=not curves)
 

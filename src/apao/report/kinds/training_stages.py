@@ -123,8 +123,8 @@ class TrainingStages(TableStudy):
         return rows
 
     def _grid(self, dataset: str, trained: dict[Place, list[Experiment]]) -> Grid:
-        grid = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
-        grid.header += [(backbone, name) for backbone in self.backbones for name in CELLS]
+        shown = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
+        shown.header += [(backbone, name) for backbone in self.backbones for name in CELLS]
         cells: list[list[Cell]] = []
         means: list[list[float]] = []
         for i, (stages, objective) in enumerate(self._objectives()):
@@ -140,8 +140,8 @@ class TrainingStages(TableStudy):
         width = len(CELLS)
         bold_best(cells, [2 + width * i + at for i in range(len(self.backbones)) for at in (0, width - 1)], means)
         parts = [cells[: len(self.one_stage)], cells[len(self.one_stage) :]]
-        grid.parts = [part for part in parts if part]
-        return grid
+        shown.parts = [part for part in parts if part]
+        return shown
 
 
 def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:

@@ -1,0 +1,81 @@
+"""What is drawn from the published runs, in a fresh copy of the project: no data, no training, gaps marked."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.project import ROOT, Project
+
+from apao.stages.report import report
+from apao.study.params import PUBLISHED_SCALE, load
+from apao.study.paths import PUBLISHED, TABLES
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Project:
+    """What a clone holds of what the command needs."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("params.yaml", "tuned.yaml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("workflow", "results/published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(".snakemake", "tables"))
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def printed(clone) -> str:
+    return clone.snakemake("published")
+
+
+@pytest.fixture
+def params(clone, monkeypatch):
+    monkeypatch.chdir(clone.folder)
+    return load(scale=PUBLISHED_SCALE)
+
+
+def absent_runs(params, name):
+    study = params.study(name)
+    return [run for run in study.runs() if not PUBLISHED.has(params.normalised(run), study.files)]
+
+
+def test_everything_is_drawn(printed, params):
+    files = [path for name, study in params.chosen_studies.items() for path in study.outputs(name, PUBLISHED)]
+    assert files and all(path.stat().st_size for path in files)
+    assert not Path("data").exists()
+    assert {path.name for path in Path("results").iterdir()} == {"published"}
+
+
+def test_what_is_missing_is_named_on_the_terminal_and_under_the_table(printed, params):
+    for name, study in params.chosen_studies.items():
+        line = re.search(rf"^{name}: drawn without (.*)", printed, re.MULTILINE)
+        absent = absent_runs(params, name)
+        assert bool(line) == bool(absent)
+        text = (
+            study.outputs(name, PUBLISHED)[-1].with_suffix(".md" if study.form.folder == TABLES else ".rst").read_text()
+        )
+        assert ("Not run, and so a gap" in text) == bool(absent)
+        for run in absent:
+            assert run.spelled_objective in text.partition("Not run")[2]
+
+
+def test_nothing_is_drawn_twice(printed, clone):
+    assert "Nothing to be done" in clone.snakemake("published")
+
+
+def test_a_published_run_is_believed_as_it_is(printed, params, clone):
+    """Also one of a revision with other parameters; its row stays, and the record of the table says so."""
+    record = next(Path("results/published/office/llama/ce").rglob("run.json"))
+    before = record.read_text()
+    values = json.loads(before)
+    values["training"]["dropped_since"] = 1
+    record.write_text(json.dumps(values))
+    (record.parent / "provenance.json").rename(record.parent / "aside")
+    try:
+        report("office", params, PUBLISHED)
+    finally:
+        record.write_text(before)
+        (record.parent / "aside").rename(record.parent / "provenance.json")
+    provenance = json.loads((PUBLISHED.place(TABLES) / "office.provenance.json").read_text())
+    assert "another revision" in provenance["params"]["trained_otherwise"]["office/llama/ce/seed42"]
