@@ -224,7 +224,7 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 @app.command()
 def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    """Compare beam search with exact scoring of the whole catalogue, for a sample of test users."""
     from apao.devices import pick_device
     from apao.stages.exact import exact as stage
 

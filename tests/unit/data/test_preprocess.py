@@ -1,4 +1,4 @@
-"""Filtering, numbering, order and split against plain Python; damaged files are named."""
+"""Filtering, numbering, order and split against plain Python; errors name damaged files."""
 
 import json
 
@@ -102,7 +102,7 @@ def test_texts_are_joined_in_the_order_of_the_columns():
 
 @pytest.fixture
 def shop(project):
-    """A table of the user's own, downloaded: 3 users x 4 items and one user who falls to the filter."""
+    """A downloaded table of the user's own: 3 users x 4 items and one user whom the filter removes."""
     lines = ["user,item,timestamp,name"]
     lines += [f"u{u},i{i},{100 - i},Item {i}" for u in range(3) for i in range(4)] + ["lonely,i0,1,Item 0"]
     (project / "shop.csv").write_text("\n".join(lines) + "\n")
@@ -168,7 +168,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"has \d+ bytes, had \d+"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"expected \d+ bytes as downloaded, found \d+"),
         (flip_a_bit, "its content changed"),
         (lambda path: path.unlink(), "not found, though the manifest lists it"),
     ],
@@ -188,9 +188,8 @@ def test_a_damaged_manifest_is_named(shop):
 
 def test_a_manifest_of_another_table_is_named(shop):
     other = shop.model_copy(update={"path": shop.path.with_name("other.csv")})
-    with pytest.raises(
-        UserError, match=r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
-    ):
+    message = r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
+    with pytest.raises(UserError, match=message):
         preprocess("shop", other)
 
 

@@ -1,4 +1,4 @@
-"""Value and gradient of every objective against a second, slow implementation of the formulas."""
+"""Value and gradient of the prefix losses against a second, slow implementation of the formulas."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import slow_losses as slow
 import torch
+from gradients import LEAVES, assert_gradients
 from helpers.models import prefix_ids
 
 from apao.objectives.base import OBJECTIVES, Scores
 
 BATCH, NEGATIVES, VOCABULARY = 2, 5, 7
-STEP = 1e-5
 
 
 def catalogue(levels):
@@ -42,11 +42,8 @@ def examples_of(seed, levels):
     ]
 
 
-LEAVES = ("logits", "eos_logits", "negative_logp")
-
-
 def scores_of(examples, levels, eos=True):
-    """The same as tensors; logits and negatives' log-probabilities ask for gradients."""
+    """The same as tensors; logits and negatives' log-probabilities require gradients."""
     leaves = {
         name: torch.tensor([getattr(example, name) for example in examples], dtype=torch.float64, requires_grad=True)
         for name in LEAVES
@@ -63,30 +60,6 @@ def scores_of(examples, levels, eos=True):
         negative_prefixes=negative_prefixes,
     )
     return scores, leaves
-
-
-def numerical_gradient(loss, examples, name):
-    """Central differences of ``loss(examples)`` in every number of the field ``name``."""
-    gradient = []
-    for i, example in enumerate(examples):
-        values = np.array(getattr(example, name))
-        for place in np.ndindex(values.shape):
-            sides = []
-            for sign in (1, -1):
-                moved = values.copy()
-                moved[place] += sign * STEP
-                changed = [*examples[:i], replace(example, **{name: moved.tolist()}), *examples[i + 1 :]]
-                sides.append(loss(changed))
-            gradient.append((sides[0] - sides[1]) / (2 * STEP))
-    return np.array(gradient)
-
-
-def assert_gradients(loss, examples, leaves, outcome):
-    outcome.loss.backward()
-    for name in LEAVES:
-        found = leaves[name].grad
-        found = np.zeros(leaves[name].numel()) if found is None else found.numpy().ravel()
-        np.testing.assert_allclose(found, numerical_gradient(loss, examples, name), atol=1e-8, err_msg=name)
 
 
 @pytest.mark.parametrize("eos", [True, False])
@@ -124,7 +97,7 @@ def one_loss_of(kind, options, counts):
 @pytest.mark.parametrize("form", WEIGHTINGS)
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_prefix_losses_over_three_steps(kind, options, form, drop_level):
-    """Values and gradients of three batches in a row, the state handed from one to the next."""
+    """Values and gradients of three consecutive batches, with the state passed on."""
     levels, beta, eta = 3, 0.7, 0.4
     _, _, counts = catalogue(levels)
     one_loss = one_loss_of(kind, options, counts)
@@ -158,7 +131,7 @@ def test_prefix_losses_over_three_steps(kind, options, form, drop_level):
     ("kind", "options"), [("ce", {}), *((kind, {**options, "weights": "uniform"}) for kind, options in VARIANTS)]
 )
 def test_gradcheck(kind, options):
-    """Where the weights are constants the whole loss is smooth, and autograd's own check applies."""
+    """With constant weights the loss is smooth, and autograd's own gradient check applies."""
     levels = 3
     scores, leaves = scores_of(examples_of(5, levels), levels)
     objective = OBJECTIVES[kind](type=kind, **options)
@@ -196,7 +169,7 @@ def test_beta_zero_is_cross_entropy(kind, options, eos):
 @pytest.mark.parametrize("form", WEIGHTINGS)
 @pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])
 def test_no_gradient_through_the_weights(kind, form):
-    """Gradient = that of the loss with the weights written down as numbers."""
+    """The gradient equals that of the loss with the weights as constants."""
     levels, beta = 3, 0.5
     scores, leaves = scores_of(examples_of(4, levels), levels)
     objective = OBJECTIVES[kind](type=kind, beta=beta, eta=2.0, weights=form)

@@ -1,16 +1,13 @@
 """The project's own params.yaml and schema.json."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from helpers.project import ROOT, SHIPPED
 
 from apao.study.params import load, schema_text
-
-ROOT = Path(__file__).parents[3]
-SHIPPED = ROOT / "params.yaml"
 
 
 def test_the_shipped_file_is_valid_at_every_scale():
@@ -39,7 +36,7 @@ def test_changing_beta_changes_the_default_study(objective, tmp_path):
 
 def test_the_shipped_schema_is_that_of_the_models():
     assert (ROOT / "schema.json").read_text() == schema_text(), (
-        "schema.json is not what the parameter models say; write it anew: apao params schema > schema.json"
+        "schema.json does not match the parameter models; regenerate it: apao params schema > schema.json"
     )
 
 

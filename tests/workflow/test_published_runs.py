@@ -1,4 +1,4 @@
-"""What is drawn from the published runs, in a fresh copy of the project: no data, no training, gaps marked."""
+"""Tables and figures of the published runs in a fresh clone: without data or training, with gaps marked."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from apao.study.paths import PUBLISHED, TABLES
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Project:
-    """What a clone holds of what the command needs."""
+    """The files of a clone that the command needs."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("params.yaml", "tuned.yaml"):
         shutil.copy(ROOT / name, folder)
@@ -26,7 +26,7 @@ def clone(tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="module")
 def printed(clone) -> str:
-    return clone.snakemake("published")
+    return clone.snakemake("published").output
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_what_is_missing_is_named_on_the_terminal_and_under_the_table(printed, p
 
 
 def test_nothing_is_drawn_twice(printed, clone):
-    assert "Nothing to be done" in clone.snakemake("published")
+    assert clone.snakemake("published").jobs == []
 
 
 def test_a_published_run_is_believed_as_it_is(printed, params, clone):
-    """Also one of a revision with other parameters; its row stays, and the record of the table says so."""
+    """Also a run of a revision with other parameters: its row stays, and the table's record states them."""
     record = next(Path("results/published/office/llama/ce").rglob("run.json"))
     before = record.read_text()
     values = json.loads(before)
