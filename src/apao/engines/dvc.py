@@ -151,7 +151,7 @@ class _Stages(dict[str, dict[str, Any]]):
         """From the download to the codes."""
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
-        made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
+        made = [paths.interactions, paths.items, paths.users, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(
             _named("download", name),
@@ -209,7 +209,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 "train '${item.run}'",
                 deps,
                 keys,
-                [folder / run.model.name],
+                [folder / run.model.name, folder / run.catalogue.name],
                 [
                     folder / run.record.name,
                     folder / "config.json",
