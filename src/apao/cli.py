@@ -101,11 +101,11 @@ DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
 options: dict[str, Any] = {}
-"""Given before the subcommand."""
+"""Values of the options before the subcommand."""
 
 
 def settings() -> Settings:
-    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    """Source of the subcommand's parameters. Imported here because its import loads torch, which takes seconds."""
     from apao.study.settings import Settings
 
     return Settings(**options)
@@ -262,6 +262,17 @@ def recommend(
     stage(run, wanted, how, output_format, output, new_items, device)
 
 
+@app.command()
+def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
+    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    from apao.devices import pick_device
+    from apao.stages.exact import exact as stage
+
+    parsed = Run.parse(run)
+    params, measure = settings().to_measure(parsed, resolved)
+    stage(parsed, params, measure.exact, pick_device(device))
+
+
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
@@ -293,10 +304,10 @@ def report(
 @app.command()
 def publish(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
-    source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
-    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
+    source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs whose numbers differ.")] = False,
     machine: Annotated[
-        str | None, typer.Option(help="Machine that made them, for runs whose records name none.")
+        str | None, typer.Option(help="Machine that computed the runs, if their records name none.")
     ] = None,
 ) -> None:
     """Copy the small files of finished runs into results/published."""
@@ -367,7 +378,7 @@ def verify(
 
 @app.command()
 def intact() -> None:
-    """Check data, results and figures against the recorded hashes, and that published runs are whole."""
+    """Check data, results and figures against the recorded hashes, and the consistency of published runs."""
     from apao.files import changed
     from apao.stages.download import changed_hashes
     from apao.stages.publish import published_faults

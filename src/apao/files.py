@@ -71,10 +71,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of the folder ``path`` when the block succeeds.
+    """Yield a temporary folder that replaces the folder ``path`` when the block succeeds.
 
     Raises:
-        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+        UserError: when the disk is full or the folder is not writable; ``path`` is then unchanged.
     """
     holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     new, old = holder / "new", holder / "old"

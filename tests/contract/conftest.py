@@ -1,12 +1,11 @@
 """The project's own params.yaml: whatever is registered must be usable from it."""
 
-from pathlib import Path
-
 import pytest
+from helpers.project import SHIPPED
 
 from apao.study.params import Params, load
 
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    return load(Path(__file__).parents[2] / "params.yaml")
+    return load(SHIPPED)

@@ -5,14 +5,15 @@ Each try takes half a minute, so the ordinary test run leaves them to tests/work
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from counting import TIMES
 from helpers.content import content, epochs_in, seconds_of_epochs
+from helpers.snakemake import Job
 from study import TIGER, Study, create
 
 pytestmark = [
@@ -25,15 +26,8 @@ SECONDS = 40
 """About as long as the whole workflow takes."""
 
 
-def jobs(text: str) -> tuple[set[str], set[str]]:
-    """First outputs of the jobs that were begun, and of those that Snakemake said were finished."""
-    begun: dict[str, str] = {}
-    for block in re.split(r"\n(?=\[|rule |localrule )", text):
-        job, output = re.search(r"^    jobid: (\d+)$", block, re.M), re.search(r"^    output: ([^,\n]+)", block, re.M)
-        if job and output:
-            begun[job[1]] = output[1]
-    ended = set(re.findall(r"Finished jobid: (\d+)", text))
-    return set(begun.values()), {output for job, output in begun.items() if job in ended}
+def outputs(jobs: Iterable[Job]) -> set[str]:
+    return {output for job in jobs for output in job.outputs}
 
 
 def test_killed_workflow(study: Study, faults, tmp_path: Path) -> None:
@@ -42,21 +36,20 @@ def test_killed_workflow(study: Study, faults, tmp_path: Path) -> None:
     with faults.of("SIGKILL of Snakemake and all its jobs") as row:
         aimed = row.tried + faults.times
         while row.tried < aimed:
-            process = project.start("snakemake", "--cores", "2", TARGET)
+            process = project.start_snakemake(TARGET)
             time.sleep(faults.random.uniform(0, SECONDS))
             row.tried += process.kill_all()
             done = process.end()
             if "cannot be locked" in done.output:
                 project.snakemake("--unlock")
-            begun, ended = jobs(done.output)
-            row.lost += len(begun & finished)
-            finished |= ended
+            row.lost += len(outputs(done.jobs) & finished)
+            finished |= outputs(job for job in done.jobs if job.finished)
             if done.status == 0:
                 assert_as(study, project.folder)
                 finished.clear()
                 for folder in ("data", "results"):
                     shutil.rmtree(project.folder / folder)
-        row.lost += len(jobs(project.snakemake(TARGET))[0] & finished)
+        row.lost += len(outputs(project.snakemake(TARGET).jobs) & finished)
         assert_as(study, project.folder)
 
 
@@ -76,7 +69,7 @@ def test_killed_job(study: Study, faults, tmp_path: Path) -> None:
     project.snakemake("data/toy/codes.parquet")
     with faults.of("SIGKILL of a training under Snakemake") as row:
         for _ in range(-(-faults.times // 4)):
-            process = project.start("snakemake", "--cores", "2", target)
+            process = project.start_snakemake(target)
             process.wait_for((run / "checkpoint.safetensors").exists)
             (training,) = (one for one in process.children() if "train" in one.cmdline())
             training.kill()

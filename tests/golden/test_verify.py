@@ -86,7 +86,7 @@ def test_the_report_ends_with_what_was_found():
         (("apao-pairwise", "0.5", "ce"), "llama", "apao-pairwise eta=0.5 ce", "found"),
         (("apao-pairwise", "0.0", "prefix_losses", 2), "llama", "apao-pairwise eta=0.0 prefix_losses", "position 2: "),
         (("apao-pointwise", "0.0", "weights", 0), "llama", "apao-pointwise eta=0.0 weights", "position 0: found"),
-        (("beam", "scores", 2, 7), "llama", "beam scores", "user 10, place 7: found"),
+        (("beam", "scores", 2, 7), "llama", "beam scores", "user 10, rank 7: found"),
     ],
 )
 def test_a_spoiled_number_is_named(folder, key, backbone, name, place, spoiled):
@@ -137,10 +137,10 @@ def test_beams_may_swap_only_where_scores_tie(folder):
     swapped(values, 1, 4)
     save(folder, expected)
     codes, scores = verify(folder, 1e-4)[2:]
-    assert codes.difference == 2 and codes.remark.startswith("user 3, place 4: found <a_")
+    assert codes.difference == 2 and codes.remark.startswith("user 3, rank 4: found <a_")
     gap = values["scores"][1][4] - values["scores"][1][5]
     codes, scores = verify(folder, gap * 1.01)[2:]
-    assert codes.agrees and codes.remark == "2 at another place, among equal scores"
+    assert codes.agrees and codes.remark == "2 at another rank, among equal scores"
     # Each score is then compared with that of the same code: here the gap, as the scores were not swapped.
     assert scores.difference == pytest.approx(gap, abs=1e-5)
 
@@ -254,7 +254,7 @@ NOT_OURS = [
     ("t5", {"scale_decoder_outputs": False}, "scale_decoder_outputs: False is not supported"),
     ("t5", {"d_kv": None}, "d_kv: expected a whole number from 1 to 16777216, found None"),
     ("t5", {"d_ff": 10**40}, "d_ff: expected a whole number from 1 to 16777216, found 1000"),
-    ("t5", {"vocab_size": 70}, "vocab_size: 70 does not fit the codes, which make 67 tokens"),
+    ("t5", {"vocab_size": 70}, "vocab_size: 70 does not match the codes, which have 67 tokens"),
     ("llama", {"rope_theta": 10000.0}, "rope_theta: 10000.0 is not supported; this backbone has 500000.0"),
     ("llama", {"rope_theta": None}, "rope_theta: 10000.0 (the default of transformers, as the key is missing) is not"),
     ("llama", {"rope_parameters": {"rope_theta": 1.0}}, "rope_parameters.rope_theta: 1.0 is not supported"),

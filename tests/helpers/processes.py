@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psutil
@@ -49,16 +49,12 @@ class Running:
     """A command that has been started. What it prints goes to a file: it never waits for a reader."""
 
     def __init__(self, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
-        self._log = TemporaryFile("w+")  # noqa: SIM115 - open as long as this is
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+        self._log = NamedTemporaryFile("r")  # noqa: SIM115 - open as long as this is
+        with open(self._log.name, "a") as log:
             # A session of its own, as a terminal starts it: a signal to the group reaches all that it started.
-            start_new_session=True,
-        )
+            self._process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         self.pid = self._process.pid
 
     @property
@@ -113,16 +109,21 @@ class Running:
         return True
 
 
-def start(folder: Path, *command: str, **environment: str) -> Running:
-    """A command of the environment in ``folder``, as after ``source .venv/bin/activate``, without settings of apao."""
+def environment(**more: str) -> dict[str, str]:
+    """As after ``source .venv/bin/activate``, without settings of apao."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("APAO_")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return Running(folder, command, {**kept, "PATH": path, "COLUMNS": "200", **environment})
+    return {**kept, "PATH": path, "COLUMNS": "200", **more}
 
 
-def run(folder: Path, *command: str, timeout: float = SECONDS, **environment: str) -> Done:
+def start(folder: Path, *command: str, **more: str) -> Running:
+    """Begin a command of the environment in ``folder``."""
+    return Running(folder, command, environment(**more))
+
+
+def run(folder: Path, *command: str, timeout: float = SECONDS, **more: str) -> Done:
     """Run a command to its end."""
-    return start(folder, *command, **environment).end(timeout)
+    return start(folder, *command, **more).end(timeout)
 
 
 def run_here(folder: Path, *arguments: str) -> Done:

@@ -17,7 +17,8 @@ from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.study.paths import DatasetPaths
 from helpers.models import SIZES, random_histories
-from helpers.processes import SECONDS, Running, start
+from helpers.processes import SECONDS, Running, environment
+from helpers.snakemake import Call, Ended
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "params.yaml"
@@ -35,18 +36,29 @@ class Project:
 
     def start(self, *command: str) -> Running:
         """Begin a command of the environment in the folder."""
-        source = self.folder / "src"
-        own_code = {"PYTHONPATH": str(source)} if source.exists() else {}
-        return start(self.folder, *command, **own_code, **self.environment)
+        return Running(self.folder, command, self._environment())
 
-    def run(self, *command: str, code: int | None = 0, timeout: float = SECONDS) -> str:
+    def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command to its end; return all it printed."""
-        done = self.start(*command).end(timeout)
+        done = self.start(*command).end()
         assert code is None or done.status == code, done.output
         return done.output
 
-    def snakemake(self, *arguments: str, code: int | None = 0) -> str:
-        return self.run("snakemake", "--cores", "2", *arguments, code=code)
+    def start_snakemake(self, *arguments: str) -> Call:
+        """Begin ``snakemake`` on two cores, unless the arguments name others."""
+        cores = () if {"--cores", "--jobs", "--workflow-profile"} & {*arguments} else ("--cores", "2")
+        return Call(self.folder, (*cores, *arguments), self._environment())
+
+    def snakemake(self, *arguments: str, code: int | None = 0, timeout: float = SECONDS) -> Ended:
+        """Run ``snakemake`` to its end."""
+        ended = self.start_snakemake(*arguments).end(timeout)
+        assert code is None or ended.status == code, ended.output
+        return ended
+
+    def _environment(self) -> dict[str, str]:
+        source = self.folder / "src"
+        own_code = {"PYTHONPATH": str(source)} if source.exists() else {}
+        return environment(**own_code, **self.environment)
 
     def take_code(self) -> None:
         """Copy the project's code, for a test that changes it."""

@@ -212,6 +212,7 @@ class MadeUp:
                         "seconds": (0.5 + 0.05 * b) * level / 0.03,
                         "ndcg@5": level * (1 - 0.4 / b) if b >= 5 else None,
                         "recall@5": level,
+                        "intervals": {"ndcg@5": [level * 0.5, level] if b >= 5 else None},
                     }
                     for b in BEAMS
                 ]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.project import ROOT, SHIPPED
 
-from apao.devices import has_gpu
+from apao.engines import snakemake
 from apao.engines.snakemake import Workflow
 from apao.study.params import load
 
-ROOT = Path(__file__).parents[2]
-PARAMS = str(ROOT / "params.yaml")
+PARAMS = str(SHIPPED)
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,10 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
 
-def test_a_login_node_says_what_its_cluster_has():
-    assert Workflow({"params": PARAMS}, spawned=False).gpus == has_gpu()
+@pytest.mark.parametrize("here", [False, True])
+def test_a_login_node_says_what_its_cluster_has(here: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snakemake, "has_gpu", lambda: here)
+    assert Workflow({"params": PARAMS}, spawned=False).gpus == here
     assert Workflow({"params": PARAMS, "gpus": 1}, spawned=False).gpus == 1
     assert Workflow({"params": PARAMS, "gpus": 0}, spawned=False).gpus == 0
 

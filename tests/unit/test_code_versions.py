@@ -95,7 +95,9 @@ def test_words_layout_and_other_code_do_not(package: Path, module: str, old: str
 
 
 def test_a_module_that_is_named_is_part_of_it(package: Path):
-    assert code_version("apao.stage", "apao.other") != code_version("apao.stage")
+    alone, together = code_version("apao.stage"), code_version("apao.stage", "apao.other")
+    assert after(package, "other", "1", "2") == alone
+    assert code_version("apao.stage", "apao.other") != together
 
 
 def test_neutral_modules_exist():

@@ -1,4 +1,4 @@
-"""Which module may import which: a bare GPU machine lacks the workflow's packages, science knows no study."""
+"""Which module may import which, and what is imported before it is needed."""
 
 import ast
 from pathlib import Path
@@ -13,11 +13,30 @@ ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformer
 NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
 
 
-def test_training_and_decoding_import_on_a_bare_machine():
-    code = "import sys, importlib\n" + f"for name in {ABSENT}: sys.modules[name] = None\n"
-    code += f"for name in {NEEDED}: importlib.import_module(name)\n"
+def printed(code: str) -> str:
+    """What a program prints in a process of its own."""
     done = run(ROOT, "python", "-c", code)
     assert done.status == 0, done.output
+    return done.output
+
+
+def test_training_and_decoding_import_on_a_bare_machine():
+    code = "import sys, importlib\n" + f"for name in {ABSENT}: sys.modules[name] = None\n"
+    printed(code + f"for name in {NEEDED}: importlib.import_module(name)\n")
+
+
+LATE = ("torch", "pandas", "numpy", "matplotlib", "scipy", "sklearn", "transformers")
+
+
+def test_help_imports_nothing_heavy():
+    found = printed("import sys; from apao.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)")
+    assert "recommenders" in found
+    assert not set(LATE) & set(found.splitlines()[-1].split())
+
+
+def test_reading_params_yaml_imports_no_drawing_library():
+    modules = printed("import sys, apao.study.params; print(*sys.modules)").split()
+    assert "apao.study.params" in modules and not {"matplotlib", "scipy.stats"} & set(modules)
 
 
 SCIENCE = ("data", "codes", "backbones", "objectives", "training", "decoding", "evaluation")
@@ -27,7 +46,9 @@ ABOVE = tuple(f"apao.{room}" for room in ("study", "report", "stages", "engines"
 @pytest.mark.parametrize("room", SCIENCE)
 def test_science_knows_no_study(room):
     """Tensors, tables and the paths that it is given: no params.yaml, no file name of ours, no workflow."""
-    for path in (Path(apao.__file__).parent / room).rglob("*.py"):
+    files = list((Path(apao.__file__).parent / room).rglob("*.py"))
+    assert files
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Import(names=aliases):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.project import ROOT
 
 from apao.errors import UserError
 from apao.files import changed, digest_of
@@ -14,7 +15,6 @@ from apao.study.paths import PUBLISHED
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
 
-ROOT = Path(__file__).parents[2]
 RUNS = sorted(path.parent for path in (ROOT / PUBLISHED.results).rglob("run.json"))
 CE = Run("office", "llama", "ce", (), 42)
 FOLDER = PUBLISHED.place(CE.folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.project import ROOT
 from pydantic import ValidationError
 
 from apao.engines.snakemake import Workflow
@@ -15,7 +16,6 @@ from apao.study.runs import Run
 from apao.study.studies import STUDIES, Study
 from apao.study.sweeps import Curve, Sweep
 
-ROOT = Path(__file__).parents[2]
 GRID = {
     "datasets": ["office", "beauty"],
     "backbones": ["tiger", "llama"],

@@ -6,8 +6,9 @@ from signal import SIGINT
 
 import pandas as pd
 import pytest
-from helpers.processes import Running, ctrl_c_heeded
+from helpers.processes import ctrl_c_heeded
 from helpers.project import Project
+from helpers.snakemake import Call
 
 pytestmark = pytest.mark.slow
 
@@ -29,27 +30,27 @@ def test_what_is_made_again_is_the_same(project: Project, finished: Project):
 def test_checkouts_share_what_is_slow_to_make(finished: Project, tmp_path: Path):
     (tmp_path / "cache").mkdir()
     files = ["data/toy/embeddings.safetensors", "data/toy/codes.parquet"]
-    printed = []
+    calls = []
     for name in ("one", "two"):
         project = Project(tmp_path / name, {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")})
         shutil.copytree(finished.folder, project.folder, symlinks=True)
         for file in files:
             (project.folder / file).unlink()
-        printed.append(project.snakemake("--cache", "--", *files))
+        calls.append(project.snakemake("--cache", "--", *files))
         for file in files:
             assert (project.folder / file).read_bytes() == (finished.folder / file).read_bytes()
-    assert all(f"Moving output file {file} to cache" in printed[0] for file in files)
-    assert all(f"Symlinking output file {file} from cache" in printed[1] for file in files)
-    assert "Moving output file" not in printed[1]
+    assert calls[0].rules == {"embed": 1, "codes": 1}
+    assert all(f"Symlinking output file {file} from cache" in calls[1].output for file in files)
+    assert "Moving output file" not in calls[1].output
 
 
 LONG = "toy/tiger/ce+epochs=9999+patience=9999/seed42"
 
 
-def training(project: Project, run: str) -> Running:
+def training(project: Project, run: str) -> Call:
     """A workflow with a training past its first epoch."""
     with ctrl_c_heeded():
-        process = project.start("snakemake", "--cores", "1", f"results/{run}/metrics.json")
+        process = project.start_snakemake("--cores", "1", f"results/{run}/metrics.json")
     process.wait_for((project.folder / "results" / run / "checkpoint.safetensors").exists)
     return process
 
@@ -61,11 +62,10 @@ def test_killed_workflow_continues(project: Project):
     folder = project.folder / "results" / run
     assert not (folder / "metrics.json").exists()
     # Snakemake cannot know that the owner of its lock is gone, and says what to do.
-    printed = project.snakemake(f"results/{run}/metrics.json", code=1)
+    printed = project.snakemake(f"results/{run}/metrics.json", code=1).output
     assert "--unlock" in printed and "Traceback" not in printed
     project.snakemake("--unlock")
-    printed = project.snakemake(f"results/{run}/metrics.json")
-    assert "train" in printed
+    assert project.snakemake(f"results/{run}/metrics.json").rules == {"train": 1, "evaluate": 1}
     assert len(pd.read_csv(folder / "history.csv")) == 60
     assert not (folder / "checkpoint.safetensors").exists()
 
@@ -73,7 +73,7 @@ def test_killed_workflow_continues(project: Project):
 def test_interrupted_workflow_leaves_no_lock(project: Project):
     process = training(project, LONG)
     # Another one in the same checkout says why it cannot start, and disturbs nothing.
-    printed = project.snakemake(f"results/{LONG}/metrics.json", code=1)
+    printed = project.snakemake(f"results/{LONG}/metrics.json", code=1).output
     assert "Directory cannot be locked" in printed
     assert "Traceback" not in printed
     assert not process.ended

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.content import version
 from helpers.project import Project, make_workflow
+from helpers.snakemake import Ended
 from slurm_cluster import NODES, Cluster, Finished, NoCluster, install
 
 pytestmark = [
@@ -46,9 +47,9 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-def ended(cluster: Cluster, printed: str) -> list[Finished]:
+def ended(cluster: Cluster, call: Ended) -> list[Finished]:
     """The jobs of one Snakemake command, as Slurm itself recorded them."""
-    name = re.search(r"SLURM run ID: (\S+)", printed)[1]
+    name = re.search(r"SLURM run ID: (\S+)", call.output)[1]
     return [job for job in cluster.finished() if job.name == name]
 
 
@@ -72,18 +73,17 @@ def test_both_nodes_answer(cluster: Cluster):
 def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, tmp_path: Path):
     project = make_workflow(tmp_path)
     started = time.monotonic()
-    printed = project.run("snakemake", *SLURM, "all", timeout=3600)
+    call = project.snakemake(*SLURM, "all", timeout=3600)
     seconds = time.monotonic() - started
-    jobs = ended(cluster, printed)
+    jobs = ended(cluster, call)
     assert {job.state for job in jobs} == {"COMPLETED"}
     nodes = Counter(job.node for job in jobs)
     assert set(nodes) == set(NODES)
     # All jobs but the download and the target `all` itself, which are the command's own.
-    total = int(re.search(r"^total +(\d+)$", printed, flags=re.MULTILINE)[1])
-    assert len(jobs) == total - 2
+    assert len(jobs) == len(call.jobs) - 2
     assert "gres:gpu:1" not in cluster.gpus().values()
     same = assert_same_files(project, finished)
-    assert "Nothing to be done" in project.run("snakemake", *SLURM, "all")
+    assert project.snakemake(*SLURM, "all").jobs == []
     print(f"\n{len(jobs)} jobs ({nodes['n1']} on n1, {nodes['n2']} on n2) in {seconds:.0f} s; {same} files the same")
 
 
@@ -96,9 +96,9 @@ def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Projec
     for missing in (f"{RUN}/metrics.json", table):
         (project.folder / missing).unlink()
     options = [*SLURM, "--slurm-partition-config", "partitions.yaml", "--config", "gpus=1"]
-    printed = project.run("snakemake", *options, "--", table)
+    call = project.snakemake(*options, "--", table)
     asked = cluster.gpus()
-    jobs = [(job.partition, asked[job.number]) for job in ended(cluster, printed)]
+    jobs = [(job.partition, asked[job.number]) for job in ended(cluster, call)]
     assert jobs == [("gpu", "gres:gpu:1"), ("work", "N/A")]
     assert_same_files(project, finished)
 
@@ -109,26 +109,25 @@ def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path
         project.edit("recipes", "tiny", "training", "epochs", value=300)
         project.edit("recipes", "tiny", "training", "patience", value=300)
 
-    def cancelled(*options: str) -> tuple[int, str]:
-        """Run the command, cancel its first training that has a new checkpoint; exit code and what it printed."""
+    def cancelled(*options: str) -> Ended:
+        """Run the command and cancel its first training that has a new checkpoint."""
         checkpoint = on_cluster.folder / RUN / "checkpoint.safetensors"
         before = version(checkpoint)
-        process = on_cluster.start("snakemake", *SLURM, f"{RUN}/model.safetensors", *options)
+        process = on_cluster.start_snakemake(*SLURM, f"{RUN}/model.safetensors", *options)
         process.wait_for(lambda: version(checkpoint) not in (None, before), seconds=300)
         queue = cluster.command("squeue", "--noheader", "--states=running", "--format=%i %k")
         (number,) = re.findall(r"^(\d+) rule_train", queue, flags=re.MULTILINE)
         cluster.command("scancel", number)
-        done = process.end()
-        return done.status, done.output
+        return process.end()
 
-    code, printed = cancelled("--retries", "0")
-    assert code == 1
-    assert "SLURM status is: 'CANCELLED'" in printed
-    assert RUN.removeprefix("results/") in printed
+    call = cancelled("--retries", "0")
+    assert call.status == 1
+    assert "SLURM status is: 'CANCELLED'" in call.output
+    assert RUN.removeprefix("results/") in call.output
     # The same command goes on; cut off once more, it does so by itself.
-    code, printed = cancelled()
-    assert code == 0, printed
-    states = [job.state for job in ended(cluster, printed)]
+    call = cancelled()
+    assert call.status == 0, call.output
+    states = [job.state for job in ended(cluster, call)]
     assert states == ["CANCELLED", "COMPLETED"]
     at_home.snakemake(f"{RUN}/model.safetensors")
     assert_same_files(on_cluster, at_home, ("results/**/model.safetensors",))
@@ -139,10 +138,10 @@ def test_runs_as_an_array(cluster: Cluster, project: Project, finished: Project)
     for run in runs:
         shutil.rmtree(project.folder / run)
     targets = [f"{run}/metrics.json" for run in runs]
-    printed = project.run("snakemake", *SLURM, "--slurm-array-jobs", "train,evaluate", "--", *targets)
+    call = project.snakemake(*SLURM, "--slurm-array-jobs", "train,evaluate", "--", *targets)
     # All trainings are ready at once; evaluations as their trainings end.
-    assert re.search(r"Submitted array job .* task IDs are 1-3", printed)
-    assert len(ended(cluster, printed)) == 6
+    assert re.search(r"Submitted array job .* task IDs are 1-3", call.output)
+    assert len(ended(cluster, call)) == 6
     assert_same_files(project, finished)
 
 
@@ -153,8 +152,7 @@ def test_the_generic_plugin(cluster: Cluster, project: Project, finished: Projec
     submit = "sbatch --parsable --output=/dev/null --cpus-per-task={threads} --mem={resources.mem_mb}"
     options = ["--executor", "cluster-generic", "--jobs", "10", "--default-resources", "mem_mb=2000"]
     before = len(cluster.finished())
-    project.run(
-        "snakemake", *options, "--cluster-generic-submit-cmd", submit, "--config", "gpus=0", "--", f"{RUN}/metrics.json"
-    )
+    options += ["--cluster-generic-submit-cmd", submit, "--config", "gpus=0"]
+    project.snakemake(*options, "--", f"{RUN}/metrics.json")
     assert [job.state for job in cluster.finished()[before:]] == ["COMPLETED"] * 2
     assert_same_files(project, finished)

@@ -17,12 +17,6 @@ from apao.study.params import load
 pytestmark = pytest.mark.slow
 
 
-def jobs(printed: str) -> dict[str, int]:
-    """The table of jobs that Snakemake prints."""
-    table = printed.rsplit("Job stats:", 1)[-1] if "Job stats:" in printed else ""
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
-
-
 def test_every_table_and_figure_is_made(finished: Project):
     params = load(finished.folder / "params.yaml")
     for name, study in params.chosen_studies.items():
@@ -43,43 +37,30 @@ def test_table1_has_every_run_and_the_baselines(finished: Project):
 
 
 def test_nothing_changed_runs_nothing(finished: Project):
-    assert "Nothing to be done" in finished.snakemake("all")
+    assert finished.snakemake("all").jobs == []
 
 
 def test_changed_beta_reruns_that_objective_alone(project: Project):
     project.edit("objectives", "apao-pointwise", "beta", value=0.7)
-    printed = project.snakemake("-n", "all")
-    changed = _trained(printed)
+    found = project.snakemake("-n", "all")
     # The sweep's point at 0.1, until now the objective's own run, is one with an override from now on.
-    assert changed == {
+    assert found.trained == {
         "toy/tiger/apao-pointwise/seed42",
         "toy/llama/apao-pointwise/seed42",
         "toy/tiger/apao-pointwise+beta=0.1/seed42",
     }
-    counts = jobs(printed)
-    assert "embed" not in counts
-    assert "codes" not in counts
-
-
-def _runs(project: Project):
-    params = load(project.folder / "params.yaml")
-    return set(params.all_runs())
-
-
-def _outputs(printed: str) -> list[str]:
-    return re.findall(r"^    output: (.*)$", printed, flags=re.MULTILINE)
+    assert found.rules["train"] == 3 and not found.rules.keys() & {"preprocess", "embed", "codes", "baselines"}
 
 
 def test_changed_drawing_reruns_no_training(project: Project):
     project.edit("studies", "small", "figure5", "objectives", value=["apao-pointwise", "ce"])
-    counts = jobs(project.snakemake("-n", "all"))
-    assert counts == {"report_figure5": 1, "all": 1, "total": 2}
+    assert project.snakemake("-n", "all").rules == {"report_figure5": 1, "all": 1}
 
 
 def test_another_study_of_a_kind_takes_params_yaml_alone(project: Project):
     study = project.params()["studies"]["small"]["figure2"] | {"title": "Parts of APAO"}
     project.edit("studies", "small", "ablation-toy", value=study)
-    assert "1 of 1 steps (100%) done" in project.snakemake("report_ablation-toy")
+    assert [job.finished for job in project.snakemake("report_ablation-toy").jobs] == [True]
     for suffix in ("csv", "pdf", "png"):
         figures = project.folder / "figures"
         assert (figures / f"ablation-toy.{suffix}").read_bytes() == (figures / f"figure2.{suffix}").read_bytes()
@@ -89,9 +70,9 @@ def test_another_study_of_a_kind_takes_params_yaml_alone(project: Project):
 
 def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     write_interactions(project.folder / "toy.csv", seed=1)
-    counts = jobs(project.snakemake("-n", "all"))
-    assert counts["preprocess"] == 1
-    assert counts["train"] == len(_runs(project))
+    found = project.snakemake("-n", "all")
+    assert found.rules["preprocess"] == 1
+    assert found.trained == {str(run) for run in load(project.folder / "params.yaml").all_runs()}
 
 
 def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
@@ -116,31 +97,30 @@ def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
 
     for path in (vectors, codes):
         path.touch()
-    assert "Nothing to be done" in project.snakemake(*targets)
+    assert project.snakemake(*targets).jobs == []
     codes.write_text(json.dumps({item: [f"<a_{n % 4}>", f"<b_{n}>"] for n, item in enumerate(items)}))
-    assert jobs(project.snakemake("-n", *targets)) == {"codes": 1, "total": 1}
+    assert project.snakemake("-n", *targets).rules == {"codes": 1}
     np.save(vectors, np.ones((13, 4), dtype=np.float32))
-    assert jobs(project.snakemake("-n", *targets)) == {"codes": 2, "embed": 1, "total": 3}
+    assert project.snakemake("-n", *targets).rules == {"codes": 2, "embed": 1}
 
 
 def test_new_file_times_rerun_nothing(project: Project):
     for path in sorted(project.folder.rglob("*"), reverse=True):
         if path.is_file() and ".snakemake/" not in str(path):
             path.touch()
-    assert "Nothing to be done" in project.snakemake("all")
+    assert project.snakemake("all").jobs == []
 
 
 def test_code_counts_and_comments_do_not(project: Project):
     project.take_code()
-    assert "Nothing to be done" in project.snakemake("all", "-n")
+    assert project.snakemake("all", "-n").jobs == []
     project.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
-    assert "Nothing to be done" in project.snakemake("all", "-n")
+    assert project.snakemake("all", "-n").jobs == []
     project.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
-    printed = project.snakemake("all", "-n")
-    trained = re.findall(r"^rule train:.*?wildcards: (.*?)$", printed, flags=re.MULTILINE | re.DOTALL)
-    assert trained
-    assert all("objective=apao-" in wildcards for wildcards in trained), trained
-    assert not jobs(printed).keys() & {"embed", "codes", "baselines"}
+    found = project.snakemake("all", "-n")
+    runs = {str(run) for run in load(project.folder / "params.yaml").all_runs()}
+    assert found.trained == {run for run in runs if "/apao-" in run}
+    assert not found.rules.keys() & {"embed", "codes", "baselines"}
 
 
 def test_any_run_is_a_target(project: Project):
@@ -154,24 +134,20 @@ def test_any_run_is_a_target(project: Project):
 def test_runs_that_start_from_another_share_it_and_follow_it(project: Project):
     """``ce`` is finished: one that starts from it trains alone. What changes ``ce`` changes both."""
     later = [f"results/toy/tiger/{name}+epochs=1/seed42/metrics.json" for name in ("s-dpo", "ce->point")]
-    assert jobs(project.snakemake("-n", *later))["train"] == 2
+    assert project.snakemake("-n", *later).rules["train"] == 2
     fresh = [target.replace("seed42", "seed9") for target in later]
-    assert _trained(project.snakemake("-n", *fresh)) == {
+    assert project.snakemake("-n", *fresh).trained == {
         "toy/tiger/ce/seed9",
         "toy/tiger/s-dpo+epochs=1/seed9",
         "toy/tiger/ce->point+epochs=1/seed9",
     }
     project.snakemake(later[0])
-    assert "Nothing to be done" in project.snakemake("-n", later[0])
+    assert project.snakemake("-n", later[0]).jobs == []
     project.edit("objectives", "ce", "eos", value=False)
-    assert _trained(project.snakemake("-n", later[0])) == {
+    assert project.snakemake("-n", later[0]).trained == {
         "toy/tiger/ce/seed42",
         "toy/tiger/s-dpo+epochs=1/seed42",
     }
-
-
-def _trained(printed: str) -> set[str]:
-    return set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
 
 
 @pytest.mark.parametrize(
@@ -186,16 +162,16 @@ def _trained(printed: str) -> set[str]:
     ],
 )
 def test_misspelt_target_is_one_clear_line(finished: Project, target: str, expected: str):
-    printed = finished.snakemake("-n", target, code=1)
+    printed = finished.snakemake("-n", target, code=1).output
     assert expected in printed
     assert "Traceback" not in printed
 
 
 def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
-    printed = project.snakemake("-n", "all", "--config", "scael=paper", code=1)
+    printed = project.snakemake("-n", "all", "--config", "scael=paper", code=1).output
     assert "did you mean 'scale'" in printed
     project.edit("objectives", "ce", "epoch", value=3)
-    printed = project.snakemake("-n", "all", code=1)
+    printed = project.snakemake("-n", "all", code=1).output
     assert re.search(r"params\.yaml:\d+: objectives\.ce", printed)
     assert "Traceback" not in printed
 
@@ -205,19 +181,17 @@ def test_paper_scale_lists_every_run(tmp_path: Path):
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     for name in ("params.yaml", "tuned.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    printed = Project(tmp_path).snakemake("-n", "all", "--config", "scale=paper")
-    params = load(ROOT / "params.yaml", "paper")
-    wanted = {str(run) for run in params.all_runs()}
-    listed = set(re.findall(r"results/(\S+?)/model\.safetensors", "\n".join(_outputs(printed))))
-    assert listed == wanted
+    found = Project(tmp_path).snakemake("-n", "all", "--config", "scale=paper")
+    wanted = {str(run) for run in load(ROOT / "params.yaml", "paper").all_runs()}
+    assert found.trained == wanted
     assert len([run for run in wanted if "/apao-pairwise/" in run]) >= 4 * 2 * 5
 
 
-def test_gpu_is_asked_for_only_where_there_is_one(finished: Project):
-    printed = finished.snakemake("-n", "-F", "all")
-    from apao.devices import has_gpu
-
-    assert ("gpu=1" in printed) == has_gpu()
+def test_what_computes_with_a_model_asks_for_the_gpu(finished: Project):
+    for gpus in (0, 1):
+        jobs = finished.snakemake("-n", "-F", "all", "--config", f"gpus={gpus}").jobs
+        asking = {job.rule for job in jobs if job.gpus}
+        assert asking == ({"embed", "train", "evaluate", "pruning", "beams", "decoding_time"} if gpus else set())
 
 
 def test_report_is_one_file(finished: Project):

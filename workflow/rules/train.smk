@@ -1,5 +1,5 @@
-# One training per run; one that starts from another run's weights reads those. A stopped one resumes from its
-# checkpoint, which is no declared output and so outlives the job.
+# One training per run; its inputs include the weights of the run it starts from, if any. An interrupted training
+# resumes from its checkpoint, which is not a declared output, so Snakemake does not delete it with a failed job.
 
 
 rule train:

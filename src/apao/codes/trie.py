@@ -30,10 +30,9 @@ class Trie:
         tokens: (E,) the token on each edge, ascending within a state.
         vocabulary: V.
         prefix_counts: number of distinct prefixes of length 1 .. T.
-        widths: largest number of children of a prefix of length 0 .. T - 1. They bound every shape on the way,
-            so decoding never waits for the device to learn how many children there are.
-        allowed: (states,) bool, the prefixes that a search may reach; None: all of them. ``prefix_counts`` are those
-            of the allowed ones.
+        widths: largest number of children of a prefix of length 0 .. T - 1. These bounds fix all tensor shapes of
+            decoding, so it never synchronises with the device to find the number of children.
+        allowed: (states,) bool, the prefixes that a search may reach; None: all. ``prefix_counts`` counts these.
     """
 
     indptr: Tensor
@@ -104,10 +103,11 @@ class Trie:
         return self._parents * self.vocabulary + self.tokens
 
     def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The continuations of ``states`` (S), padded to ``width``, an upper bound of their number.
+        """Next tokens of ``states`` (S), padded to ``width``, an upper bound of their number per state.
 
         Returns:
-            Tokens (S, width), the states after them (S, width), and which of them exist: bool (S, width), true first.
+            Tokens (S, width), the states after them (S, width), and the mask (S, width) of those that exist, which
+            come first.
         """
         first = self.indptr[states][..., None]
         within = torch.arange(width, device=states.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,17 @@ import numpy as np
 import pandas as pd
 
 from apao.errors import UserError
-from apao.evaluation.metrics import user_metrics
-from apao.files import read_json
+from apao.evaluation.metrics import PREFIX, user_metrics
+from apao.evaluation.significance import (
+    RESAMPLES,
+    UNKNOWN,
+    Ends,
+    FloatArray,
+    intervals,
+    seeds_interval,
+    share_interval,
+)
+from apao.files import read_json, read_table
 from apao.study.paths import OWN, Collection, DatasetPaths
 from apao.study.runs import Run
 
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from apao.study.params import Params
     from apao.study.studies import Study
 
+ESTIMATE = ("value", "sd", "low", "high")
+"""Columns of the CSV file of a figure that stand for an ``Estimate``."""
 RANKS = ["rank", "items_before", "group"]
 
 
@@ -33,6 +44,13 @@ class Estimate:
     """One number of an experiment, once for each seed; NaN where there is none."""
 
     values: tuple[float, ...]
+    over_users: Ends = UNKNOWN
+    """95 % interval over the test users, where there is one seed and it is known."""
+
+    @property
+    def interval(self) -> Ends:
+        """95 % interval: over the seeds where there are several, else over the test users."""
+        return seeds_interval(self.values) if len(self.values) > 1 else self.over_users
 
     @property
     def mean(self) -> float:
@@ -44,6 +62,10 @@ class Estimate:
         """Sample standard deviation over the seeds (n - 1); NaN for a single one, or where a value is NaN."""
         known = len(self.values) > 1 and not any(map(math.isnan, self.values))
         return statistics.stdev(self.values) if known else math.nan
+
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Mean, SD, and the ends of the interval: columns ``ESTIMATE`` of the CSV files."""
+        return (self.mean, self.sd, *self.interval)
 
 
 class Results:
@@ -87,6 +109,36 @@ class Results:
         """A metric of an experiment on ``valid`` or ``test``."""
         paths = [self.file(run, "metrics.json") for run in runs]
         return Estimate(tuple(number(path, self.json(path), split, name) for path in paths))
+
+    def test_metric(self, runs: Sequence[Run], name: str) -> Estimate:
+        """A metric on the test items with its interval, for studies that read ranks.parquet."""
+        found = self.metric(runs, "test", name)
+        if len(runs) != 1:
+            return found
+        ends = intervals(self.user_scores(runs)[[name]].to_numpy())[0].tolist()
+        return replace(found, over_users=(ends[0], ends[1]))
+
+    def prefix_recall(self, runs: Sequence[Run], name: str) -> list[Estimate]:
+        """The recall on the test items of every prefix with its interval."""
+        found = self.levels(runs, "metrics.json", "test", name)
+        if len(runs) != 1:
+            return found
+        users = self.test_users(runs[0])
+        return [replace(one, over_users=share_interval(one.mean, users)) for one in found]
+
+    def test_users(self, run: Run) -> int:
+        """Number of users that a run was tested on."""
+        path = self.file(run, "metrics.json")
+        return int(number(path, self.json(path), "test", "users"))
+
+    def user_prefixes(self, run: Run) -> FloatArray | None:
+        """Whether the prefix of each length of each test user's target was kept (users, levels).
+
+        None for a run that was evaluated before ranks.parquet had that.
+        """
+        table = read_table(self.file(run, "ranks.parquet"), what="table of ranks")
+        names = [name for name in map(str, table) if name.startswith(PREFIX)]
+        return table.loc[table["split"] == "test", names].to_numpy(dtype=np.float64) if names else None
 
     def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
         """A list with one number for each code level, such as ``test``, ``prefix_recall@20``."""
@@ -167,6 +219,14 @@ class Results:
         ]
         gaps = f" Not run, and so a gap or fewer seeds: {'; '.join(absent)}." if absent else ""
         return "; ".join(parts) + "." + gaps
+
+    def gaps(
+        self, places: Iterable[tuple[str, str]], objectives: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+        """What was not run: the objectives that were nowhere, and of the others those of each (dataset, backbone)."""
+        missing = {place: [name for name in objectives if not self.experiment(*place, name, seeds)] for place in places}
+        nowhere = [name for name in objectives if all(name in names for names in missing.values())]
+        return nowhere, {place: [name for name in names if name not in nowhere] for place, names in missing.items()}
 
     def absent(self, study: Study) -> list[str]:
         """The runs of a study that are not there, ``dataset/backbone: objective, objective`` for each seed."""
@@ -254,3 +314,11 @@ def seeds_sentence(seeds: Sequence[int], shown: str) -> str:
     if len(seeds) == 1:
         return "One seed, so no spread over seeds is known."
     return f"Means over {len(seeds)} seeds; {shown} the sample standard deviation over them."
+
+
+def error_bars_sentence(seeds: Sequence[int], over_users: bool = True) -> str:
+    """What the error bars of a figure are; ``over_users``: whether one seed has any."""
+    if len(seeds) > 1:
+        return f"Means over {len(seeds)} seeds; error bars are 95 % t-intervals of that mean over the seeds."
+    bars = f"; error bars are 95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
+    return f"One seed, so no spread over seeds is known{bars if over_users else ''}."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from apao.evaluation.significance import FloatArray
 from apao.report.results import Estimate
 
 if TYPE_CHECKING:
@@ -105,19 +106,25 @@ def draw_line(
     dashes: int = 0,
     scale: float = 1.0,
 ) -> list[float]:
-    """A line through the means, with the SD over seeds as error bars where there is one.
+    """A line through the means, with their intervals as error bars where they are known.
 
     Returns:
         The places on the x axis: those asked for, which are 1 apart, or, so that the error bars of the
         ``of`` series stand side by side, a little beside them.
     """
     means = [scale * one.mean for one in estimates]
-    spreads = [scale * one.sd for one in estimates]
-    several_seeds = not np.isnan(spreads).any()
-    shift = 0.05 * (series - (of - 1) / 2) if several_seeds else 0.0
+    beyond = scale * reach(estimates)
+    shift = 0.0 if np.isnan(beyond).all() else 0.05 * (series - (of - 1) / 2)
     places = [place + shift for place in x]
-    axes.errorbar(places, means, yerr=spreads if several_seeds else None, elinewidth=1, **look(series, dashes))
+    axes.errorbar(places, means, yerr=beyond, elinewidth=1, **look(series, dashes))
     return places
+
+
+def reach(estimates: Sequence[Estimate]) -> FloatArray:
+    """How far the intervals reach below and above the means (2, estimates), for error bars; NaN where unknown."""
+    ends = np.array([one.interval for one in estimates]).reshape(-1, 2).T
+    means = np.array([one.mean for one in estimates])
+    return np.maximum(np.stack([means - ends[0], ends[1] - means]), 0)
 
 
 def look(series: int, dashes: int = 0) -> dict[str, Any]:

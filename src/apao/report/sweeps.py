@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from apao.evaluation.metrics import ITEM_LEVEL
 from apao.report.results import Estimate, Results
+from apao.study.runs import Run
 from apao.study.sweeps import Curve, SweepStudy
 
 SYMBOLS = {"beta": "β", "eta": "η", "tau": "τ", "lam": "λ", "xi": "ξ"}
@@ -16,12 +18,17 @@ class Point:
     """One value of a swept key, and the study's metric there."""
 
     value: float
+    runs: list[Run]
+    """One for each seed."""
     validation: Estimate
     test: Estimate
     strict: Estimate
     """The item-level metric on the test items."""
     own: bool
     """Whether the objective has this value anyway."""
+
+
+NO_POINT = Point(math.nan, [], Estimate(()), Estimate(()), Estimate(()), own=False)
 
 
 def symbol(key: str) -> str:
@@ -34,16 +41,17 @@ def points(study: SweepStudy, results: Results, curve: Curve) -> list[Point]:
     own = results.experiment(curve.dataset, curve.backbone, curve.objective, study.seeds)
     found = []
     for value in curve.values:
-        runs = [results.normalised(curve.run(value, seed)) for seed in study.seeds]
+        runs = [run for seed in study.seeds if results.has(run := results.normalised(curve.run(value, seed)))]
         validation, test = (results.metric(runs, split, study.metric) for split in ("valid", "test"))
         strict = results.metric(runs, "test", f"{ITEM_LEVEL}{study.metric}")
-        found.append(Point(value, validation, test, strict, own=runs == own))
+        found.append(Point(value, runs, validation, test, strict, own=runs == own))
     return sorted(found, key=lambda point: point.value)
 
 
 def best_point(study: SweepStudy, results: Results, curve: Curve) -> Point:
-    """The best on the validation items, the smallest value of equally good ones."""
-    return max(points(study, results, curve), key=lambda point: point.validation.mean)
+    """The best on the validation items, the smallest value of equally good ones; of no value where none was run."""
+    run = [point for point in points(study, results, curve) if point.runs]
+    return max(run, key=lambda point: point.validation.mean, default=NO_POINT)
 
 
 def ranges(study: SweepStudy) -> str:

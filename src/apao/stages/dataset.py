@@ -1,4 +1,4 @@
-"""A dataset as training and evaluation read it."""
+"""Loading a dataset for training and evaluation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from apao.study.paths import DatasetPaths
 
 
 def load_dataset(paths: DatasetPaths) -> tuple[Histories, ItemCodes]:
-    """What training and evaluation read of a dataset.
+    """Load histories and item codes of a dataset.
 
     Raises:
-        UserError: when a file is missing or damaged, or the codes are of another catalogue.
+        UserError: when a file is missing or damaged, or the codes belong to another catalogue.
     """
     histories, codes = Histories.load(paths.interactions), ItemCodes.read(paths.codes)
     items = int(histories.items.max()) + 1
     if codes.items != items:
         raise UserError(
-            f"{paths.codes}: holds the codes of {codes.items} items, but {paths.interactions} has {items}; "
-            f"make the codes of this catalogue: apao codes {paths.name}"
+            f"{paths.codes}: has the codes of {codes.items} items, but {paths.interactions} has {items} items; "
+            f"build the codes of this catalogue: apao codes {paths.name}"
         )
     return histories, codes
 

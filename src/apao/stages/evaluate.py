@@ -11,6 +11,7 @@ import torch
 
 from apao.devices import device_name
 from apao.evaluation.metrics import (
+    PREFIX,
     PREFIX_CUTOFF,
     code_ranks,
     items_before,
@@ -29,7 +30,7 @@ from apao.study.runs import Run
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
     """Write metrics.json (validation and test) and ranks.parquet (one row per user and split).
 
-    ``params`` are those that the run was trained with and the decoding (``run_params.RunRecord.decoded``).
+    ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``).
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -54,22 +55,27 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
 def evaluate_split(
     trained: TrainedRun, split: Split, beam: int | None = None
 ) -> tuple[pd.DataFrame, dict[str, Any], float]:
-    """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds.
+    """Per-user ranks, their metrics, and decoding time in seconds.
 
-    ``beam`` takes the place of the run's own. Metrics whose cutoff is larger than it are None, unless the
-    beam holds every code of the catalogue.
+    The ranks have the columns split, user, item, rank, items_before, group, and prefix_1 .. prefix_T: whether the
+    target's prefix of that length was among the best ``PREFIX_CUTOFF`` beams after its step.
+
+    ``beam`` overrides the run's own. Metrics with a cutoff larger than the beam are None, unless the beam contains
+    all codes of the catalogue.
     """
     codes = trained.codes
     beam = beam or trained.beam
     listed = beam if beam < len(codes.distinct) else None
     items = items_per_state(codes, trained.trie)
     started = time.perf_counter()
-    parts, kept = [], []
+    parts = []
     for decoded in trained.decode(split, beam):
         ranks = code_ranks(decoded.beams, decoded.targets)
         before = items_before(decoded.beams, ranks, trained.trie, items)
-        kept.append(prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)))
-        parts.append({"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()})
+        kept = prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)).cpu().numpy()
+        prefixes = {f"{PREFIX}{level}": column for level, column in enumerate(kept.T, start=1)}
+        ranked = {"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()}
+        parts.append(ranked | prefixes)
     seconds = time.perf_counter() - started
 
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -78,8 +84,8 @@ def evaluate_split(
     item = trained.histories.items[trained.histories.offsets[:-1] + positions]
     table.insert(0, "split", split)
     table.insert(2, "item", item)
-    table["group"] = codes.items_per_code[codes.code_of_item[item]]
-    prefix_recall = torch.cat(kept).double().mean(dim=0)
+    table.insert(5, "group", codes.items_per_code[codes.code_of_item[item]])
+    prefix_recall = table.filter(like=PREFIX).mean()
     metrics = {
         "users": len(table),
         **rank_metrics(table, listed),

@@ -31,7 +31,7 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
         new_items: items that training did not have, as ``apao codes DATASET --items FILE`` writes them.
 
     Raises:
-        UserError: when the folder is none of a run, or a file is missing or damaged.
+        UserError: when the folder is not that of a run, or a file is missing or damaged.
     """
     folder = Path(folder)
     if not (folder / RECORD_FILE).exists():

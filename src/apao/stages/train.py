@@ -1,4 +1,4 @@
-"""The stage ``train``: from a dataset's interactions and codes to a run's weights and history."""
+"""The stage ``train``: a run's weights and history, from a dataset's interactions and codes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ from apao.training.parallel import ALONE, Processes
 def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE, code: str = "") -> None:
     """Train ``run`` and write run.json, model.safetensors, config.json, catalogue.parquet and history.csv.
 
-    run.json (``run_params.RunRecord``) holds ``params``, the values that are used here, and the hashes of the
-    inputs. The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
-    after each epoch until the end, so the same command resumes a training that was interrupted; one written by
-    another version of the ``code`` is not resumed. Of several ``processes`` all compute and the first writes.
+    run.json (``run_params.RunRecord``) contains ``params``, the values that are used here, and the hashes of the
+    inputs. The weights are those of the best epoch, with the key names of ``transformers``. A checkpoint is written
+    after each epoch and removed at the end, so the same command resumes an interrupted training.
+
+    Args:
+        run: the run.
+        params: its parameters.
+        device: device of this process.
+        processes: the processes that train together; the first of them writes the files.
+        code: version of the code; a checkpoint of another version is not resumed.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
@@ -72,6 +78,6 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
 
 
 def _fingerprint(record: dict[str, object], hashes: list[str], code: str) -> str:
-    """Identity of a training: its parameters, the content of what it reads, and its code."""
+    """Hash that identifies a training: its parameters, the hashes of its inputs, and its code."""
     facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A trained run, loaded and ready to rank."""
+"""A trained run, loaded for decoding."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrainedModel:
     """Weights and catalogue of a run, on a device, in fp32."""
 
     def __init__(self, run: Run, params: RunParams, codes: ItemCodes, weights: Path, device: torch.device) -> None:
-        """``params`` as in run.json, and how to decode; ``weights`` is the file of the run's weights."""
+        """``params`` are those of run.json with the decoding; ``weights`` is the file of the weights."""
         self.run, self.params, self.codes, self.device = run, params, codes, device
         torch.set_num_threads(params.training.threads)
         self.trie = Trie.of(codes, device)
@@ -87,7 +87,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A batch of users after beam search; rows go together."""
+    """Results of beam search for a batch of users; all attributes have one row per user."""
 
     users: IntArray
     targets: Tensor
@@ -101,9 +101,9 @@ class TrainedRun(TrainedModel):
     def __init__(
         self, run: Run, params: RunParams, device: torch.device, root: Path = Path(), folder: Path | None = None
     ) -> None:
-        """``params`` as in run.json, and how to decode.
+        """``params`` are those of run.json with the decoding; ``root`` is the root folder of the study.
 
-        ``root`` is the study's folder, which has the data; ``folder`` that of the run where it is elsewhere.
+        ``folder`` is that of the run, if it is not its place in the study.
         """
         folder = folder or root / run.folder
         self.histories, codes = load_dataset(DatasetPaths(run.dataset, root))
@@ -116,11 +116,13 @@ class TrainedRun(TrainedModel):
         """Number of users."""
         return self.histories.users
 
-    def decode(self, split: Split, beam: int | None = None) -> Iterator[Decoded]:
-        """Beam search for every user, in batches sorted by history length."""
+    def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
+        """Decode ``users``, by default all of them, by beam search, in batches sorted by history length."""
         beam = beam or self.beam
         positions = self.histories.evaluation_targets(split)
-        chosen = np.argsort(np.minimum(positions, self.params.backbone.max_history), kind="stable")
+        users = np.arange(self.users) if users is None else users
+        lengths = np.minimum(positions[users], self.params.backbone.max_history)
+        chosen = users[np.argsort(lengths, kind="stable")]
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]

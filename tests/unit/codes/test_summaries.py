@@ -113,7 +113,7 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     assert (facts["items_without_text"], facts["largest_group_with_one_text"]) == ((0, 60) if placeholder else (60, 1))
     assert (facts["items"], facts["width"], facts["distinct_texts"]) == (90, 384, 30 + bool(placeholder))
     said = " ".join(capsys.readouterr().err.split())
-    assert f"warning: toy: 60 of 90 items (66.7 %) have {'one text' if placeholder else 'no text'}" in said
+    assert f"warning: toy: 60 of 90 items (66.7 %) have {'the same text' if placeholder else 'no text'}" in said
 
     params = ResidualKMeans(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
     source = SOURCES["csv"](source="csv", path=Path("x.csv"), recipe="small", codes="made")
@@ -124,6 +124,5 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     said = " ".join(capsys.readouterr().err.split())
     assert "toy: 90 items on 62 distinct codes of 2 levels; 29 of 90 items (32.2 %) share 1 of the codes" in said
     assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said
-    assert (
-        "look in data/toy/embeddings.json for items without text or with one text, or raise codes.made.clusters" in said
-    )
+    remedy = "look in data/toy/embeddings.json for items without text or with the same text"
+    assert f"{remedy}, or raise codes.made.clusters" in said

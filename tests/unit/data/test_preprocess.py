@@ -192,7 +192,8 @@ def test_a_damaged_manifest_is_named(shop):
 
 def test_a_manifest_of_another_table_is_named(shop):
     other = shop.model_copy(update={"path": shop.path.with_name("other.csv")})
-    with pytest.raises(UserError, match=r"manifest\.json: was made for .*shop\.csv.*other\.csv.*apao download shop"):
+    message = r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
+    with pytest.raises(UserError, match=message):
         preprocess("shop", other)
 
 

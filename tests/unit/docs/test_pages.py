@@ -1,14 +1,13 @@
 """What the documentation points to is there: pages, headings, files and commands, also on a code host's view."""
 
 import re
-from pathlib import Path
 
 import pytest
 import typer.main
+from helpers.project import ROOT
 
 from apao.cli import app
 
-ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 NEW = set(re.findall(r'title="(.+?)"', (ROOT / "docs/extending.md").read_text()))
 """Files that the examples of extensions add."""

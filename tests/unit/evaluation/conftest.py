@@ -33,10 +33,24 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
     monkeypatch.chdir(tmp_path)
     codes = random_codes(30, 3, 3, seed=1)
     assert len(codes.distinct) < codes.items
+    return make_toy(request.param, codes)
+
+
+@pytest.fixture(params=["tiger", "llama"])
+def crowded_toy(request, tmp_path, monkeypatch) -> Toy:
+    """The same with more than 20 codes, and with 4 and at most 16 prefixes before the last level."""
+    monkeypatch.chdir(tmp_path)
+    codes = random_codes(60, 3, 4)
+    assert len(codes.distinct) > 20
+    return make_toy(request.param, codes)
+
+
+def make_toy(backbone_name: str, codes: ItemCodes) -> Toy:
+    """Write the files below the working folder."""
     histories = write_dataset(codes, [3, 9, 4, 12, 5, 7, 3, 30, 6], seed=2)
-    run = Run.parse(f"toy/{request.param}/ce/seed7")
-    params = run_params(request.param, decoding={"batch_users": 4})
-    backbone = backbone_of(request.param, len(codes.vocabulary), seed=5)
+    run = Run.parse(f"toy/{backbone_name}/ce/seed7")
+    params = run_params(backbone_name, decoding={"batch_users": 4})
+    backbone = backbone_of(backbone_name, len(codes.vocabulary), seed=5)
 
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import slow_losses as slow
 import torch
+from gradients import LEAVES
 from helpers.models import random_codes
 from slow_families import Referred
 
@@ -14,7 +15,6 @@ from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Scores
 
 LEVELS = (1, 2, 3, 6)
-LEAVES = ("logits", "eos_logits", "negative_logp")
 VARIANTS = [
     ("msl", {"tau": 2.0}),
     ("bear", {"form": "release", "beam": 2}),

@@ -7,7 +7,7 @@ import pytest
 import slow_families as slow
 import torch
 from family_batches import LEVELS, assert_same, batch_of, evaluate, gradcheck, gradients, objective_of
-from test_losses import assert_gradients
+from gradients import assert_gradients
 
 # One, a few, and more than there are tokens.
 BEAMS = (1, 2, 20)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import slow_losses as slow
 import torch
+from gradients import LEAVES, assert_gradients
 from helpers.models import prefix_ids
 
 from apao.objectives.base import OBJECTIVES, Scores
 
 BATCH, NEGATIVES, VOCABULARY = 2, 5, 7
-STEP = 1e-5
 
 
 def catalogue(levels):
@@ -42,9 +42,6 @@ def examples_of(seed, levels):
     ]
 
 
-LEAVES = ("logits", "eos_logits", "negative_logp")
-
-
 def scores_of(examples, levels, eos=True):
     """The same as tensors; logits and negatives' log-probabilities ask for gradients."""
     leaves = {
@@ -63,30 +60,6 @@ def scores_of(examples, levels, eos=True):
         negative_prefixes=negative_prefixes,
     )
     return scores, leaves
-
-
-def numerical_gradient(loss, examples, name):
-    """Central differences of ``loss(examples)`` in every number of the field ``name``."""
-    gradient = []
-    for i, example in enumerate(examples):
-        values = np.array(getattr(example, name))
-        for place in np.ndindex(values.shape):
-            sides = []
-            for sign in (1, -1):
-                moved = values.copy()
-                moved[place] += sign * STEP
-                changed = [*examples[:i], replace(example, **{name: moved.tolist()}), *examples[i + 1 :]]
-                sides.append(loss(changed))
-            gradient.append((sides[0] - sides[1]) / (2 * STEP))
-    return np.array(gradient)
-
-
-def assert_gradients(loss, examples, leaves, outcome):
-    outcome.loss.backward()
-    for name in LEAVES:
-        found = leaves[name].grad
-        found = np.zeros(leaves[name].numel()) if found is None else found.numpy().ravel()
-        np.testing.assert_allclose(found, numerical_gradient(loss, examples, name), atol=1e-8, err_msg=name)
 
 
 @pytest.mark.parametrize("eos", [True, False])

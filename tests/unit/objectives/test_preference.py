@@ -7,9 +7,9 @@ import pytest
 import slow_families as slow
 import torch
 from family_batches import PREFERENCES, assert_same, batch_of, evaluate, gradcheck, gradients, objective_of
+from gradients import assert_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import assert_gradients
 
 # A batch of one, one negative, and every depth.
 SHAPES = [

@@ -19,10 +19,10 @@ from family_batches import (
     gradients,
     objective_of,
 )
+from gradients import STEP, assert_gradients
 from helpers import slow_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import STEP, assert_gradients
 from torch import nn
 
 # Weights that single precision holds exactly at every depth of LEVELS: 1, 0.875, ... 0.375.

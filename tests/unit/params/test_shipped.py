@@ -1,16 +1,13 @@
 """The project's own params.yaml and schema.json."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from helpers.project import ROOT, SHIPPED
 
 from apao.study.params import load, schema_text
-
-ROOT = Path(__file__).parents[3]
-SHIPPED = ROOT / "params.yaml"
 
 
 def test_the_shipped_file_is_valid_at_every_scale():

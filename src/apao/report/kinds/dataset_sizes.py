@@ -46,6 +46,8 @@ class DatasetSizes(TableStudy):
         rows, part = [], []
         for dataset in self.datasets:
             path = DatasetPaths(dataset).stats
+            if results.collection.gaps and not path.exists():
+                continue
             part.append([Cell(dataset)])
             for quantity, digits in SIZES.items():
                 value = number(path, results.json(path), quantity)

@@ -70,7 +70,7 @@ class SweepBest(SweepStudy, TableStudy):
 
 def _cells(key: str, best: Point, paper: float) -> list[Cell]:
     """What follows the names of a row."""
-    values = (format_value(best.value), ABSENT if math.isnan(paper) else format_value(paper))
+    values = (ABSENT if math.isnan(value) else format_value(value) for value in (best.value, paper))
     scores = (spread(score.mean, score.sd) for score in (best.validation, best.test, best.strict))
     return [Cell(text) for text in (symbol(key), *values, *scores)]
 

@@ -39,13 +39,13 @@ class TrainingCurves(GridStudy, FigureStudy):
         axes = figure.subplots(1, len(columns), squeeze=False, sharey="row")[0]
         panels = {place: self._curves(results, *place) for place in columns}
         frames = [frame for panel in panels.values() for frame in panel]
-        drawn = {str(frame["objective"].iloc[0]) for frame in frames}
+        nowhere, gaps = results.gaps(columns, self.objectives, self.seeds)
         for panel, (place, curves) in zip(axes, panels.items(), strict=True):
-            self._draw(panel, curves, drawn)
+            self._draw(panel, curves)
+            style.mark_gaps(panel, gaps[place], empty=not curves)
             panel.set(title=", ".join(place), xlabel="Epoch")
         axes[0].set_ylabel("Cross-entropy per token")
-        absent = set(self.objectives) - drawn
-        style.make_room(figure, style.legend(figure, width, self.objectives, list(TERMS.values()), absent=absent))
+        style.make_room(figure, style.legend(figure, width, self.objectives, list(TERMS.values()), absent=nowhere))
         caption = (
             "Mean cross-entropy of the target's tokens (nats) on the validation items after every epoch, and on the "
             "training items during it, while the weights change. A ring marks the epoch whose weights are kept, which "
@@ -67,13 +67,11 @@ class TrainingCurves(GridStudy, FigureStudy):
             for term in TERMS
         ]
 
-    def _draw(self, axes: Axes, curves: list[pd.DataFrame], drawn: set[str]) -> None:
+    def _draw(self, axes: Axes, curves: list[pd.DataFrame]) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        shown = set()
         for curve in curves:
             objective, quantity = str(curve["objective"].iloc[0]), str(curve["quantity"].iloc[0])
-            shown.add(objective)
             series, dashes = self.objectives.index(objective), list(TERMS).index(quantity)
             look: dict[str, Any] = style.look(series, dashes)
             # A marker on every epoch would cover the line; each series has its own epochs.
@@ -82,7 +80,6 @@ class TrainingCurves(GridStudy, FigureStudy):
                 kept = curve[curve["best"]]
                 axes.plot(kept["epoch"], kept["value"], **(style.RING | {"color": look["color"]}))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        style.mark_gaps(axes, [name for name in self.objectives if name in drawn - shown], empty=not curves)
 
 
 def _curve(history: pd.DataFrame, term: str) -> pd.DataFrame:

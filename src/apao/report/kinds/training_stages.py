@@ -116,15 +116,23 @@ class TrainingStages(TableStudy):
             verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.objective)
             rows.append(
                 (
-                    *(stages, one.objective, *place, metric, score.mean, score.sd, seed_list(self.seeds)),
+                    *(
+                        stages,
+                        one.objective,
+                        *place,
+                        metric,
+                        score.mean,
+                        score.sd,
+                        seed_list(run.seed for run in one.runs),
+                    ),
                     *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
                 )
             )
         return rows
 
     def _grid(self, dataset: str, trained: dict[Place, list[Experiment]]) -> Grid:
-        grid = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
-        grid.header += [(backbone, name) for backbone in self.backbones for name in CELLS]
+        shown = Grid(dataset, 2, [("", "Stages"), ("", "Objective")])
+        shown.header += [(backbone, name) for backbone in self.backbones for name in CELLS]
         cells: list[list[Cell]] = []
         means: list[list[float]] = []
         for i, (stages, objective) in enumerate(self._objectives()):
@@ -140,12 +148,14 @@ class TrainingStages(TableStudy):
         width = len(CELLS)
         bold_best(cells, [2 + width * i + at for i in range(len(self.backbones)) for at in (0, width - 1)], means)
         parts = [cells[: len(self.one_stage)], cells[len(self.one_stage) :]]
-        grid.parts = [part for part in parts if part]
-        return grid
+        shown.parts = [part for part in parts if part]
+        return shown
 
 
 def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
-    users = {dataset: len(experiments[0].users) for (dataset, _), experiments in trained.items()}
+    users: dict[str, int] = {}
+    for (dataset, _), experiments in trained.items():
+        users[dataset] = max(users.get(dataset, 0), *(len(one.users) for one in experiments))
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
         "The CSV compares the best one-stage objective with every other of its column: gain over it, two-sided paired "
