@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
@@ -36,9 +37,9 @@ class ItemLists:
     items: IntArray
     logp: FloatArray
 
-    def of(self, users: IntArray, chosen: NDArray[np.bool_]) -> ItemLists:
-        """The lists of ``chosen`` (B,) users, renumbered: user b becomes ``users[b]``."""
-        rows = chosen[self.users]
+    def of(self, users: IntArray, chosen: NDArray[np.bool_] | None = None) -> ItemLists:
+        """The lists of the ``chosen`` (B,) users, by default all, renumbered: user b becomes ``users[b]``."""
+        rows = slice(None) if chosen is None else chosen[self.users]
         return ItemLists(users[self.users[rows]], self.ranks[rows], self.items[rows], self.logp[rows])
 
     @staticmethod
@@ -49,6 +50,11 @@ class ItemLists:
         )
         order = np.lexsort((ranks, users))
         return ItemLists(users[order], ranks[order], items[order], logp[order])
+
+
+def log_probabilities(scores: Tensor, tokens: int) -> FloatArray:
+    """Log-probabilities of whole codes from ``scores``, means over their ``tokens`` tokens."""
+    return (scores.double() * tokens).cpu().numpy()
 
 
 class Lister:
@@ -65,9 +71,13 @@ class Lister:
         self._counts = codes.items_per_code
         self._first = np.cumsum(self._counts) - self._counts
 
-    def codes(self, beams: Beams) -> IntArray:
-        """Index of each beam's distinct code (B, K)."""
-        return self._code_of_leaf[self.trie.walk(beams.tokens)[..., -1]].cpu().numpy()
+    def ranked(self, beams: Beams, tokens: int) -> tuple[IntArray, FloatArray]:
+        """Index of each beam's distinct code, and its log-probability: (B, K) each.
+
+        ``tokens`` is the number of decoded tokens per code, which the beams' scores are means over.
+        """
+        codes = self._code_of_leaf[self.trie.walk(beams.tokens)[..., -1]].cpu().numpy()
+        return codes, log_probabilities(beams.scores, tokens)
 
     def lists(
         self,

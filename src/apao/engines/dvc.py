@@ -227,7 +227,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 runs=some,
                 code=run_version("train", resolved),
             )
-        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet"])
+        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet", folder / "lists.parquet"])
         for stage in self._measurements():
             file = f"{stage}.json"
             if some := [member for member in group if member.folder / file in self.read]:

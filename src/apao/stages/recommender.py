@@ -22,7 +22,7 @@ from apao.backbones.base import Context
 from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
 from apao.data.histories import Histories, IntArray
-from apao.decoding.lists import FloatArray, ItemLists, Lister
+from apao.decoding.lists import FloatArray, ItemLists, Lister, log_probabilities
 from apao.errors import UserError
 from apao.stages.evaluate import evaluate_split
 from apao.stages.trained import Split, TrainedModel, TrainedRun
@@ -133,7 +133,8 @@ class Recommender:
         table = np.empty((known.users, len(items)))
         with torch.no_grad():
             for users in self._batches(known, np.arange(known.users)):
-                table[users] = self._logp(self._scores(known, users, codes))[:, place]
+                scores = self._scores(known, users, codes)
+                table[users] = log_probabilities(scores, self.trained.decoded_tokens)[:, place]
         return pd.DataFrame(table, columns=list(items))
 
     def evaluate(self, split: Split = "test") -> dict[str, Any]:
@@ -146,7 +147,7 @@ class Recommender:
         """
         model = self.trained
         run = TrainedRun(model.run, model.params, model.device, self.root, self.folder)
-        return evaluate_split(run, split)[1]
+        return evaluate_split(run, split).metrics
 
     def _known(self, histories: RawHistories) -> Histories:
         """Item numbers of the histories."""
@@ -207,10 +208,6 @@ class Recommender:
         tokens = torch.as_tensor(self.trained.codes.distinct_tokens[codes], device=self.trained.device)
         return self.trained.scores(self._context(known, users), tokens)
 
-    def _logp(self, scores: Tensor) -> FloatArray:
-        """Log-probabilities of whole codes, from means over their tokens."""
-        return (scores.double() * self.trained.decoded_tokens).cpu().numpy()
-
     def _searched(self, query: Query, beam: int | None) -> ItemLists:
         """Lists by beam search. Without a given ``beam``, one that leaves fewer than k items is doubled."""
         codes, found = len(query.part.codes), []
@@ -220,7 +217,7 @@ class Recommender:
             last, short = beam is not None or width == codes, []
             for users in self._batches(query.known, waiting):
                 beams = self.trained.search(self._context(query.known, users), width, query.part.trie)
-                lists = self._lists(query, users, self._lister.codes(beams), beams.scores)
+                lists = self._lists(query, users, *self._lister.ranked(beams, self.trained.decoded_tokens))
                 full = last | (np.bincount(lists.users, minlength=len(users)) >= query.k)
                 found.append(lists.of(users, full))
                 short.append(users[~full])
@@ -235,14 +232,14 @@ class Recommender:
             longest = 0 if query.keep_seen else int(np.diff(query.known.offsets)[users].max())
             scores = self._scores(query.known, users, query.part.codes)
             scores, best = scores.topk(min(query.k + longest, len(query.part.codes)), dim=1)
-            lists = self._lists(query, users, query.part.codes[best.cpu().numpy()], scores)
-            found.append(lists.of(users, np.ones(len(users), dtype=bool)))
+            logp = log_probabilities(scores, self.trained.decoded_tokens)
+            found.append(self._lists(query, users, query.part.codes[best.cpu().numpy()], logp).of(users))
         return ItemLists.merged(found)
 
-    def _lists(self, query: Query, users: IntArray, codes: IntArray, scores: Tensor) -> ItemLists:
-        """From ranked codes (B, K) and their scores to the lists of a batch, whose users count from 0."""
+    def _lists(self, query: Query, users: IntArray, codes: IntArray, logp: FloatArray) -> ItemLists:
+        """From ranked codes (B, K) to the lists of a batch, whose users count from 0."""
         seen = None if query.keep_seen else query.known.rows_of(users)
-        return self._lister.lists(codes, self._logp(scores), query.k, seen, query.part.allowed)
+        return self._lister.lists(codes, logp, query.k, seen, query.part.allowed)
 
     def _frame(self, found: ItemLists) -> pd.DataFrame:
         codes, table = self.trained.codes, self.catalogue
