@@ -1,4 +1,4 @@
-"""Every kind of study that is registered keeps the contract of ``study.studies`` and ``report.base``."""
+"""Contract of ``study.studies`` and ``report.base``, for every registered kind of study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apao.study.studies import FIGURE, STUDIES, TABLE
 
 @pytest.fixture
 def drawn(params, kind, tmp_path, monkeypatch):
-    """The name of the first study of the kind in params.yaml, in a folder that holds what it reads and nothing else."""
+    """The name of the first study of the kind in params.yaml, in a folder with its declared inputs and nothing else."""
     names = [(scale, name) for scale, group in params.studies.items() for name in group if group[name].kind == kind]
     assert names, f"params.yaml has no study of kind {kind}"
     scale, name = names[0]

@@ -1,4 +1,4 @@
-"""The command that verifies a golden folder: other folders, spoiled numbers, broken files."""
+"""The command that verifies a golden folder: other folders, changed numbers, damaged files."""
 
 import json
 import math
@@ -31,14 +31,14 @@ def changed(data, *key, value):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the shipped folder without its values, to which a test adds those it is about."""
+    """A copy of the shipped folder without values, to which a test adds its own."""
     for path in SHIPPED.glob("*-tiny.*"):
         shutil.copyfile(path, tmp_path / path.name)
     return tmp_path
 
 
 def write(folder, *sections, backbone="t5"):
-    """``expected.json`` with some sections of one backbone's values, as a tree to change and ``save``."""
+    """``expected.json`` with some sections of one backbone's values, to change and ``save``."""
     expected = json.loads(json.dumps(EXPECTED))
     expected["backbones"] = {backbone: {key: expected["backbones"][backbone][key] for key in sections}}
     save(folder, expected)
@@ -141,10 +141,10 @@ def test_beams_may_swap_only_where_scores_tie(folder):
     gap = values["scores"][1][4] - values["scores"][1][5]
     codes, scores = verify(folder, gap * 1.01)[2:]
     assert codes.agrees and codes.remark == "2 at another rank, among equal scores"
-    # Each score is then compared with that of the same code: here the gap, as the scores were not swapped.
+    # Each score is compared with that of the same code, so the gap shows: the scores were not swapped.
     assert scores.difference == pytest.approx(gap, abs=1e-5)
 
-    # A code that is not among the expected ones is no swap, however near its score.
+    # A code that is not among the expected ones is not a swap, however close its score.
     expected = write(folder, "beam")
     expected["backbones"]["t5"]["beam"]["codes"][0][19] = ["<a_0>", "<b_0>", "<c_0>", "<d_99>"]
     save(folder, expected)
@@ -282,7 +282,7 @@ def test_a_model_that_is_not_ours_is_refused(folder, backbone, values, message):
 
 @pytest.mark.parametrize("sizes", [{"num_layers": 10**7}, {"d_ff": 10**7}, {"d_model": 10**6, "d_kv": 10**6}])
 def test_a_config_is_not_taken_at_its_word(folder, sizes):
-    """The model would have taken all memory before its weights were held against it."""
+    """A model of these sizes would exhaust the memory before the comparison with its weights."""
     write(folder, "ce")
     file = folder / "t5-tiny.config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | sizes))

@@ -1,4 +1,4 @@
-"""A run has one spelling, which can be read back and cannot leave results/."""
+"""A run has one spelling, which can be parsed and never leads out of results/."""
 
 import math
 import re

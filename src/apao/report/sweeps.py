@@ -1,4 +1,4 @@
-"""What all reports of sweeps share: the points along a curve, the best of them, and how keys are written."""
+"""Common parts of tables and figures of sweeps: the points of a curve, the best point, and symbols of keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYMBOLS = {"beta": "β", "eta": "η", "tau": "τ", "lam": "λ", "xi": "ξ"}
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a swept key, and the study's metric there."""
+    """One value of a swept key, with the study's metric."""
 
     value: float
     runs: list[Run]
@@ -25,19 +25,19 @@ class Point:
     strict: Estimate
     """The item-level metric on the test items."""
     own: bool
-    """Whether the objective has this value anyway."""
+    """Whether this is the objective's own value in params.yaml."""
 
 
 NO_POINT = Point(math.nan, [], Estimate(()), Estimate(()), Estimate(()), own=False)
 
 
 def symbol(key: str) -> str:
-    """How a key is written in tables and figures."""
+    """The symbol of a key in tables and figures."""
     return SYMBOLS.get(key, key)
 
 
 def points(study: SweepStudy, results: Results, curve: Curve) -> list[Point]:
-    """The points of one curve, by value."""
+    """The points of one curve, sorted by value."""
     own = results.experiment(curve.dataset, curve.backbone, curve.objective, study.seeds)
     found = []
     for value in curve.values:
@@ -55,7 +55,7 @@ def best_point(study: SweepStudy, results: Results, curve: Curve) -> Point:
 
 
 def ranges(study: SweepStudy) -> str:
-    """What is swept, in words."""
+    """A description of the sweeps for notes, such as ``β of ce in 0.1, 0.2``."""
     parts = [
         f"{symbol(sweep.key)} of {', '.join(sweep.objectives)} in {', '.join(sweep.spelled_values)}"
         for sweep in study.sweeps

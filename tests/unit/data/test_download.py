@@ -1,4 +1,4 @@
-"""The stage around the sources: the manifest, and what an earlier one is good for."""
+"""The stage around the sources: writing the manifest, and using an earlier one."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def test_an_unreadable_manifest_is_made_anew(source, content):
 
 @pytest.mark.parametrize("name", ["../../../precious", "/{}/precious", "x/../../../../precious", "manifest.json", ""])
 def test_a_manifest_names_files_of_its_folder_only(source, project, name):
-    """Another's manifest could have had any file of ours removed, or read without end."""
+    """A malicious manifest must not cause files to be removed or read without bounds."""
     precious = project / "precious"
     precious.write_text("mine")
     manifest = download("mine", source, None)

@@ -1,4 +1,4 @@
-"""Filtering, numbering, order and split against plain Python; damaged files are named."""
+"""Filtering, numbering, order and split against plain Python; errors name damaged files."""
 
 import json
 
@@ -105,7 +105,7 @@ def test_texts_are_joined_in_the_order_of_the_columns():
 
 @pytest.fixture
 def shop(project):
-    """A table of the user's own, downloaded: 3 users x 4 items and one user who falls to the filter."""
+    """A downloaded table of the user's own: 3 users x 4 items and one user whom the filter removes."""
     lines = ["user,item,timestamp,name"]
     lines += [f"u{u},i{i},{100 - i},Item {i}" for u in range(3) for i in range(4)] + ["lonely,i0,1,Item 0"]
     (project / "shop.csv").write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""A folder with one small dataset and one trained run, as the earlier stages leave them."""
+"""A folder with a small dataset and a trained run, as written by the earlier stages."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from apao.study.runs import Run
 
 @dataclass
 class Toy:
-    """What is on the disk below the working folder."""
+    """The files below the working folder."""
 
     run: Run
     params: RunParams
@@ -38,7 +38,7 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
 
 @pytest.fixture(params=["tiger", "llama"])
 def crowded_toy(request, tmp_path, monkeypatch) -> Toy:
-    """The same with more than 20 codes, and with 4 and at most 16 prefixes before the last level."""
+    """A dataset and run with more than 20 codes, and with 4 and at most 16 prefixes at the levels before the last."""
     monkeypatch.chdir(tmp_path)
     codes = random_codes(60, 3, 4)
     assert len(codes.distinct) > 20

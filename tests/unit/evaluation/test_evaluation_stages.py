@@ -1,4 +1,4 @@
-"""The stages that rank: against a slow ranking of every code for every user."""
+"""The stages that rank, against a slow ranking of every code for every user."""
 
 import json
 import math
@@ -52,7 +52,8 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
     metrics = json.loads((toy.run.folder / "metrics.json").read_text())
     table = pd.read_parquet(toy.run.folder / "ranks.parquet")
     assert metrics["run"] == str(toy.run) and metrics["eos"] == (toy.run.backbone == "tiger")
-    assert list(table.columns) == ["split", "user", "item", "rank", "items_before", "group"]
+    columns = ["split", "user", "item", "rank", "items_before", "group"]
+    assert list(table.columns) == [*columns, *(f"prefix_{level}" for level in (1, 2, 3))]
     tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
     for split in ("valid", "test"):
         rows = table[table["split"] == split]
@@ -71,7 +72,7 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
 
 
 def test_prefix_recall_is_over_the_best_twenty(crowded_toy):
-    """Of the prefixes of each length, whether the target's is among the twenty likeliest."""
+    """Prefix recall is the share of users whose target's prefix is among the 20 most likely of its length."""
     toy, slow = crowded_toy, SlowModel(crowded_toy.backbone)
     tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
     kept = []
@@ -122,7 +123,7 @@ def test_list_metrics_by_plain_loops(toy):
 
 
 def test_no_metric_beyond_what_was_ranked(toy):
-    """Six beams are enough for the cutoff 5; at 10 and 20 they would give recall@6 under another name."""
+    """Six beams suffice for the cutoff 5; at 10 and 20 the value would be recall@6 under another name."""
     trained = TrainedRun(toy.run, toy.params, CPU)
     assert 10 < len(toy.codes.distinct) < 20
     whole = evaluate_split(trained, "test").metrics
@@ -135,7 +136,7 @@ def test_no_metric_beyond_what_was_ranked(toy):
             assert narrow[f"{level}{kind}@10"] is None and narrow[f"{level}{kind}@20"] is None
     assert narrow["recall@5"] == (table["rank"].between(1, 5)).mean()
     assert narrow["prefix_recall@20"] is None and all(narrow[name] is None for name in LIST_METRICS)
-    # Every code was ranked, so every cutoff is what it says, also one larger than the catalogue.
+    # Every code was ranked, so every cutoff is valid, also one larger than the catalogue.
     assert {name for name, value in whole.items() if value is None} <= {f"{group}_item_recall@20" for group in GROUPS}
     assert whole["recall@20"] == 1
     assert evaluate_split(trained, "test", beam=50).metrics == whole
@@ -154,7 +155,7 @@ def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
 
 
 def test_pruning_of_a_narrow_beam(toy):
-    """The share of the true top 20 (all codes here: there are fewer) whose prefix is still in a beam of 2."""
+    """The share of the true top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
     params = with_beam(toy.params, 2)
     pruning(toy.run, params, CPU)
     kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]
@@ -234,7 +235,7 @@ def test_a_model_of_other_sizes_is_named(toy):
 
 
 def test_a_model_changed_after_its_stage_is_named(toy):
-    """The record of training holds the hash of the weights."""
+    """The training's record contains the hash of the weights."""
     write_json(toy.run.folder / "train.provenance.json", record_of({"model.safetensors": "0" * 64}))
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)

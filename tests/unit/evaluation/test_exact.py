@@ -17,7 +17,7 @@ def with_beam(params, beam):
 
 
 def slow_rank(toy, user):
-    """Place of the test item's code when every code is scored."""
+    """Rank of the test item's code among all codes."""
     slow, eos = SlowModel(toy.backbone), toy.params.decodes_eos
     row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
     history = toy.codes.tokens[row[:-1][-toy.params.backbone.max_history :]].ravel().tolist()
@@ -34,7 +34,7 @@ def test_exact_ranks_are_those_of_every_code_scored_by_itself(toy):
     expected = [slow_rank(toy, user) for user in users]
     assert found["ranks"]["exact"] == expected
     assert found["exact_recall@5"] == pytest.approx(np.mean([rank <= 5 for rank in expected]))
-    # A beam of two holds two codes.
+    # A beam of two has two codes.
     assert set(found["ranks"]["beam"]) <= {0, 1, 2}
     lost = [b == 0 and e <= 5 for b, e in zip(found["ranks"]["beam"], expected, strict=True)]
     assert found["lost@5"] == pytest.approx(np.mean(lost))

@@ -75,7 +75,7 @@ def test_nothing_is_cut_off_or_covered(project, name):
 
 
 def tick_labels(axes):
-    """Every label of a tick, and whether it is drawn: matplotlib keeps ticks beyond the limits too."""
+    """Every tick label, and whether it is drawn: matplotlib also keeps ticks beyond the limits."""
     for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         for tick in axis.get_major_ticks():
             within = min(limits) <= tick.get_loc() <= max(limits)
@@ -132,7 +132,7 @@ def test_figure1_numbers(project):
 def test_figure2_numbers(project):
     study = {**CROWDED["figure2"], "modules": {"full": "apao-pairwise+weights=release"}, "seeds": [1]}
     params = project.params(figure2=study)
-    # "release" is the weighting anyway, so the label stands for the plain run.
+    # "release" is the default weighting, so the label is that of the plain run.
     project.metrics("office/tiger/apao-pairwise/seed1", {"ndcg@10": 0.031, "recall@10": 0.062})
     project.fill("figure2", params)
     report("figure2", params)
@@ -183,7 +183,7 @@ def test_figure4_numbers(project):
     by = frame.pivot_table(index="beam", columns="quantity", values="value")
     assert by["ndcg@5"].to_dict() == {5: 0.005, 10: 0.01}
     assert by["seconds_per_1000_users"].to_dict() == {5: 2.0, 10: 4.0}  # 0.5 and 1 s for 250 users
-    # Of all sizes that were measured for a dataset, every run has each.
+    # Every run needs all beam sizes that were measured for the dataset.
     both = project.params(figure4={**study, "seeds": [1, 2]})
     project.json("results/office/tiger/ce/seed2/beams.json", measured(5, 10, 50))
     with pytest.raises(UserError, match=r"seed1/beams\.json: has no beam size 50"):

@@ -1,4 +1,4 @@
-"""The stage ``train`` on the disk: what it leaves, and that a kill in the middle changes nothing."""
+"""The files of the stage ``train``, which an interruption does not change."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A figure of (a) an objective without one of its parts, (b) without the loss on one prefix."""
+"""A figure of (a) an objective without one of its parts and (b) without the loss of one prefix length."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Ablation(FigureStudy):
     modules: Variants
     """Panel (a): label to objective, drawn in this order."""
     prefixes: Variants
-    """Panel (b), likewise."""
+    """Panel (b): label to objective, drawn in this order."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("ndcg@10", "recall@10")
     """Code-level metrics, one column of panels each."""
     seeds: Seeds

@@ -85,7 +85,7 @@ class BeamSizes(GridStudy, FigureStudy):
         return "One seed; a line without error bars was measured before intervals over the test users were kept."
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
-        """The sizes that were measured for any of the dataset's runs."""
+        """The beam sizes that were measured for any of the dataset's runs."""
         runs = (results.normalised(run) for run in self.runs() if run.dataset == dataset)
         return sorted({beam for run in runs if results.has(run) for beam in _by_beam(run, results, SECONDS)})
 
@@ -102,7 +102,7 @@ def _machine(run: Run, results: Results) -> str:
 
 
 def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int]) -> list[Estimate]:
-    """One for each beam size."""
+    """One estimate per beam size."""
     of_runs = [_by_beam(run, results, quantity) for run in runs]
     values = [tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
     ends = _intervals(runs[0], results, quantity) if len(runs) == 1 else {}
@@ -123,7 +123,7 @@ def _intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
 
 
 def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
-    """Beam size to quantity; NaN where the beam was too narrow for the metric."""
+    """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = results.file(run, "beams.json")
     data = results.json(path)
     measured = entry(path, data, "beams")
@@ -141,5 +141,5 @@ def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
 
 def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
     if beam not in by_beam:
-        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and make it again")
+        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and rerun its stage")
     return by_beam[beam]

@@ -1,4 +1,4 @@
-"""A table of objectives x backbones x datasets beside the untrained baselines, and our numbers beside the paper's."""
+"""A table of objectives x backbones x datasets with the untrained baselines, and of our numbers beside the paper's."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
-"""Those of the paper's columns; the CSV has all."""
+"""Cutoffs in the wide table, as in the paper; the CSV has all."""
 NO_BACKBONE = "baseline"
-"""What the column ``backbone`` says of an untrained baseline."""
+"""Value of the column ``backbone`` for untrained baselines."""
 COLUMNS = (
     *("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference"),
     *("best_baseline", *comparisons.COLUMNS, "best_of_all", "gain_over_all_percent"),
 )
 Trained = dict[str, list[Experiment]]
-"""The experiments on one dataset by backbone, in the order of the objectives."""
+"""Backbone to the experiments on one dataset, in the order of the objectives."""
 Verdicts = dict[tuple[str, str, str], Verdict]
-"""By backbone, objective and metric."""
+"""Verdict by backbone, objective and metric."""
 Gains = dict[tuple[str, str, str], tuple[str, float]]
-"""Likewise: the objective compared with, and the gain over it in percent."""
+"""The objective compared with and the gain over it in percent, by backbone, objective and metric."""
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """What recommending without a model achieves."""
+    """Test metrics of an untrained baseline."""
 
     name: str
     scores: dict[str, Estimate]
@@ -79,9 +79,9 @@ class Comparison(GridStudy, TableStudy):
             tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
         notes = [
             results.origin(self),
-            "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of "
-            "one code share its rank in expectation. The baselines rank items; at code level a code "
-            "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a "
+            "Test items. Code level: a hit is the target's code, as in the paper. Item level, strict: the items of "
+            "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
+            "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + seeds_sentence(self.seeds, "± is"),
             _tuning_note(trained_of_all, results),
             _gains_note(users, tests, len(self.seeds), _baselines(trained)) if tests else "",
@@ -109,13 +109,13 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
     else:
         test = (
             f"p <= {ALPHA} in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
-            f"dataset and metric ({tests}: every objective and backbone), since one seed leaves the paper's test over "
-            "seeds nothing to go by"
+            f"dataset and metric ({tests}: every objective and backbone), since the paper's test over seeds needs "
+            "several seeds"
         )
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are in percent of the best baseline: the best by the same metric and with the same backbone of the "
-        f"paper's baselines, {', '.join(baselines)}. A star marks {test}. The CSV holds both tests, 95 % percentile "
+        "Gains are in percent of the best of the paper's baselines by the same metric and with the same backbone "
+        f"({', '.join(baselines)}). A star marks {test}. The CSV has both tests, 95 % percentile "
         f"bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds), and the gain "
         "over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
@@ -123,7 +123,7 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
 
 
 def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
-    """Which rows are tuned on what."""
+    """A note on which objectives were tuned for which dataset and how."""
     places: dict[tuple[str, str], list[str]] = {}
     for one in (one for one in experiments if one.runs):
         place = f"{one.runs[0].dataset}/{one.backbone}"
@@ -137,7 +137,7 @@ def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
 
 
 def _baselines(trained: Trained) -> list[str]:
-    """Objectives, as the study spells them, that are baselines in the paper."""
+    """Objectives, as spelled in the study, that are baselines in the paper."""
     found = (one.objective for experiments in trained.values() for one in experiments if one.role == "baseline")
     return list(dict.fromkeys(found))
 
@@ -151,7 +151,7 @@ def _untrained(dataset: str, results: Results) -> list[Untrained]:
 
 
 def _verdicts(trained: Trained) -> Verdicts:
-    """Every trained objective against the best baseline; a family of tests is one metric of the dataset."""
+    """Every trained objective against the best baseline; the tests of one metric on the dataset are a family."""
     verdicts: Verdicts = {}
     for backbone, experiments in trained.items():
 
@@ -165,7 +165,7 @@ def _verdicts(trained: Trained) -> Verdicts:
 
 
 def _gains_over_all(trained: Trained) -> Gains:
-    """Of every trained objective over the best of all that the paper does not propose."""
+    """Gains of every trained objective over the best one that the paper does not propose."""
     gains: Gains = {}
     for backbone, experiments in trained.items():
         for one, metric in product((one for one in experiments if one.runs), metric_names()):
@@ -226,7 +226,7 @@ def _shows_gain(one: Experiment, verdicts: Verdicts) -> bool:
 
 
 def _is_compared(one: Experiment, verdicts: Verdicts) -> bool:
-    """Whether there is a baseline to compare with: for one metric as for all."""
+    """Whether there is a baseline to compare with, which does not depend on the metric."""
     return verdicts[one.backbone, one.objective, metric_names()[0]].other != ""
 
 

@@ -1,4 +1,4 @@
-"""A figure of Recall@20 of every prefix length, and the gain of the last objective over the best of the others."""
+"""A figure of Recall@20 per prefix length, and of the gain of the last objective over the best of the others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Gain:
 
 @STUDIES.register
 class PrefixRecall(GridStudy, FigureStudy):
-    """Recall@20 of every prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
+    """Recall@20 per prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
 
     kind: Literal["prefix-recall"]
     objectives: Annotated[tuple[str, ...], Field(min_length=2)]

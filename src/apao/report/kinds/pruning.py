@@ -1,4 +1,4 @@
-"""A figure of (b) the time of beam search and full sorting; (c) the true top items that each beam step keeps."""
+"""A figure of (b) the time of beam search and full sorting and (c) the true top items kept by each beam step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Row = tuple[object, ...]
 
 @STUDIES.register
 class Pruning(FigureStudy):
-    """(b) Time of beam search against full sorting; (c) what beam search loses (the paper's Figure 1)."""
+    """(b) Time of beam search and full sorting; (c) top items that beam search loses (the paper's Figure 1)."""
 
     kind: Literal["pruning"]
     dataset: str
@@ -123,7 +123,7 @@ class Pruning(FigureStudy):
 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
-    """Items of the catalogue to seconds per user by one method, by size."""
+    """Number of items to seconds per user of one method, sorted by the number of items."""
     measured = entry(path, data, "rows")
     found = {
         int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))

@@ -1,4 +1,4 @@
-"""A figure of a metric along each swept hyper-parameter."""
+"""A figure of a metric against each swept hyper-parameter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = ["dataset", "backbone", "objective", "key", "at", "metric", *ESTIMATE,
 
 @STUDIES.register
 class SweepFigure(SweepStudy, FigureStudy):
-    """The metric along each key that is swept (the paper's Figure 3)."""
+    """The metric against each swept key (the paper's Figure 3)."""
 
     kind: Literal["sweep"]
 
@@ -32,7 +32,7 @@ class SweepFigure(SweepStudy, FigureStudy):
         keys, objectives = self.keys, self.objectives
         models = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
         figure = style.blank(max(style.WIDTH, 2.6 * len(keys)), 0.3 + 2.1 * len(models))
-        # The sweeps of a model share the y axis, so that their effects can be compared.
+        # The panels of a model share the y axis, so that the effects of the keys can be compared.
         axes = figure.subplots(len(models), len(keys), squeeze=False, sharey="row")
         ticks = {
             key: sorted({float(value) for sweep in self.sweeps if sweep.key == key for value in sweep.values})

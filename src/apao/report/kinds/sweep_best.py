@@ -44,8 +44,8 @@ class SweepBest(SweepStudy, TableStudy):
             grid.parts.append(part)
         notes = [
             results.origin(self, self.objectives),
-            f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best has the highest "
-            f"{title} on the validation items (code level: a hit is the target's code, as the paper counts; item "
+            f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best value has the "
+            f"highest {title} on the validation items (code level: a hit is the target's code, as in the paper; item "
             "level, strict: the items of one code share its rank in expectation). "
             + seeds_sentence(self.seeds, "± is"),
             coverage(self.datasets),
@@ -76,6 +76,6 @@ def _cells(key: str, best: Point, paper: float) -> list[Cell]:
 
 
 def _paper(curve: Curve) -> float:
-    # The paper does not say with which form of the weights it swept.
+    # The paper does not state which form of the weights its sweeps used.
     objective = Run.of(curve.dataset, curve.backbone, curve.objective, 0).objective
     return printed("table5", curve.key, dataset=curve.dataset, backbone=curve.backbone, objective=objective)
