@@ -9,7 +9,6 @@ import torch
 
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories, IntArray
-from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name
 from apao.evaluation.metrics import CUTOFFS, METRICS, code_ranks
 from apao.stages.record import Stage
@@ -40,8 +39,7 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         beam_ranks, exact_ranks = (np.zeros(trained.users, dtype=np.int64) for _ in range(2))
         for decoded in trained.decode("test", users=chosen):
-            eos, softmax = params.decodes_eos, params.objective.softmax
-            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, eos, softmax)
+            scores = trained.scores(decoded.context, codes)
             target = torch.as_tensor(targets[decoded.users], device=device)[:, None]
             exact_ranks[decoded.users] = 1 + (scores > scores.gather(1, target)).sum(dim=1).cpu().numpy()
             beam_ranks[decoded.users] = code_ranks(decoded.beams, decoded.targets).cpu().numpy()
