@@ -223,8 +223,48 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 
 @app.command()
+def recommend(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")],
+    user: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A user of the dataset, by its own id; may be repeated.")
+    ] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Histories of many users: .jsonl, .csv or .parquet (docs/recommending.md).")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beams; by default those of the run's evaluation, or more for a large k.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Score every item instead of searching.")] = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend what the user has.")] = False,
+    only: Annotated[
+        Path | None, typer.Option(help="Search these items alone: a text file with an item id per line.")
+    ] = None,
+    without: Annotated[Path | None, typer.Option(help="Leave these items out: a file of the same form.")] = None,
+    new_items: Annotated[
+        Path | None, typer.Option(help="Items that training did not have, as `apao codes --items` writes them.")
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="table, json, csv or parquet; by default as the output's name says.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default the terminal.")] = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Print the items that a trained run recommends."""
+    from apao.stages.recommend import How, Wanted
+    from apao.stages.recommend import recommend as stage
+
+    wanted = Wanted(user or (), history or (), file)
+    how = How(k, beam, exact, keep_seen, only, without)
+    stage(run, wanted, how, output_format, output, new_items, device)
+
+
+@app.command()
 def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    """Compare beam search with exact scoring of the whole catalogue, for a sample of test users."""
     from apao.devices import pick_device
     from apao.stages.exact import exact as stage
 

@@ -23,7 +23,7 @@ READ_BY = {
     DATA / "raw/download.provenance.json": ["preprocess"],
     DATA / "raw/interactions.table": ["preprocess"],
     DATA / "interactions.parquet": ["baselines", "train tiger", "evaluate tiger", "pruning", "beams"],
-    DATA / "items.parquet": ["embed", "codes"],
+    DATA / "items.parquet": ["embed", "codes", "train tiger"],
     DATA / "stats.json": ["report table2"],
     DATA / "preprocess.provenance.json": ["embed", "train llama"],
     DATA / "embeddings.safetensors": ["codes"],

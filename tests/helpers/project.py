@@ -213,4 +213,9 @@ def write_dataset(codes: ItemCodes, lengths: list[int], seed: int = 0) -> Histor
     histories = random_histories(lengths, codes.items, seed)
     users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
     pd.DataFrame({"user": users, "item": histories.items}).to_parquet(TOY.interactions)
+    items = np.arange(codes.items)
+    titles = [f"Item {item}" for item in items]
+    pd.DataFrame({"item": items, "raw_id": [f"i{item}" for item in items], "title": titles}).to_parquet(TOY.items)
+    names = [f"u{user}" for user in range(histories.users)]
+    pd.DataFrame({"user": range(histories.users), "raw_id": names}).to_parquet(TOY.users)
     return histories

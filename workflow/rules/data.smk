@@ -43,6 +43,7 @@ rule preprocess:
     output:
         interactions="data/{dataset}/interactions.parquet",
         catalogue="data/{dataset}/items.parquet",
+        users="data/{dataset}/users.parquet",
         stats="data/{dataset}/stats.json",
     log:
         "logs/{dataset}/preprocess.log",

@@ -10,6 +10,7 @@ rule evaluate:
     output:
         metrics="results/{dataset}/{backbone}/{objective}/seed{seed}/metrics.json",
         ranks="results/{dataset}/{backbone}/{objective}/seed{seed}/ranks.parquet",
+        lists="results/{dataset}/{backbone}/{objective}/seed{seed}/lists.parquet",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.log",
     benchmark:

@@ -5,9 +5,12 @@
 rule train:
     input:
         STUDY.training_inputs,
+        # Describes the result and decides nothing: other titles train nothing again.
+        ancient("data/{dataset}/items.parquet"),
     output:
         record="results/{dataset}/{backbone}/{objective}/seed{seed}/run.json",
         model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
+        catalogue="results/{dataset}/{backbone}/{objective}/seed{seed}/catalogue.parquet",
         config="results/{dataset}/{backbone}/{objective}/seed{seed}/config.json",
         history="results/{dataset}/{backbone}/{objective}/seed{seed}/history.csv",
     log:

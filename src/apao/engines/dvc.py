@@ -159,7 +159,7 @@ class _Stages(dict[str, dict[str, Any]]):
         """Add the stages of a dataset from the download to the codes (if ``coded``) and baselines."""
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
-        made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
+        made = [paths.interactions, paths.items, paths.users, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(
             _named("download", name),
@@ -217,7 +217,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 "train '${item.run}'",
                 deps,
                 keys,
-                [folder / run.model.name],
+                [folder / run.model.name, folder / run.catalogue.name],
                 [
                     folder / run.record.name,
                     folder / "config.json",
@@ -227,7 +227,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 runs=some,
                 code=run_version("train", resolved),
             )
-        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet"])
+        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet", folder / "lists.parquet"])
         for stage in self._measurements():
             file = f"{stage}.json"
             if some := [member for member in group if member.folder / file in self.read]:

@@ -32,10 +32,9 @@ def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.dev
         trained = TrainedRun(run, params, device)
         rows = []
         for beam in sizes:
-            table, metrics, seconds = evaluate_split(trained, "test", beam)
-            rows.append(
-                {"beam": beam, "seconds": round(seconds, 3), **metrics, "intervals": _intervals(table, metrics)}
-            )
+            found = evaluate_split(trained, "test", beam)
+            row = {"beam": beam, "seconds": round(found.seconds, 3), **found.metrics}
+            rows.append(row | {"intervals": _intervals(found.ranks, found.metrics)})
         stage.output_json(
             "beams.json",
             {

@@ -13,7 +13,7 @@ from apao.study.paths import DatasetPaths
 
 
 def preprocess(dataset: str, source: Source) -> None:
-    """Write ``interactions.parquet``, ``items.parquet`` and ``stats.json`` of a downloaded dataset.
+    """Write the tables of interactions, items and users, and ``stats.json``, of a downloaded dataset.
 
     Raises:
         UserError: when a raw file is damaged or has too many malformed records, no item of the interactions is in
@@ -34,6 +34,8 @@ def preprocess(dataset: str, source: Source) -> None:
             prepared.interactions.to_parquet(path, index=False)
         with stage.output(paths.items.name) as path:
             prepared.items.to_parquet(path, index=False)
+        with stage.output(paths.users.name) as path:
+            prepared.users.to_parquet(path, index=False)
         stats = statistics(dataset, source, raw, prepared)
         stage.output_json(paths.stats.name, stats)
     for line in summary(stats):

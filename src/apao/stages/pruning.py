@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name
 from apao.stages.record import Stage
 from apao.stages.trained import TrainedRun
@@ -28,8 +27,7 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         kept = torch.zeros(trained.codes.levels, dtype=torch.float64)
         for decoded in trained.decode("test"):
-            eos, softmax = params.decodes_eos, params.objective.softmax
-            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, eos, softmax)
+            scores = trained.scores(decoded.context, codes)
             best = scores.topk(min(TOP, len(codes)), dim=1).indices
             prefixes = trained.trie.walk(codes[best])
             kept += torch.stack(

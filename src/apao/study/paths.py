@@ -85,8 +85,13 @@ class DatasetPaths:
 
     @property
     def items(self) -> Path:
-        """Table item, raw_id, text."""
+        """Table item, raw_id, title, text."""
         return self.folder / "items.parquet"
+
+    @property
+    def users(self) -> Path:
+        """Table user, raw_id."""
+        return self.folder / "users.parquet"
 
     @property
     def stats(self) -> Path:

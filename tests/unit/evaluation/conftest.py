@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 from helpers.models import backbone_of, random_codes, run_params
-from helpers.project import write_dataset
+from helpers.project import TOY, write_dataset
 from safetensors.torch import save_file
 
 from apao.backbones.base import Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.files import sha256_of, write_json
+from apao.stages.dataset import item_table
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
@@ -54,5 +55,6 @@ def make_toy(backbone_name: str, codes: ItemCodes) -> Toy:
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
     inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
+    item_table(TOY, histories, codes).write(run.catalogue)
     write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
     return Toy(run, params, codes, histories, backbone)
