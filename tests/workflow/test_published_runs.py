@@ -79,3 +79,19 @@ def test_a_published_run_is_believed_as_it_is(printed, params, clone):
         (record.parent / "aside").rename(record.parent / "provenance.json")
     provenance = json.loads((PUBLISHED.place(TABLES) / "office.provenance.json").read_text())
     assert "another revision" in provenance["params"]["trained_otherwise"]["office/llama/ce/seed42"]
+
+
+def cells(line):
+    return {cell.strip(" *`") for cell in line.strip("|").split("|")}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+def test_tables_of_the_documentation_are_those_that_are_drawn(printed, clone, page):
+    """Each row behind a mark that names a table has the numbers of one of its rows."""
+    _, *parts = re.split(r"<!-- (results/published/tables/.*\.md) -->", (ROOT / page).read_text())
+    assert parts
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        drawn = [cells(line) for line in (clone.folder / name).read_text().splitlines() if line.startswith("|")]
+        for line in text.partition("\n## ")[0].splitlines():
+            numbers = {cell for cell in cells(line) if re.match(r"[+−]?\d+\.", cell)} if line.startswith("|") else set()
+            assert any(numbers <= row for row in drawn), f"{page}: not in {name}: {line}"
