@@ -157,15 +157,25 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
 
 
 @app.command()
-def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
+def codes(
+    dataset: DatasetName,
+    items: Annotated[
+        Path | None, typer.Option(help="Give codes to these new items instead: a table of ids and texts.")
+    ] = None,
+    device: DeviceName = "auto",
+) -> None:
     """Assign a code to every item."""
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
+    from apao.stages.new_items import code_new_items
 
     params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
-    build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
+    if items is None:
+        build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
+    else:
+        code_new_items(dataset, source.text, tokenizer, params.embedder_of(dataset), items, picked)
 
 
 @app.command()

@@ -42,7 +42,7 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
     items = _items(folder, run, record, root)
     params = record.decoded(_decoding(folder, record, len(items.codes.distinct)))
     if new_items is not None:
-        items = items.with_new(ItemTable.read(Path(new_items)), Path(new_items))
+        items = items.with_new(_new_items(Path(new_items), record), Path(new_items))
     trained = TrainedModel(run, params, items.codes, folder / MODEL_FILE, pick_device(device))
     return Recommender(trained, items, folder, root)
 
@@ -63,6 +63,18 @@ def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:
         raise UserError(f"{path}: not found, and neither is {paths.codes}; one of them has to say the items' codes")
     warn_of_changes(run, record, root)
     return item_table(paths, *load_dataset(paths))
+
+
+def _new_items(path: Path, record: RunRecord) -> ItemTable:
+    """New items, which must have been coded beside the codes that the run was trained on."""
+    written, codes = record_path(path.parent, "new_items"), str(DatasetPaths(record.dataset).codes)
+    beside = read_json(written)["inputs"].get(codes) if written.exists() else None
+    if beside not in (None, record.inputs.get(codes)):
+        raise UserError(
+            f"{path}: was coded beside other codes than those that {record.run} was trained on; code the items again: "
+            f"apao codes {record.dataset} --items FILE"
+        )
+    return ItemTable.read(path)
 
 
 def _decoding(folder: Path, record: RunRecord, codes: int) -> DecodingParams:
