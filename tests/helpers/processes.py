@@ -23,7 +23,7 @@ from apao.cli import main
 from apao.errors import UserError
 
 BIN = Path(sys.executable).parent
-SECONDS = 600
+SECONDS = 1800
 """Far more than any command of the tests takes; a hang fails instead of blocking."""
 
 
