@@ -1,4 +1,4 @@
-# The two commands of the README, and what they stand on. Everything happens in .venv.
+# The commands of the README and of development. All tools run in .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,14 +7,14 @@ CORES ?= 2
 BENCH ?= quick
 QUIET := --quiet --disable-pip-version-check
 
-# Containers often set it. Each of the study's 50 processes would compile half of torch for itself.
+# Containers often set this; then each of the study's 50 processes would compile half of torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo figures test setup lint docs audit bench clean
 
-## demo: install, run the whole study at small scale, print where everything is and the headline table
+## demo: install, run the whole study at small scale, print the headline table and the paths of the results
 demo: setup
-# The runs of Table 1 take longest: begun first, they leave the short ones to fill the cores to the end.
+# The runs of Table 1 take longest; started first, they leave the short ones to fill the cores at the end.
 	$(BIN)/snakemake --cores $(CORES) all --prioritize results/tables/table1.csv
 	$(BIN)/snakemake --cores 1 --report results/report.html all
 	@echo
@@ -39,8 +39,8 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apao needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-# The lock is complete, so there is nothing to resolve, unless torch is the CUDA build with needs of its own.
-# Bytecode is written when something is first imported, which most of it never is.
+# The lock is complete, so nothing has to be resolved, except the dependencies of the CUDA build of torch.
+# Bytecode is compiled on first import: most modules are never imported.
 	$(BIN)/pip install $(QUIET) --no-compile --no-deps -r requirements.lock
 	$(BIN)/pip install $(QUIET) --no-deps --editable .
 	@$(BIN)/pip check > /dev/null || $(BIN)/pip install $(QUIET) -r requirements.lock
@@ -64,11 +64,11 @@ $(VENV)/.docs: $(VENV)/.installed requirements-docs.lock
 	$(BIN)/pip install $(QUIET) --no-compile --no-deps -r requirements-docs.lock
 	touch $@
 
-## audit: known vulnerabilities of the locked packages, where PyPI can be asked
+## audit: known vulnerabilities of the locked packages, if PyPI is reachable
 audit:
 	$(PYTHON) .ci/audit.py
 
-## bench: speed, measured; BENCH is quick (the default), full or gpu
+## bench: measure the speed; BENCH is quick (the default), full or gpu
 bench: setup
 	$(BIN)/python -m benchmarks run $(BENCH)
 

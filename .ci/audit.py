@@ -1,7 +1,7 @@
-"""Known vulnerabilities of the locked packages, as pip-audit finds them on PyPI: ``make audit``.
+"""Known vulnerabilities of the locked packages, found by pip-audit on PyPI: ``make audit``.
 
-Fails only if there are some. Where the index cannot be asked it says so after a few seconds, and nothing else.
-pip-audit gets an environment of its own that lasts as long as this; it is no dependency of the project.
+Fails only if there are some. If the index is unreachable, it prints that after a few seconds and succeeds.
+pip-audit is installed into a temporary environment, so it is not a dependency of the project.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pip._internal.models.index import PyPI
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 KNOWN = f"{PyPI.pypi_url}/urllib3/1.26.4/json"
-"""A version with known vulnerabilities: where the answer names none, no answer about another one means anything."""
+"""A version with known vulnerabilities: an index that reports none for it reports none for any package."""
 PATIENCE = 5.0
 AUDIT_SECONDS = 120
 
@@ -38,27 +38,27 @@ def main() -> int:
         try:
             venv.create(programs.parent, with_pip=True)
             _run(str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", "pip-audit")
-            # The lock is complete: nothing is resolved or installed to be looked up.
+            # The lock is complete, so pip-audit need not resolve or install anything.
             wanted = ["--requirement", str(LOCK), "--no-deps", "--disable-pip"]
             _run(str(programs / "pip-audit"), *wanted, "--format", "json", "--output", str(found))
             packages = json.loads(found.read_text())["dependencies"]
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            return _not_checked(f"pip-audit did not come to an end ({error})")
+            return _not_checked(f"pip-audit failed ({error})")
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     weak = [package for package in packages if package.get("vulns")]
     for package in weak:
         for each in package["vulns"]:
-            mended = ", ".join(each["fix_versions"]) or "no version yet"
-            print(f"{package['name']} {package['version']}: {each['id']}, mended in {mended}")
+            fixed = ", ".join(each["fix_versions"]) or "no version yet"
+            print(f"{package['name']} {package['version']}: {each['id']}, fixed in {fixed}")
     checked = len(packages) - len(skipped)
     print(f"audit: {checked} locked packages checked, {len(weak)} with known vulnerabilities")
     if skipped:
-        print(f"audit: NOT checked, as the index does not have them: {', '.join(skipped)}")
+        print(f"audit: NOT checked, because they are not in the index: {', '.join(skipped)}")
     return 1 if weak else 0
 
 
 def _run(*command: str) -> None:
-    """Wait for it. Its status says little: pip-audit gives 1 for what it finds and for any trouble."""
+    """Run a command to its end. The status is ignored: pip-audit returns 1 for findings and for failures alike."""
     subprocess.run(command, timeout=AUDIT_SECONDS, check=False)
 
 

@@ -1,1 +1,1 @@
-"""Speed, measured. Never asserted in a test: machines differ."""
+"""Measurements of speed. Tests never assert them, because machines differ."""

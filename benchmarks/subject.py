@@ -1,7 +1,7 @@
-"""What is timed: the paper's models and batches on data of the size of Office or Yelp.
+"""Subject of the benchmarks: the paper's models and batches on data of the size of Office or Yelp.
 
-The data is drawn at random in their shape (users, items, lengths, code levels), so that the benchmark
-needs no download; time does not depend on which item follows which.
+The data is random with the same numbers of users, items, interactions and levels, so that the benchmark
+needs no download; the time does not depend on the order of items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Size(NamedTuple):
-    """A data set's row of the paper's Table 2."""
+    """Size of a dataset, from the paper's Table 2."""
 
     users: int
     items: int
@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
     @property
     def training_examples(self) -> int:
-        """Every interaction but each user's first, which has no history, and the two that are held out."""
+        """Number of interactions without each user's first, which has no history, and the two held out."""
         return self.interactions - 3 * self.users
 
 
@@ -49,7 +49,7 @@ def params() -> Params:
 
 @cache
 def data(size: Size) -> tuple[Histories, ItemCodes]:
-    """Histories of that size: at least 5 items a user, the rest spread geometrically."""
+    """Random histories and codes: at least 5 items per user, further ones drawn geometrically."""
     rng = np.random.default_rng(0)
     lengths = np.full(size.users, 5)
     extra = rng.geometric(1 / (1 + size.interactions / size.users - 5), size.users) - 1
@@ -66,7 +66,7 @@ def run_params(backbone: str, objective: str, **overrides: bool | int | float | 
 
 
 def training(resolved: RunParams, size: Size, device: torch.device) -> Training:
-    """A run about to begin; what it would start from is a fresh model, which takes the same time."""
+    """A training ready to run. Objectives with ``start`` start from random weights, which takes the same time."""
     histories, codes = data(size)
     torch.set_num_threads(resolved.training.threads)
     embeddings = np.random.default_rng(0).normal(size=(codes.items, EMBEDDING_WIDTH)).astype(np.float32)

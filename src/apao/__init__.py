@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apao.stages.load import Recommender, load
+    from apao.stages.load import load
+    from apao.stages.recommender import Recommender
     from apao.study.runs import Run
 
 __all__ = ["Recommender", "Run", "load"]
 __version__ = "0.1.0"
 
-_HOME = {"Recommender": "apao.stages.load", "Run": "apao.study.runs", "load": "apao.stages.load"}
+_HOME = {"Recommender": "apao.stages.recommender", "Run": "apao.study.runs", "load": "apao.stages.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -101,11 +101,11 @@ DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
 options: dict[str, Any] = {}
-"""Given before the subcommand."""
+"""Values of the options before the subcommand."""
 
 
 def settings() -> Settings:
-    """Source of the subcommand's parameters. Imported late: params.yaml is read with torch, which takes seconds."""
+    """Source of the subcommand's parameters. Imported here because its import loads torch, which takes seconds."""
     from apao.study.settings import Settings
 
     return Settings(**options)
@@ -222,6 +222,57 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     stage(parsed, params, measure.beams, pick_device(device))
 
 
+@app.command()
+def recommend(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")],
+    user: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A user of the dataset, by its own id; may be repeated.")
+    ] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Histories of many users: .jsonl, .csv or .parquet (docs/recommending.md).")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beams; by default those of the run's evaluation, or more for a large k.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Score every item instead of searching.")] = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend what the user has.")] = False,
+    only: Annotated[
+        Path | None, typer.Option(help="Search these items alone: a text file with an item id per line.")
+    ] = None,
+    without: Annotated[Path | None, typer.Option(help="Leave these items out: a file of the same form.")] = None,
+    new_items: Annotated[
+        Path | None, typer.Option(help="Items that training did not have, as `apao codes --items` writes them.")
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="table, json, csv or parquet; by default as the output's name says.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; by default the terminal.")] = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Print the items that a trained run recommends."""
+    from apao.stages.recommend import How, Wanted
+    from apao.stages.recommend import recommend as stage
+
+    wanted = Wanted(user or (), history or (), file)
+    how = How(k, beam, exact, keep_seen, only, without)
+    stage(run, wanted, how, output_format, output, new_items, device)
+
+
+@app.command()
+def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
+    """Compare beam search with exact scoring of the whole catalogue, for a sample of test users."""
+    from apao.devices import pick_device
+    from apao.stages.exact import exact as stage
+
+    parsed = Run.parse(run)
+    params, measure = settings().to_measure(parsed, resolved)
+    stage(parsed, params, measure.exact, pick_device(device))
+
+
 @app.command(name="decoding-time")
 def decoding_time(
     dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
@@ -253,10 +304,10 @@ def report(
 @app.command()
 def publish(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
-    source: Annotated[Path, typer.Option("--from", help="Folder of the study that holds them.")] = Path(),
-    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs that have other numbers.")] = False,
+    source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace published runs whose numbers differ.")] = False,
     machine: Annotated[
-        str | None, typer.Option(help="Machine that made them, for runs whose records name none.")
+        str | None, typer.Option(help="Machine that computed the runs, if their records name none.")
     ] = None,
 ) -> None:
     """Copy the small files of finished runs into results/published."""
@@ -327,7 +378,7 @@ def verify(
 
 @app.command()
 def intact() -> None:
-    """Check data, results and figures against the recorded hashes, and that published runs are whole."""
+    """Check data, results and figures against the recorded hashes, and the consistency of published runs."""
     from apao.files import changed
     from apao.stages.download import changed_hashes
     from apao.stages.publish import published_faults

@@ -1,6 +1,6 @@
 """Choice of device and number format, and settings of the memory allocator.
 
-Importing this imports no torch: the command line needs it before it knows whether anything is computed.
+Importing this module does not import torch, because the command line imports it for every subcommand.
 """
 
 from __future__ import annotations

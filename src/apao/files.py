@@ -1,8 +1,8 @@
 """Atomic writes, and reads that are verified against recorded hashes.
 
-A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); beside those of
-a published run lies ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or
-changed file, so that no stage computes with it.
+A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); a published run
+has a ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or changed file, so
+that no stage computes with it.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of the folder ``path`` when the block succeeds.
+    """Yield a temporary folder that replaces the folder ``path`` when the block succeeds.
 
     Raises:
-        UserError: when the disk is full or the folder cannot be written; ``path`` is left as it was.
+        UserError: when the disk is full or the folder is not writable; ``path`` is then unchanged.
     """
     holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     new, old = holder / "new", holder / "old"

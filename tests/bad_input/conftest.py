@@ -1,4 +1,4 @@
-"""The project with its data made, with its training interrupted, and with everything finished."""
+"""Projects in three states: data made, training interrupted, everything finished."""
 
 from pathlib import Path
 from shutil import copytree
@@ -14,7 +14,7 @@ preload("apao.stages.codes", "pyarrow.parquet", "sklearn.cluster")
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data and codes."""
+    """A project with data and codes, not trained."""
     folder = tmp_path_factory.mktemp("project") / "made"
     create(folder)
     for stage in ("download", "preprocess", "codes"):
@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trainings(made: Path) -> tuple[Path, Path]:
-    """A project whose training was never disturbed, and one whose training was killed after its first epoch."""
+    """A project whose training was not interrupted, and one whose training was killed after its first epoch."""
     whole, killed = (Path(copytree(made, made.with_name(name))) for name in ("whole", "killed"))
     process = start(whole, "apao", *TRAIN)
     stop_after_an_epoch(killed, SIGKILL)
@@ -36,14 +36,14 @@ def trainings(made: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def interrupted(trainings: tuple[Path, Path]) -> Path:
-    """Killed, with a checkpoint and no model."""
+    """A project whose training was killed: it has a checkpoint and no model."""
     assert (trainings[1] / CHECKPOINT).exists()
     return trainings[1]
 
 
 @pytest.fixture(scope="session")
 def finished(trainings: tuple[Path, Path]) -> Path:
-    """Trained and evaluated."""
+    """A project that is trained and evaluated."""
     done = run_here(trainings[0], *EVALUATE)
     assert done.status == 0, done.output
     return trainings[0]

@@ -1,4 +1,4 @@
-"""A project with one run to be disturbed."""
+"""A project with a single run, for tests that interrupt or damage it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from helpers.processes import Done, start
 from helpers.project import Project, make_project, shipped_objectives, small_params, write_embeddings
 
 RUN = "toy/tiger/apao-pairwise+weights=eq17/seed3"
-"""Carries every kind of state from step to step: dropout, drawn negatives, optimizer moments, prefix weights."""
+"""A run with every kind of state: dropout, sampled negatives, optimizer moments, carried prefix weights."""
 TRAIN, EVALUATE = ("train", RUN, "--device", "cpu"), ("evaluate", RUN, "--device", "cpu")
 RUN_FOLDER = Path("results", RUN)
 CHECKPOINT, MODEL = RUN_FOLDER / "checkpoint.safetensors", RUN_FOLDER / "model.safetensors"
 
 
 def create(folder: Path) -> Project:
-    """A table, its params.yaml, and embeddings that nobody had to compute."""
+    """A table, its params.yaml, and made-up embeddings."""
     table = {"kind": "comparison", "datasets": ["toy"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1]}
     office = {"source": "release", "name": "Office", "recipe": "tiny", "codes": "published"}
     tiny = {
@@ -40,7 +40,7 @@ def create(folder: Path) -> Project:
 
 
 def stop_after_an_epoch(folder: Path, how: signal.Signals, delay: float = 0) -> Done:
-    """Train ``RUN`` and send a signal ``delay`` seconds after one more epoch is in the checkpoint."""
+    """Train ``RUN`` and send a signal ``delay`` seconds after the next epoch is in the checkpoint."""
     before = version(folder / CHECKPOINT)
     process = start(folder, "apao", *TRAIN)
     process.wait_for(lambda: version(folder / CHECKPOINT) != before)

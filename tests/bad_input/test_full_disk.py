@@ -1,4 +1,4 @@
-"""A disk that fills up: one line, earlier files as they were, and the same command goes on once there is room."""
+"""A full disk: a one-line error, earlier files unchanged, and the same command resumes once there is room."""
 
 from pathlib import Path
 from shutil import copytree
@@ -21,7 +21,7 @@ def assert_full(done: Done, file: str) -> None:
 def test_training(interrupted, finished, tmp_path):
     project = Path(copytree(interrupted, tmp_path / "project"))
     size = (project / CHECKPOINT).stat().st_size // 1024
-    # The old checkpoint stays until the new one is whole: there is room for one and a half.
+    # The old checkpoint is kept until the new one is complete; there is room for one and a half.
     with small_disk(project / "results", size * 3 // 2) as resize:
         before = hashes(project)
         assert_full(run_here(project, *TRAIN), str(CHECKPOINT))

@@ -1,4 +1,4 @@
-"""A training that is stopped at any moment and started again ends as if nothing had happened."""
+"""A training that is interrupted and resumed gives the same result as one that is not interrupted."""
 
 import random
 from pathlib import Path
@@ -11,11 +11,11 @@ from one_run import CHECKPOINT, MODEL, RUN_FOLDER, TRAIN, stop_after_an_epoch
 
 
 def history(project: Path) -> pd.DataFrame:
-    """All of it but the time it took, digit by digit."""
+    """The training history without times, as text."""
     return pd.read_csv(project / RUN_FOLDER / "history.csv", dtype=str).drop(columns="seconds")
 
 
-def test_a_training_goes_on_bit_by_bit(interrupted, finished, tmp_path):
+def test_a_resumed_training_is_bit_identical(interrupted, finished, tmp_path):
     project = Path(copytree(interrupted, tmp_path / "project"))  # killed once already
 
     done = stop_after_an_epoch(project, SIGKILL, delay=random.uniform(0, 0.5))

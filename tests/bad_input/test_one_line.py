@@ -1,4 +1,4 @@
-"""Every mistake ends in one line that names file, key or run and says what to do; nothing finished is touched."""
+"""Every user error ends in one line that names file, key or run and the remedy; finished files are unchanged."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Damage = Callable[[Path], None]
 
 
 def nothing(project: Path) -> None:
-    """The mistake is in the command."""
+    """Change nothing: the error is in the command."""
 
 
 def truncated(file: Path) -> Damage:
@@ -38,7 +38,7 @@ def truncated(file: Path) -> Damage:
 
 
 def flipped(file: Path) -> Damage:
-    """One bit, past the middle: among the numbers, not in a header."""
+    """Flip one bit past the middle, in the data and not in a header."""
 
     def damage(project: Path) -> None:
         content = bytearray((project / file).read_bytes())
@@ -49,7 +49,7 @@ def flipped(file: Path) -> Damage:
 
 
 def unrecorded(damage: Damage, record: Path) -> Damage:
-    """The same to a file that no record vouches for, as one that the user brought."""
+    """Flip one bit in a file without a record, such as a user's own."""
 
     def damage_and_forget(project: Path) -> None:
         damage(project)
@@ -59,7 +59,7 @@ def unrecorded(damage: Damage, record: Path) -> Damage:
 
 
 def with_params(section: str, name: str, **values: object) -> Damage:
-    """Other values in params.yaml."""
+    """Change values in params.yaml."""
 
     def damage(project: Path) -> None:
         Project(project).change({section: {name: values}})
@@ -68,7 +68,7 @@ def with_params(section: str, name: str, **values: object) -> Damage:
 
 
 def with_record(**values: object) -> Damage:
-    """Other values in the run's run.json."""
+    """Change values in the run's run.json."""
 
     def damage(project: Path) -> None:
         content = json.loads((project / RECORD).read_text())
@@ -83,7 +83,7 @@ def download(project: Path) -> None:
 
 
 def without_item(project: Path) -> None:
-    """A row of the raw table that names no item, downloaded as it is."""
+    """Add a row without an item to the raw table, and download it."""
     lines = (project / "toy.csv").read_text().splitlines()
     user, _, rest = lines[6].split(",", 2)
     lines[6] = f"{user},,{rest}"
@@ -92,7 +92,7 @@ def without_item(project: Path) -> None:
 
 
 def with_table(change: Callable[[list[str]], list[str]], **keys: object) -> Damage:
-    """A raw table of other lines, and other keys of its entry, downloaded as it is."""
+    """Replace the lines of the raw table and keys of its entry, and download it."""
 
     def damage(project: Path) -> None:
         with_params("datasets", "toy", **keys)(project)
@@ -104,7 +104,7 @@ def with_table(change: Callable[[list[str]], list[str]], **keys: object) -> Dama
 
 
 def with_item_table(*rows: str) -> Damage:
-    """Texts in a table of their own."""
+    """Put texts into a separate table."""
 
     def damage(project: Path) -> None:
         (project / "items.csv").write_text("\n".join(["item,title", *rows]) + "\n")
@@ -114,7 +114,7 @@ def with_item_table(*rows: str) -> Damage:
 
 
 def with_time(line: int, time: str) -> Callable[[list[str]], list[str]]:
-    """Another time in one line."""
+    """Change the time in one line."""
 
     def change(lines: list[str]) -> list[str]:
         user, item, _, title = lines[line - 1].split(",")
@@ -124,7 +124,7 @@ def with_time(line: int, time: str) -> Callable[[list[str]], list[str]]:
 
 
 def with_float_items(lines: list[str]) -> list[str]:
-    """Item ids as whole numbers, the last one with a point."""
+    """Make item ids whole numbers, the last one with a decimal point."""
     numbers = [line.replace(",i", ",", 1) for line in lines]
     numbers[0] = lines[0]
     user, item, rest = numbers[-1].split(",", 2)
@@ -165,7 +165,7 @@ def mirror_has_another_file(project: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A mistake in a project, the command that meets it, and words of the one line."""
+    """An error in a project, the command that fails because of it, and words of the one-line message."""
 
     name: str
     damage: Damage

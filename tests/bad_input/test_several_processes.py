@@ -1,4 +1,4 @@
-"""One training by several processes, as a user starts it: same result, one line when something is wrong."""
+"""One training in several processes, started as a user does: same result, and errors of one line."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 @pytest.fixture(scope="module")
 def alone(made, tmp_path_factory) -> Path:
-    """Trained by one process."""
+    """A project trained by one process."""
     project = Path(copytree(made, tmp_path_factory.mktemp("alone") / "project"))
     done = run_here(project, *TRAIN)
     assert done.status == 0, done.output
@@ -30,12 +30,12 @@ def command_as_one_of(rank: int, folders: list[Path], command: tuple[str, ...]) 
 
 
 def train_in(*folders: Path, command: tuple[str, ...] = TRAIN) -> list[Done]:
-    """A process in each of the folders, all of one training."""
+    """Run one training with one process in each of the folders."""
     return run_processes(len(folders), command_as_one_of, list(folders), command)
 
 
 def assert_same_training(project: Path, other: Path) -> None:
-    """To rounding."""
+    """Compare up to rounding."""
     weights, expected = (load_file(one / MODEL) for one in (project, other))
     assert weights.keys() == expected.keys()
     for name, value in weights.items():
@@ -48,7 +48,7 @@ def names(project: Path) -> set[str]:
     return {path.name for path in (project / RUN_FOLDER).iterdir()}
 
 
-def test_only_the_first_process_writes_and_speaks(made, alone, tmp_path):
+def test_only_the_first_process_writes_files_and_messages(made, alone, tmp_path):
     first, second = (Path(copytree(made, tmp_path / name)) for name in ("first", "second"))
     dones = train_in(first, second)
     assert [done.status for done in dones] == [0, 0], dones
@@ -60,15 +60,15 @@ def test_only_the_first_process_writes_and_speaks(made, alone, tmp_path):
     }
 
 
-def test_a_mistake_that_all_meet_is_told_once(made):
+def test_an_error_common_to_all_processes_is_reported_once(made):
     dones = train_in(made, made, made, command=("train", "toy/tiger/apao-pairwize/seed1"))
     assert [done.status for done in dones] == [1, 1, 1]
     (error,) = [line for done in dones for line in done.output.splitlines()]
     assert error.startswith("error: ") and "'apao-pairwize'" in error
 
 
-def test_a_mistake_that_one_meets_is_told_by_that_one(made, tmp_path):
-    """The others notice that it has gone and do not wait."""
+def test_an_error_of_one_process_is_reported_by_that_process(made, tmp_path):
+    """The others notice that it has ended and do not wait for it."""
     whole, broken = (Path(copytree(made, tmp_path / name)) for name in ("whole", "broken"))
     codes = broken / "data" / "toy" / "codes.parquet"
     codes.write_bytes(codes.read_bytes()[:-100])
@@ -81,7 +81,7 @@ def test_a_mistake_that_one_meets_is_told_by_that_one(made, tmp_path):
 
 
 def test_processes_that_would_train_something_else(made, tmp_path):
-    """As on two machines that do not share the folder."""
+    """Two folders stand for two machines that do not share one."""
     first, second = (Path(copytree(made, tmp_path / name)) for name in ("first", "second"))
     Project(second).change({"recipes": {"tiny": {"training": {"lr": 1e-3}}}})
     dones = train_in(first, second)
@@ -91,10 +91,10 @@ def test_processes_that_would_train_something_else(made, tmp_path):
     assert not (first / CHECKPOINT).exists()
 
 
-def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
-    """SIGKILL, once there is a checkpoint, to the second of two processes that torchrun started."""
+def test_a_process_dies_and_the_same_command_resumes(made, alone, tmp_path):
+    """The second of two processes started by torchrun is killed once there is a checkpoint."""
     project = Path(copytree(made, tmp_path / "project"))
-    # The command of docs/operations/devices.md.
+    # The command in docs/operations/devices.md.
     command = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "apao", *TRAIN)
     process = start(project, *command, OMP_NUM_THREADS="1")
     process.wait_for((project / CHECKPOINT).exists)
@@ -107,11 +107,11 @@ def test_a_process_dies_and_the_same_command_goes_on(made, alone, tmp_path):
     (error,) = done.errors
     assert "another process of this training has ended" in error
     assert error.endswith("rerun the same command to resume from the last checkpoint")
-    # torchrun tells, with a traceback of its own, which process it was.
+    # torchrun reports with its own traceback which process it was.
     assert "Signal 9 (SIGKILL)" in done.output and "apao/cli.py" not in done.output
     assert not (project / MODEL).exists()
 
-    # Three of them this time.
+    # Resume with three processes.
     dones = train_in(project, project, project)
     assert [done.status for done in dones] == [0, 0, 0], dones
     assert_same_training(project, alone)

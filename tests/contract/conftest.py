@@ -1,4 +1,4 @@
-"""The project's own params.yaml: whatever is registered must be usable from it."""
+"""The project's own params.yaml, from which everything registered must be usable."""
 
 import pytest
 from helpers.project import SHIPPED

@@ -1,4 +1,4 @@
-"""Every registered backbone, at the sizes of the small recipe, keeps the contract of ``backbones.base``."""
+"""Contract of ``backbones.base``, for every registered backbone with the sizes of the small recipe."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ def sizes(request, params) -> BackboneParams:
 
 @pytest.fixture(scope="module")
 def backbone(sizes) -> Backbone:
-    """Evaluation mode; every weight redrawn, so that attention is not nearly uniform."""
+    """A backbone in evaluation mode, with weights redrawn so that attention is not nearly uniform."""
     torch.manual_seed(0)
     backbone = sizes.build(VOCABULARY).eval()
     shaken(backbone)
@@ -89,7 +89,7 @@ def test_evaluation_is_deterministic(backbone, candidates):
 
 
 @torch.no_grad()
-def test_step_by_step_with_the_cache_is_all_at_once(backbone, candidates):
+def test_step_by_step_with_the_cache_equals_a_single_pass(backbone, candidates):
     context = backbone.encode(padded(HISTORIES))
     expected, whole = backbone.extend(context, candidates)
     for cuts in ([1, 1, 1, 1, 1], [2, 3], [4, 1]):
@@ -105,7 +105,7 @@ def test_step_by_step_with_the_cache_is_all_at_once(backbone, candidates):
 
 @torch.no_grad()
 def test_reordered_cache_is_that_of_the_parents(backbone, candidates):
-    """As beam search uses it: some candidates die, others branch."""
+    """As in beam search: some candidates are dropped, others branch."""
     context = backbone.encode(padded(HISTORIES))
     parents = torch.tensor([[0, 0, 3], [5, 1, 1], [2, 2, 2], [4, 0, 5]])
     rows = torch.arange(len(parents))[:, None]
@@ -176,8 +176,8 @@ def test_every_weight_gets_a_gradient(sizes, backbone, candidates):
 
 
 @torch.no_grad()
-def test_read_together_is_read_one_after_another(backbone, candidates):
-    """Target and candidates in the pass over the history, as in training; later, as in decoding."""
+def test_candidates_in_encode_equal_candidates_in_extend(backbone, candidates):
+    """Target and candidates are read by ``encode``, as in training, or by ``extend``, as in decoding."""
     expected, _ = backbone.extend(backbone.encode(padded(HISTORIES)), candidates)
     alone = backbone.encode(padded(HISTORIES))
     for fed, drawn in itertools.product((0, 2, 5), (None, 1, 3)):
@@ -189,7 +189,7 @@ def test_read_together_is_read_one_after_another(backbone, candidates):
             assert together.after is None
         else:
             close(together.after, expected[:, 1:, :drawn])
-        # And what is kept of the history serves further candidates.
+        # The context serves further candidates.
         close(backbone.extend(together, candidates)[0], expected)
 
 
@@ -227,7 +227,7 @@ def test_bf16_autocast_is_close_to_fp32(backbone, candidates):
 
 
 def test_learns_a_deterministic_sequence(sizes):
-    """After item i comes item i + 1, in every history: a few dozen steps get every code right."""
+    """Item i is followed by item i + 1 in every history; a few dozen steps suffice to predict every code."""
     torch.manual_seed(0)
     codes = torch.tensor([[3 + i % 4, 7 + i // 4] for i in range(8)])
     model = sizes.build(11)
@@ -250,7 +250,7 @@ def test_learns_a_deterministic_sequence(sizes):
 
 
 def test_packed_reading_is_example_by_example(sizes):
-    """Backbones that can pack say the same of a packed example as of the example alone."""
+    """Backbones that can pack give the same scores to a packed example as to the example alone."""
     if "pack" not in type(sizes).model_fields:
         pytest.skip(f"{sizes.type} does not pack")
     packing = sizes.model_copy(update={"pack": True, "max_history": 3})

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, executed: the page is applied to a copy of the project, then tested there."""
+"""The examples of docs/extending.md: the page is applied to a copy of the project, then tested there."""
 
 import json
 import re
@@ -29,14 +29,14 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def edited(text, lines):
-    """``text`` with the change that the lines of a diff show."""
+    """``text`` with the lines of a diff applied."""
     before, after = ("\n".join(line[1:] for line in lines if line[:1] != left) for left in "+-")
     assert text.count(before) == 1, before
     return text.replace(before, after)
 
 
 def write_reviews(folder: Path) -> None:
-    """The page's dataset, ratings of 30 users, and vectors of its items in place of MiniLM's."""
+    """Make the page's dataset, ratings of 30 users, with made-up embeddings in place of MiniLM's."""
     rows = [(f"u{user}", f"i{(user + k * k) % 25}", k) for user in range(30) for k in range(8)]
     lines = [json.dumps({"user": user, "item": item, "time": k, "title": item.upper()}) for user, item, k in rows]
     (folder / "reviews.jsonl").write_text("\n".join(lines))
@@ -67,14 +67,14 @@ def project(tmp_path_factory) -> Path:
 
 
 def python(project: Path, *arguments: str) -> str:
-    """Python in the copy; what it printed."""
+    """Run Python in the copy; returns its output."""
     done = run(project, "python", *arguments, PYTHONPATH="src:tests")
     assert done.status == 0, done.output
     return done.output
 
 
-def test_every_name_of_the_examples_keeps_its_contract(project):
-    """The contract tests find the new names by themselves; the examples' own tests pass."""
+def test_the_examples_pass_the_contract_tests(project):
+    """The contract tests find the new names, and pass, as do the examples' own tests."""
     own = [name for name in FILES if name.startswith("tests/")]
     contract = [str(path.relative_to(project)) for path in project.glob("tests/contract/test_*_contract.py")]
     selected = " or ".join([*(Path(name).stem for name in own), *(f"[{name}" for name in NAMES)])
@@ -84,7 +84,7 @@ def test_every_name_of_the_examples_keeps_its_contract(project):
 
 
 def test_the_commands_run(project):
-    """One after another, in one process."""
+    """All commands of the page run in order, in one process."""
     python(project, "-c", ALL_COMMANDS, json.dumps([["params", "check"], *COMMANDS]))
 
 

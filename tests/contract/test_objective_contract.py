@@ -1,4 +1,4 @@
-"""Every registered objective, with its values in params.yaml, keeps the contract of ``objectives.base``."""
+"""Contract of ``objectives.base``, for every registered objective with its values in params.yaml."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from apao.training.scoring import score_batch
 CPU = torch.device("cpu")
 CODES = random_codes(24, 3, 4)
 EMBEDDINGS = np.random.default_rng(0).normal(size=(24, 8)).astype(np.float32)
-# Item i is followed by item i + 1: there is something to learn.
+# Item i is followed by item i + 1, so that there is something to learn.
 HISTORIES = histories_of([[(start + i) % 24 for i in range(7)] for start in range(24)])
 
 
@@ -32,7 +32,7 @@ def objective(request, params) -> Objective:
 
 
 def settings_of(objective):
-    """The objective's entry and every value of its switches (fields that are true or false, or one of a few words)."""
+    """The objective's entry, and one per other value of its switches (fields that are bool or a choice of words)."""
     variants = [objective]
     for name, field in type(objective).model_json_schema()["properties"].items():
         values = [True, False] if field.get("type") == "boolean" else field.get("enum", [])
@@ -43,7 +43,7 @@ def settings_of(objective):
 
 
 def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Module]:
-    """A real batch through a real backbone, with what the objective says it needs."""
+    """Scores of a real batch by a real backbone, with the inputs that the objective declares in ``needs``."""
     examples = Examples(HISTORIES, CODES, 5, CPU)
     needs = objective.needs()
     sampler = ExampleSampler(examples, HISTORIES, needs.negatives, 10**6)
@@ -79,7 +79,7 @@ def test_negatives_are_asked_for_where_there_is_a_number_of_them(objective):
 
 
 def test_a_reference_comes_from_a_trained_start(objective, params):
-    """What is held to a reference starts from it, and the run it starts from is one of params.yaml."""
+    """An objective with a reference starts from it, and that run is in params.yaml."""
     assert not objective.needs().reference or objective.start is not None
     assert objective.start is None or objective.start.split("+")[0] in params.objectives
 
@@ -99,7 +99,7 @@ def test_loss_gradient_and_terms(objective):
 
 
 def test_pure(objective):
-    """The same inputs give the same outputs, and the inputs are left as they were."""
+    """Equal inputs give equal outputs, and the inputs are not changed."""
     for variant in settings_of(objective):
         scores, _ = scores_of(variant)
         state = variant.initial_state(CODES.levels, CPU)
@@ -113,7 +113,7 @@ def test_pure(objective):
 
 
 def test_mean_over_the_batch(objective):
-    """Order of the examples does not matter, and twice the same batch is the same batch."""
+    """Neither the order of the examples nor duplicating the batch changes the loss."""
     scores, _ = scores_of(objective)
     state = objective.initial_state(CODES.levels, CPU)
     expected = objective(scores, state).loss
@@ -129,7 +129,7 @@ def reordered(scores: Scores, order: torch.Tensor) -> Scores:
 
 
 def test_state_survives_a_checkpoint(objective, tmp_path):
-    """Three steps in a row, and the same with the state written down and read back in between."""
+    """Three steps give the same with and without a checkpoint of the state in between."""
     for variant in settings_of(objective):
         kept = read = variant.initial_state(CODES.levels, CPU)
         for step in range(3):
@@ -145,7 +145,7 @@ def test_state_survives_a_checkpoint(objective, tmp_path):
 
 @pytest.mark.parametrize("backbone", ["tiger", "llama"])
 def test_training_lowers_it(objective, backbone, tmp_path):
-    """A few epochs of the real loop on a deterministic sequence: the loss falls, all terms are numbers."""
+    """A few epochs of the real loop on a deterministic sequence lower the loss, and all terms are finite."""
     params = run_params(backbone, {**objective.model_dump(), "tuned": {}}, epochs=4, lr=1e-2, batch_size=16)
     training = Training("toy", params, HISTORIES, CODES, CPU, embeddings=EMBEDDINGS)
     rows = training.fit(tmp_path / "checkpoint", "toy").history

@@ -1,4 +1,4 @@
-"""Every registered data source keeps the contract of ``data.base``; nothing is downloaded here."""
+"""Contract of ``data.base``, for every registered data source; without downloads."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def cls(request) -> type[Source]:
 
 @pytest.fixture
 def source(cls) -> Source:
-    """An entry with its required keys alone; a choice takes its first value, others something made up."""
+    """An entry with only its required keys: the first value of a choice, made-up values otherwise."""
     required = {}
     for name, field in cls.model_fields.items():
         if field.is_required() and name not in BASE:

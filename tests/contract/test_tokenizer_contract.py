@@ -1,4 +1,4 @@
-"""Every registered tokenizer keeps the contract of ``codes.tokenizers.base``."""
+"""Contract of ``codes.tokenizers.base``, for every registered tokenizer."""
 
 import json
 import sys
@@ -31,11 +31,11 @@ EMBEDDINGS = np.random.default_rng(0).normal(size=(ITEMS, 6)).astype(np.float32)
 EMBEDDINGS[30:34] = EMBEDDINGS[3]
 GIVEN = {raw_id: [f"<a_{item % 3}>", f"<b_{item % 11}>"] for item, raw_id in enumerate([*RAW_IDS, "unknown"])}
 SMALL = {"levels": 2, "clusters": 4}
-"""Few codes, so that items share some."""
+"""Sizes with few codes, so that items collide."""
 
 
 class Shop(Source):
-    """A source with item codes of its own."""
+    """A source that publishes item codes."""
 
     source: Literal["shop"] = "shop"
     recipe: str = "small"
@@ -91,7 +91,7 @@ def changed(tokenizer: Tokenizer, **values) -> Tokenizer:
 
 
 def fitted(tokenizer: Tokenizer) -> Coding:
-    """From what the class declares that it reads, and nothing else."""
+    """Fit with the declared inputs and nothing else."""
     return tokenizer.fit(
         Inputs(
             RAW_IDS,
@@ -173,7 +173,7 @@ def test_there_are_no_more_levels_and_codes_than_stated(tokenizer, policy):
 
 
 def test_collision_policies(tokenizer):
-    """Reassign is offered where there are codebooks, and only there."""
+    """The policy ``reassign`` is available if and only if there are codebooks."""
     coding = fitted(tokenizer)
     assert ("reassign" in policies(tokenizer)) == bool(coding.codebooks)
     assert {"keep", "extra"} <= set(policies(tokenizer))
@@ -217,7 +217,7 @@ def test_what_was_left_unfinished_is_removed(tokenizer):
 
 
 def test_entries_of_params_yaml(params):
-    """Each is one of them, and a dataset that reads published codes has a source that publishes some."""
+    """Every entry is of a registered class, and datasets with published codes have a source that publishes some."""
     for name, entry in params.codes.items():
         assert TOKENIZERS[entry.method] is type(entry), name
     for name, source in params.datasets.items():

@@ -1,4 +1,4 @@
-"""A web server on this machine whose connections end when it is told to."""
+"""A local web server that breaks off connections after a chosen number of bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK = 10_000
 
 
 class Site(ThreadingHTTPServer):
-    """Serves ``files`` (by path) with HTTP Range."""
+    """Serves ``files`` (by path), with support for HTTP Range."""
 
     daemon_threads = True
 
@@ -22,10 +22,10 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
         self.cuts: list[int] = []
-        """After how many bytes each of the next answers breaks off."""
+        """Number of bytes after which each of the next responses breaks off."""
         self.seconds_a_block = 0.0
         self.from_start: list[str] = []
-        """Paths that were asked for from their beginning."""
+        """Paths that were requested from byte 0."""
         self.sent = 0
 
     @property
@@ -70,14 +70,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.sent += len(block)
                 sleep(self.server.seconds_a_block)
         except OSError:
-            return  # the other side was killed
+            return  # the client was killed
 
     def log_message(self, *args: Any) -> None:
         pass
 
 
 def point_to(address: str, files: dict[str, tuple[int, str]], pause: float = 0.0) -> None:
-    """Have the source `release` expect these files (bytes, sha256) at this address."""
+    """Make the source `release` expect these files (size, sha256) at this address."""
     from apao.data import fetch, release
 
     release.ADDRESS, fetch.PAUSE_SECONDS = address, pause

@@ -1,4 +1,4 @@
-"""The undisturbed study, the random numbers, and the count of faults."""
+"""Fixtures: the study made without faults, random numbers, and the count of faults."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from study import Study, make_study
 
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> Faults:
-    """Each test draws from numbers of its own, so that one alone draws what it drew among all."""
+    """A generator per test, so that a test draws the same numbers alone as in the whole suite."""
     print(f"APAO_FAULTS_SEED={SEED}")
     return Faults(random.Random(f"{SEED} {request.node.nodeid}"), rows=COUNTED)
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Made without disturbance."""
+    """The study made without faults."""
     return make_study(tmp_path_factory.mktemp("faults"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A process of pytest-xdist hands its counts to the one that prints them."""
+    """Send the counts of a pytest-xdist worker to the controller, which prints them."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["faults"] = {kind: vars(row) for kind, row in COUNTED.items()}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take them."""
+    """Add the counts of a worker."""
     for kind, counts in getattr(node, "workeroutput", {}).get("faults", {}).items():
         row = COUNTED.setdefault(kind, Row())
         for name, count in counts.items():
@@ -41,7 +41,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the counts, and write them where APAO_FAULTS_REPORT says."""
+    """Print the counts, and write them to the file in APAO_FAULTS_REPORT."""
     if not COUNTED:
         return
     lines = table(COUNTED)

@@ -1,4 +1,4 @@
-"""How many faults of each kind were tried, and what became of them."""
+"""Counts of the faults of each kind, tried and survived."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 TIMES = int(os.environ.get("APAO_FAULTS", "1"))
-"""Faults of each kind and stage; 1 in the ordinary test run, 10 in that of docs/operations/reliability.md."""
+"""Faults per kind and stage: 1 by default, 10 for docs/operations/reliability.md."""
 SEED = int(os.environ.setdefault("APAO_FAULTS_SEED", str(random.SystemRandom().randrange(1_000_000))))
-"""In the environment, so that processes which run tests side by side have the same one."""
+"""Seed, in the environment so that parallel test processes share it."""
 
 
 @dataclass
 class Row:
-    """What became of the faults of one kind."""
+    """Counts of one kind of fault."""
 
     tried: int = 0
     survived: int = 0
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass
 class Faults:
-    """Counts faults by kind; ``random`` draws the moments."""
+    """Counts faults by kind; ``random`` draws their moments."""
 
     random: random.Random
     times: int = TIMES
@@ -33,7 +33,7 @@ class Faults:
 
     @contextmanager
     def of(self, kind: str) -> Iterator[Row]:
-        """Count what the block tries; all that it tried is survived if it ends well."""
+        """Count the faults tried in the block; they count as survived if it ends without an error."""
         row = self.rows.setdefault(kind, Row())
         before = row.tried
         yield row
@@ -41,7 +41,7 @@ class Faults:
 
 
 def table(rows: dict[str, Row]) -> list[str]:
-    """Markdown."""
+    """The counts as a Markdown table."""
     total = Row(*(sum(getattr(row, name) for row in rows.values()) for name in ("tried", "survived", "lost")))
     return [
         "| fault | tried | survived | data lost |",

@@ -1,4 +1,4 @@
-"""A study with every stage, made once without disturbance: what each starts from, what it leaves, how long it takes."""
+"""A study with every stage, made once without faults: inputs, outputs and duration of each stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.project import Project, make_workflow, merged, shipped_objectives, 
 import apao.report
 import apao.stages
 
-# What any of the commands imports.
+# Modules that the commands import.
 preload(
     *(f"{room.__name__}.{each.name}" for room in (apao.stages, apao.report) for each in iter_modules(room.__path__)),
     "huggingface_hub",
@@ -85,7 +85,7 @@ def make_study(folder: Path) -> Study:
 
 
 def create(folder: Path) -> Project:
-    """A table, an encoder for its texts, and params.yaml with one run of each backbone."""
+    """Make a table, an encoder for its texts, and params.yaml with one run per backbone."""
     runs = {"datasets": ["toy"], "objectives": ["apao-pairwise"], "seeds": [42]}
     studies = {
         "table1": runs | {"kind": "comparison", "backbones": ["tiger", "llama"]},
@@ -109,7 +109,7 @@ def create(folder: Path) -> Project:
             "embedders": {"tiny": {"model": "encoder", "pooling": "mean", "batch_size": 2, "shard_items": 2}},
             "codes": {"toy": {"embedder": "tiny"}},
             "recipes": {"tiny": tiny},
-            # Carries every kind of state from step to step: dropout, drawn negatives, moments, prefix weights.
+            # Has every kind of state: dropout, sampled negatives, optimizer moments, carried prefix weights.
             "objectives": merged(shipped_objectives(), {"apao-pairwise": {"weights": "eq17"}}),
             "studies": {"small": studies},
         }

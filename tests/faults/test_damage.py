@@ -1,4 +1,4 @@
-"""A flipped bit or a missing end in a file of any kind: whatever reads it next names it in one line."""
+"""A flipped bit or a truncated file of any kind: the next command that reads it names it in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ_BY = {
     DATA / "raw/download.provenance.json": ["preprocess"],
     DATA / "raw/interactions.table": ["preprocess"],
     DATA / "interactions.parquet": ["baselines", "train tiger", "evaluate tiger", "pruning", "beams"],
-    DATA / "items.parquet": ["embed", "codes"],
+    DATA / "items.parquet": ["embed", "codes", "train tiger"],
     DATA / "stats.json": ["report table2"],
     DATA / "preprocess.provenance.json": ["embed", "train llama"],
     DATA / "embeddings.safetensors": ["codes"],
@@ -41,7 +41,7 @@ READ_BY = {
     Path("results/toy/tiger/decoding_time.json"): ["report figure1"],
     Path("results/toy/baselines/metrics.json"): ["report table1"],
 }
-"""Every file that a stage reads, and stages that do."""
+"""Every file that a stage reads, with a stage that reads it."""
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
@@ -58,7 +58,7 @@ WAYS: dict[str, Callable[[bytes, random.Random], bytes]] = {"bit flipped": flip,
 
 
 def matters(file: Path, damaged: bytes, whole: bytes) -> bool:
-    """A record is JSON: a space or the name of its own hash, changed or cut off, changes nothing that it says."""
+    """Whether the damage must be detected: in a record, changes of white space or of the key of its hash need not."""
     if damaged == whole or not file.name.endswith(".provenance.json"):
         return damaged != whole
     if len(damaged) != len(whole):
@@ -72,8 +72,8 @@ def matters(file: Path, damaged: bytes, whole: bytes) -> bool:
 def test_damage_is_named(file: Path, way: str, study: Study, faults, tmp_path: Path) -> None:
     project = Path(shutil.copytree(study.finished, tmp_path / "project", symlinks=True))
     whole = (project / file).read_bytes()
-    (project / file).unlink()  # a link to the user's own table, which other copies of the project share
-    # One of the ways in the ordinary test run, all in a wider one.
+    (project / file).unlink()  # a link to the user's table, which copies of the project share
+    # One way by default, all of them in a larger test run.
     for way in faults.random.sample(list(WAYS), min(len(WAYS), faults.times)):
         with faults.of(f"{way}: {file.name if 'provenance' not in file.name else 'a record'}") as row:
             for _ in range(faults.times):
@@ -93,7 +93,7 @@ def test_damage_is_named(file: Path, way: str, study: Study, faults, tmp_path: P
 
 
 def content_but(project: Path, file: Path) -> dict[str, object]:
-    """Every other file's content: the damaged one may not even be readable."""
+    """Content of all files except the damaged one, which may be unreadable."""
     kept, aside = project / file, project / "aside"
     kept.rename(aside)
     found = content(project)
@@ -103,7 +103,7 @@ def content_but(project: Path, file: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_damage_to_what_no_stage_reads_is_found(way: str, study: Study, faults, tmp_path: Path) -> None:
-    """Tables, figures, codebooks and all else that a record vouches for: `apao intact` names it."""
+    """`apao intact` names damaged tables, figures, codebooks and all other files in records."""
     project = Path(shutil.copytree(study.finished, tmp_path / "project", symlinks=True))
     assert finish(project, "intact").output == ""
     names = [name for name in content(project) if not name.endswith(".provenance.json")]
@@ -139,7 +139,7 @@ def test_damaged_checkpoint_is_named(way: str, study: Study, faults, tmp_path: P
 
 
 def shards(project: Path) -> list[Path]:
-    """Those that are whole."""
+    """The intact files."""
     return sorted((project / DATA).rglob("embeddings.shards/*/[0-9]*.safetensors"))
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or a folder that cannot be written: one line, nothing damaged, and the command goes on."""
+"""A full disk or a read-only folder: a one-line error, no damage, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.faults
 
 
 def kibibytes(new: Path, old: Path) -> int:
-    """Room that the files of ``new`` take which ``old`` lacks, on a disk with pages of 4 KiB."""
+    """Space for the files of ``new`` that are not in ``old``, on a disk with pages of 4 KiB."""
     files = [path for path in new.rglob("*") if path.is_file() and not (old / path.relative_to(new)).exists()]
     return sum(4 * -(-path.stat().st_size // 4096) for path in files)
 
 
 def top(stage: str) -> str:
-    """Where a stage writes."""
+    """The folder that a stage writes to."""
     arguments = STAGES[stage]
     if arguments[0] == "report":
         return "figures" if arguments[1].startswith("figure") else "results"
@@ -31,7 +31,7 @@ def top(stage: str) -> str:
 
 @pytest.mark.parametrize("stage", ["preprocess", "embed", "codes", "train tiger", "evaluate tiger", "report table1"])
 def test_full_disk(stage: str, study: Study, faults, tmp_path: Path) -> None:
-    """At whatever moment the room ends."""
+    """The disk fills up at random moments."""
     with faults.of(f"disk full in `apao {STAGES[stage][0]}`") as row:
         for _ in range(faults.times):
             project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
@@ -40,7 +40,7 @@ def test_full_disk(stage: str, study: Study, faults, tmp_path: Path) -> None:
             needed = kibibytes(study.after[stage] / top(stage), study.before[stage] / top(stage))
             with small_disk(disk, 8192):
                 filler = fill(disk / "filler")
-                # Room for a part of the outputs, none to all but the last page.
+                # Space for a part of the outputs, from none to all but the last page.
                 os.truncate(filler, filler.stat().st_size - 1024 * faults.random.randrange(0, needed, 4))
                 row.tried += 1
                 done = run_forked(project, *STAGES[stage])

@@ -1,4 +1,4 @@
-"""SIGKILL at a random moment of every stage, and the same command again: the same files to the byte."""
+"""SIGKILL at a random moment of every stage; after a rerun all files are byte-identical."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILLED = list(STAGES) if TIMES > 1 else [*ONE_OF_EACH_COMMAND, "train llama", "r
 
 
 def shards(folder: Path) -> dict[str, int]:
-    """Finished shards and which file each is: one that is written again is another."""
+    """Finished shards and the identity of their files, which changes when one is written again."""
     return {path.name: path.stat().st_ino for path in (folder / SHARDS).rglob("*.safetensors")}
 
 
@@ -32,7 +32,7 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
     with faults.of(f"SIGKILL in `apao {arguments[0]}`") as row:
         aimed = row.tried + faults.times
         while row.tried < aimed:
-            # Over nothing, or over what an earlier call of the command left.
+            # From scratch, or with the leftovers of an earlier attempt.
             start = faults.random.choice([study.before, study.after])[stage]
             project = Path(shutil.copytree(start, tmp_path / "project", symlinks=True))
             epochs, pieces = [], {}
@@ -40,14 +40,14 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
                 done = run_forked(project, *arguments, after=faults.random.uniform(0, study.seconds[stage]))
                 if not done.killed:
                     row.lost += trained_twice(epochs, project, stage)
-                    epochs = []  # what follows is another training
+                    epochs = []  # a new training follows
                     break
                 row.tried += 1
                 assert_whole(project, earlier, expected)
                 if stage in RUN_OF:
                     reached = epochs_in(project / RUN_OF[stage] / "checkpoint.safetensors")
                     row.lost += sum(old != new for old, new in zip(epochs, reached, strict=False))
-                    # Killed when all was done: what follows is another training.
+                    # Killed when everything was done: a new training follows.
                     is_done = not reached and (project / RUN_OF[stage] / "train.provenance.json").exists()
                     epochs = [] if is_done else reached or epochs
                 row.lost += sum(shards(project).get(name, inode) != inode for name, inode in pieces.items())
@@ -61,7 +61,7 @@ def test_killed_stage_goes_on(stage: str, study: Study, faults, tmp_path: Path) 
 
 
 def trained_twice(epochs: list[dict[str, Any]], project: Path, stage: str) -> int:
-    """How many of the epochs that a checkpoint had are not those of the finished training."""
+    """Number of epochs in a checkpoint that were trained again."""
     if not epochs:
         return 0
     taken = seconds_of_epochs(project / RUN_OF[stage] / "history.csv")

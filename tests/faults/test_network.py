@@ -1,4 +1,4 @@
-"""The network gone in mid-download, the download killed, and its disk full: it goes on where it was."""
+"""A download whose connection breaks, that is killed or whose disk is full resumes where it was."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_network_gone(project: Path, faults) -> None:
                     assert "connection ended after" in line and "are kept and continued from next time" in line
                 row.tried += len(cuts) - len(server.cuts)
                 assert_downloaded(project, server.files)
-                # Each byte came once.
+                # Each byte was transferred once.
                 row.lost += server.sent - len(NAMES) * BYTES
                 assert len(server.from_start) == len(NAMES)
             clear(project)

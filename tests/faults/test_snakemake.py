@@ -1,6 +1,6 @@
-"""The real Snakemake with all its processes killed at random moments, and a job killed under it.
+"""Snakemake with all its processes killed at random moments, and with a single job killed.
 
-Each try takes half a minute, so the ordinary test run leaves them to tests/workflow, which has one of each.
+Each try takes half a minute, so they are not run by default; tests/workflow has one of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = [
 
 TARGET = "results/tables/table1.csv"
 SECONDS = 40
-"""About as long as the whole workflow takes."""
+"""Approximate duration of the whole workflow."""
 
 
 def outputs(jobs: Iterable[Job]) -> set[str]:
@@ -54,7 +54,7 @@ def test_killed_workflow(study: Study, faults, tmp_path: Path) -> None:
 
 
 def assert_as(study: Study, project: Path) -> None:
-    """What there is equals what the commands made without Snakemake."""
+    """The finished files equal those that the commands made without Snakemake."""
     expected = study.expected["report table1"]
     found = content(project)
     assert TARGET in found
@@ -62,7 +62,7 @@ def assert_as(study: Study, project: Path) -> None:
 
 
 def test_killed_job(study: Study, faults, tmp_path: Path) -> None:
-    """A training that dies under Snakemake, as of too little memory."""
+    """A training is killed while Snakemake runs it, as for lack of memory."""
     project = create(tmp_path / "project")
     target = f"results/{TIGER}/model.safetensors"
     run = project.folder / "results" / TIGER

@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of the same targets, by atheris: ``python tests/fuzz/guided.py NAME --seconds N``.
+"""Coverage-guided fuzzing of the targets with atheris: ``python tests/fuzz/guided.py NAME --seconds N``.
 
-Each input that reaches new code in a parser is kept and changed further. atheris is no dependency of the
+Inputs that reach new code in a parser are kept and mutated further. atheris is not a dependency of the
 project (it has wheels for some versions of Python on Linux only): ``pip install atheris`` first. What is
-found is written to ``crash-...`` in the working directory; give that file as ``--again`` to see it once more.
+found is written to ``crash-...`` in the working directory; reproduce it with ``--again`` and that file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import atheris
-import pandas  # noqa: F401 - before the rest, which is then all that is instrumented
+import pandas  # noqa: F401 - imported before atheris instruments the rest
 import torch  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["apao", "yaml"]):
 
 
 def main() -> None:
-    """Fuzz one target until the time is up or something is found."""
+    """Fuzz one target until the time is up or a failure is found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=60)
@@ -32,7 +32,7 @@ def main() -> None:
     target = TARGETS[chosen.name]
 
     def one(content: bytes) -> None:
-        # The first byte decides whether the rest is a file or what a file is made of.
+        # The first byte decides whether the rest is a file or the content to make a file of.
         meet(target, content[1:] if content[:1] < b"\x80" else target.pack(content[1:]))
 
     if chosen.again:

@@ -1,4 +1,4 @@
-"""What others may hand us, and what must come of reading it: a valid value, or one clear error, and nothing else."""
+"""Untrusted input and the required outcome of reading it: a valid value or one clear error, and no side effects."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from apao.errors import LONGEST, UserError
 
 EXAMPLES = int(os.environ.get("APAO_FUZZ_EXAMPLES", "0"))
-"""Of each test; 0: a few, the same ones every time, so that only a change of the code can fail the tests."""
+"""Examples per test; 0: a few, always the same ones, so that only a change of the code can fail the tests."""
 PRECIOUS = "precious"
-"""A file beside the project, which nothing may touch."""
+"""A file outside the project, which must not be changed."""
 
 
 def fuzzed(few: int) -> settings:
-    """Settings of a test that has ``few`` examples unless the environment asks for more."""
+    """Settings of a test with ``few`` examples unless the environment sets a number."""
     return settings(max_examples=EXAMPLES or few, derandomize=not EXAMPLES, database=None, deadline=None)
 
 
@@ -32,13 +32,13 @@ class Target:
     """A parser, and valid files for it.
 
     Attributes:
-        file: where in the project its file lies; the errors name it.
+        file: path of its file in the project, which errors must name.
         seeds: valid contents.
-        read: reads the file, the project being the working directory, and asserts what the parser promises.
-        pack: makes a file of a content: the compression, the lengths and hashes that a reader checks first.
-        beside: other files of the project.
-        names: what the errors name, if not the file: the folder it is in, where files are held against one another.
-        writes: it may write into the project, never elsewhere.
+        read: reads the file, with the project as the working directory, and asserts what the parser guarantees.
+        pack: makes a file from content: adds the compression, lengths and hashes that a reader checks first.
+        beside: further files of the project.
+        names: what errors must name instead of the file, such as its folder where several files are compared.
+        writes: whether it may write into the project; it must never write elsewhere.
     """
 
     file: str
@@ -51,7 +51,7 @@ class Target:
 
 
 def meet(target: Target, content: bytes) -> UserError | None:
-    """Read ``content`` as the target's file; the error, if there is one, is a clear one and nothing else happened."""
+    """Read ``content`` as the target's file; assert that any error is clear and nothing else happened."""
     with TemporaryDirectory(prefix="apao-fuzz-") as name:
         outside = Path(name)
         project = outside / "project"
@@ -81,10 +81,10 @@ def _files(folder: Path, without: Path | None) -> dict[str, bytes]:
 
 
 def assert_clear(error: UserError, names: str) -> None:
-    """One line, not too long, without anything a terminal obeys; it names what is wrong."""
+    """Assert that a message is one line, not too long, without control characters, and names what is wrong."""
     message = str(error)
     assert names in message
-    # A character may be spelled with ten.
+    # One character may be escaped with up to ten.
     assert message.isprintable() and len(message) <= 11 * LONGEST, repr(message[:3000])
     assert "Traceback" not in message
 
@@ -92,19 +92,19 @@ def assert_clear(error: UserError, names: str) -> None:
 DEEP = 20_000
 
 TOKENS = (
-    # Of every format: nothing, other types, numbers too large, not finite or not whole.
+    # Of every format: empty, other types, numbers that are too large, not finite or not whole.
     b"", b"null", b"true", b"False", b"0", b"-1", b"1.5", b"[]", b"{}", b"''", b'""', b'[""]', b'{"": {}}',
     b"[[1], 2]",
     b"NaN", b"-Infinity", b"1e999", b".inf", b"9" * 19, b"9" * 400, b"9" * 5_000, b"0x" + b"f" * 5_000, b"1e9",
     b"2147483648",
     b"9" * 400 + b"+1j", b"1:" * 50 + b"1", b"-0", b"1_0", b"\xd9\xa3", b"b'x'", b"(1,)", b"2019-02-31",
     b"9999-12-31T23:59:59-23:59",
-    # Texts: no characters, ones that are obeyed, and too many.
+    # Texts: empty, with control characters, and too long.
     b'"\\ud800"', b"'\\ud800'", b'"\\u0000"', b"\x00", b"\xff", b"\xed\xa0\x80", b'"\\u001b[31m"', b"\x1b[2J",
     b"\xe2\x80\xae", b"\xe2\x80\xa8",
     b'"' + b"a" * 3_000 + b'"', b"a" * 200_000, b"&#" + b"9" * 5_000 + b";", b"&#xd800;", b"<" * 3_000, b"\\",
     b"%s", b"{0}", b"[/red]",
-    # Structure: lines, quotes, nesting, aliases, tags, keys given twice.
+    # Structure: lines, quotes, nesting, aliases, tags, repeated keys.
     b"\n", b"\r", b"\r\n", b"\n\n", b"\t", b"'", b'"', b",", b":", b"#", b"\xef\xbb\xbf", b"[" * DEEP,
     b'{"a":' * DEEP, b"(" * 300, b"-" * DEEP,
     b"!!int ''", b"!!float ''", b"!!bool x", b"!!timestamp x", b"!!binary x",
@@ -158,7 +158,7 @@ def _token_between(draw: Draw, content: bytes) -> bytes:
 
 
 def _own_token(draw: Draw, content: bytes) -> bytes:
-    """One of its own tokens in the place of another: a key twice, a value of another kind."""
+    """Replace one token by another of the same content, giving repeated keys or values of another type."""
     found = [match.span() for match in _TOKEN.finditer(content[: 1 << 16])]
     if not found:
         return content
@@ -167,7 +167,7 @@ def _own_token(draw: Draw, content: bytes) -> bytes:
 
 
 def _other_lines(draw: Draw, content: bytes) -> bytes:
-    """Lines left out, repeated, or in another place."""
+    """Remove, repeat or move lines."""
     lines = content.splitlines(keepends=True)
     if not lines:
         return content
@@ -194,7 +194,7 @@ _DAMAGES = (
 
 @st.composite
 def damaged(draw: Draw, contents: tuple[bytes, ...]) -> bytes:
-    """One of ``contents`` with one to three changes of all kinds."""
+    """One of ``contents`` with one to three changes of any kind."""
     content = draw(st.sampled_from(contents))
     for damage in draw(st.lists(st.sampled_from(_DAMAGES), min_size=1, max_size=3)):
         content = damage(draw, content)
@@ -202,6 +202,6 @@ def damaged(draw: Draw, contents: tuple[bytes, ...]) -> bytes:
 
 
 def hostile(target: Target) -> st.SearchStrategy[bytes]:
-    """Files for a target: noise, a valid one damaged as it lies on the disk, and one damaged before it was packed."""
+    """Files for a target: noise, a valid file damaged after packing, and one damaged before packing."""
     files = tuple(target.pack(seed) for seed in target.seeds)
     return st.one_of(damaged(target.seeds).map(target.pack), damaged(files), st.binary(max_size=200))

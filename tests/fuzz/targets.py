@@ -1,4 +1,4 @@
-"""Every parser that reads what others wrote, with a valid file for each."""
+"""Every parser of untrusted input, with valid files for each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def source(kind: str, **keys: Any) -> Source:
 
 
 def read_source(given: Source) -> Callable[[], None]:
-    """Reads the downloaded files of ``given``."""
+    """A function that reads the downloaded files of ``given``."""
 
     def read() -> None:
         assert_tables(given, given.read(PATHS.raw))
@@ -63,7 +63,7 @@ def read_source(given: Source) -> Callable[[], None]:
 
 
 def assert_tables(given: Source, raw: RawTables) -> None:
-    """What ``RawTables`` promises, and that the next stage can go on from there."""
+    """Assert what ``RawTables`` guarantees, and that the next stage can read the result."""
     assert list(raw.interactions) == ["user", "item", "timestamp"]
     assert str(raw.interactions["timestamp"].dtype) == "int64"
     assert all(line.isprintable() for line in map(one_line, (*raw.notes, *raw.warnings)))
@@ -76,7 +76,7 @@ def assert_tables(given: Source, raw: RawTables) -> None:
     try:
         prepared = prepare("shop", raw, core=3, ties="random")
         check_items("shop", raw, prepared)
-    except UserError:  # nothing is left by the filter, or no item has a row
+    except UserError:  # the filter leaves nothing, or no item has a row
         return
     prepared.interactions.to_parquet(io.BytesIO())
     prepared.items.to_parquet(io.BytesIO())
@@ -125,7 +125,7 @@ RELEASE_ITEMS = json.dumps({str(item): FIELDS for item in range(3)})
 
 
 def lenient(kind: str, **keys: Any) -> Source:
-    """A source that reads on whatever the share of malformed lines, so that what is not malformed is looked at."""
+    """A source that tolerates any share of malformed lines, so that the other lines are tested."""
     return source(kind, max_malformed=1.0, **keys)
 
 
@@ -149,12 +149,12 @@ RELEASE_FILES = {
 
 
 def compressed(content: bytes) -> bytes:
-    """As gzip, without the time."""
+    """Compress with gzip, without a time stamp."""
     return gzip.compress(content, mtime=0)
 
 
 def of_source(given: Source, files: dict[str, bytes], which: int, pack: Callable[[bytes], bytes] = bytes) -> Target:
-    """One file of a source, the others being valid."""
+    """A target for one file of a source; the others are valid."""
     name = list(files)[which]
     content = files[name] if pack is bytes else gzip.decompress(files[name])
     return Target(name, (content,), read_source(given), pack, {n: c for n, c in files.items() if n != name})
@@ -171,7 +171,7 @@ NUMBER_TIMES = ("1546300800.123456789", "1.5463008005E+09", "-.5")
 
 
 def dated(times: tuple[str, ...]) -> bytes:
-    """A table whose times are spelled in many ways of one kind."""
+    """A table with many spellings of one kind of time."""
     lines = (f"{user},{item},{times[n % len(times)]},T" for n, (user, item, _) in enumerate(GRID))
     return "\n".join(["user,item,timestamp,title", *lines, ""]).encode()
 
@@ -206,7 +206,7 @@ OWN_CODES = parquet(
 
 
 def read_given(name: str) -> Callable[[], None]:
-    """Codes from a release, or from a file of the user's."""
+    """Read codes from a release or from a user's file."""
 
     def read() -> None:
         found = given_codes(Path(name), IDS, PATHS.items)
@@ -217,12 +217,12 @@ def read_given(name: str) -> Callable[[], None]:
 
 
 def read_codes() -> None:
-    """The code table of the stage before."""
+    """Read the code table of the stage before."""
     assert_codes(ItemCodes.read(PATHS.codes))
 
 
 def assert_codes(codes: ItemCodes) -> None:
-    """Every item has tokens, which give its code back."""
+    """Assert that every item has tokens that decode to its code."""
     assert codes.tokens.shape == codes.codes.shape and codes.codes.dtype == np.int64
     spelled = [[codes.vocabulary[token] for token in row] for row in codes.tokens]
     again = ItemCodes.from_strings({str(item): row for item, row in enumerate(spelled)}, "again")
@@ -246,7 +246,7 @@ OWN_LISTS = parquet(pd.DataFrame({"item": IDS, "vector": ROWS.tolist()}))
 
 
 class _AnyParams:
-    """As much of params.yaml as ``Results`` reads."""
+    """The part of ``Params`` that ``Results`` uses."""
 
     scale = "small"
 
@@ -256,7 +256,7 @@ class _AnyParams:
 
 
 def read_histories() -> None:
-    """Users' histories: as the examples are made from them."""
+    """Read histories as for training examples."""
     histories = Histories.load(PATHS.interactions)
     assert histories.offsets[-1] == len(histories.items) and (np.diff(histories.offsets) >= 3).all()
     users, positions = histories.training_examples()
@@ -264,7 +264,7 @@ def read_histories() -> None:
 
 
 def read_metrics() -> None:
-    """A run's metrics, as tables and figures ask for them."""
+    """Read a run's metrics as tables and figures do."""
     results = Results(_AnyParams)  # type: ignore[arg-type]
     assert np.isfinite(results.metric([RUN], "test", "recall@10").mean)
     assert all(np.isfinite(level.mean) for level in results.levels([RUN], "metrics.json", "test", "prefix_recall@20"))
@@ -296,7 +296,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def read_own_vectors(file: str, ids: str | None = None) -> Callable[[], None]:
-    """Vectors of the user's, with their ids, as the stage that takes them does."""
+    """Read a user's vectors and their ids as the stage ``embed`` does."""
 
     def read() -> None:
         params = VectorFile(file=Path(file), ids=None if ids is None else Path(ids))
@@ -309,7 +309,7 @@ def read_own_vectors(file: str, ids: str | None = None) -> Callable[[], None]:
 
 
 def of_ids(name: str, content: bytes) -> Target:
-    """A file of ids; what they are held against is the file of vectors."""
+    """A target for a file of ids, which is compared with the file of vectors."""
     return Target(
         name, (content,), read_own_vectors("own.npy", name), beside={"own.npy": npy(ROWS.numpy())}, names="own"
     )
@@ -318,7 +318,7 @@ def of_ids(name: str, content: bytes) -> Target:
 # --- records of downloads and stages ---------------------------------------------------------------------------------
 
 SHA256 = "9a271f2a916b0b6ee6cecb2426f0b3206ef074578be55d9bc94f6f3fe3ab86aa"
-"""Of a file that holds 0 and a line break. Not the one of the file that nothing may touch."""
+"""SHA-256 of a file with 0 and a line break; not of the file outside the project."""
 MANIFEST = json.dumps(
     {
         "source": {"source": "csv", "path": "shop.csv", "items_path": None},
@@ -329,17 +329,17 @@ RECORD = json.dumps(record_of({"codes.parquet": SHA256}, stage="codes"))
 
 
 def read_manifest() -> None:
-    """What a download recorded, before the files are read."""
+    """Read the record of a download, as before its files are read."""
     check_raw("shop", OWN)
 
 
 def download_again() -> None:
-    """The manifest decides which files are had anew."""
+    """Download with this manifest, which decides which files are downloaded again."""
     download("shop", OWN, None)
 
 
 def read_record() -> None:
-    """What a stage recorded of its output."""
+    """Read a stage's record of its output."""
     assert verified(PATHS.codes) == PATHS.codes
 
 
@@ -347,7 +347,7 @@ def read_record() -> None:
 
 
 def read_run_name() -> None:
-    """A run on the command line; bytes that are no UTF-8 arrive there as Python makes text of them."""
+    """Parse a run name from the command line; bytes that are not UTF-8 arrive as Python decodes them."""
     text = os.fsdecode(Path("name").read_bytes())
     try:
         run = Run.parse(text)
@@ -358,7 +358,7 @@ def read_run_name() -> None:
 
 
 def assert_inside_results(run: Run) -> None:
-    """Its folder is where runs are."""
+    """Assert that the run's folder is below results/."""
     inside = run.folder.resolve().relative_to(RESULTS.resolve())
     assert len(inside.parts) == 4
 
@@ -367,13 +367,13 @@ def assert_inside_results(run: Run) -> None:
 
 
 def opened(file: bytes) -> bytes:
-    """A safetensors file as its header, a blank line and the rest; inverse of ``closed``."""
+    """A safetensors file as header, blank line and the rest; inverse of ``closed``."""
     size = int.from_bytes(file[:8], "little")
     return file[8 : 8 + size].rstrip() + b"\n\n" + file[8 + size :]
 
 
 def closed(content: bytes) -> bytes:
-    """The file of a header and the numbers; the header's length is right whatever was done to it."""
+    """The file from a header and the numbers, with the correct length of the header."""
     header, _, rest = content.partition(b"\n\n")
     return len(header).to_bytes(8, "little") + header + rest
 
@@ -417,7 +417,7 @@ GOLDEN_FILES = {
 
 
 def read_golden() -> None:
-    """A folder of another implementation's values."""
+    """Read a folder of values from another implementation."""
     quantities = verify(Path("golden"), 1e-4)
     assert quantities and all(quantity.agrees in (True, False) for quantity in quantities)
     assert all(line.isprintable() for line in report(quantities, 1e-4))
@@ -439,7 +439,7 @@ SECOND_STAGE = json.dumps(RUN_VALUES | {"objective": {"type": "apao-pairwise", "
 
 
 def read_run_record() -> None:
-    """What a run was trained with, as evaluation and reports use it."""
+    """Read the parameters of a trained run as evaluation and reports do."""
     record = RunRecord.read(RUN)
     params = record.decoded(DecodingParams())
     json.dumps([params.for_training(), params.for_evaluation()], allow_nan=False)
@@ -455,7 +455,7 @@ def read_run_record() -> None:
 
 
 def read_model() -> None:
-    """A run's weights, into its model."""
+    """Load a run's weights into its model."""
     weights = read_weights(RUN.model)
     try:
         MODEL.load_transformers(weights)
@@ -480,7 +480,7 @@ CHECKPOINT = checkpoint_bytes()
 
 
 def read_checkpoint() -> None:
-    """A checkpoint: the state that was saved, or an error; never another state."""
+    """Read a checkpoint: the saved state or an error, never another state."""
     found = load_checkpoint(RUN.folder / "checkpoint.safetensors", "mine")
     assert found is not None and torch.equal(found.tensors["model"]["weight"], torch.arange(6.0).reshape(3, 2))
     assert found.progress == {"history": [], "best_loss": 1.0, "best_epoch": 0}

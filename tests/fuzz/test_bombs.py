@@ -1,4 +1,4 @@
-"""Small files that ask for much memory or time: refused, or read within bounds, in a process that is held to them."""
+"""Small files that would need much memory or time are refused or read within bounds, in a limited process."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ MEGABYTE = 1 << 20
 
 
 def zeros(megabytes, byte=b"\0"):
-    """Gzip of so much of one byte: a thousandth of that."""
+    """Gzip of this many megabytes of one byte, about a thousandth of that size."""
     return gzip.compress(byte * MEGABYTE, mtime=0) * megabytes
 
 
@@ -34,7 +34,7 @@ def config(**sizes):
 
 
 def header(file, **tensor):
-    """A safetensors file whose first tensor says something else of itself."""
+    """A safetensors file with another description of its first tensor."""
     text, _, rest = opened(file).partition(b"\n\n")
     said = json.loads(text)
     name = next(name for name in said if name != "__metadata__")
@@ -43,7 +43,7 @@ def header(file, **tensor):
 
 
 def repeated(rows):
-    """Parquet of many equal rows, which it keeps as one value and a count."""
+    """Parquet of many equal rows, stored as one value and a count."""
     table = pa.table({"user": pa.array(np.zeros(rows, np.int32)), "item": pa.array(np.zeros(rows, np.int32))})
     file = pa.BufferOutputStream()
     pq.write_table(table, file, row_group_size=rows)
@@ -51,18 +51,18 @@ def repeated(rows):
 
 
 def tensors(count):
-    """A safetensors file of so many empty ones."""
+    """A safetensors file with this many empty tensors."""
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     return closed(json.dumps({f"a{i}": empty for i in range(count)}).encode() + b"\n\n")
 
 
 def metadata(start, middle, times, end=b""):
-    """A line of Amazon's, the middle repeated so often."""
+    """A line of an Amazon file, with its middle repeated this often."""
     return compressed(start + middle * times + end)
 
 
 def fractions():
-    """Times that get finer and finer, so that all before are brought to another unit again and again."""
+    """Times of increasing resolution, so that all earlier ones are converted again and again."""
     return TABLE + b"".join(b"u,i,.%s1,T\n" % (b"0" * (i // 4_000)) for i in range(100_000))
 
 
@@ -117,12 +117,12 @@ BOMBS = {
     "golden: inner width": ("golden-config", lambda: config(intermediate_size=10**7)),
     "golden: beyond numbers": ("golden-config", lambda: config(intermediate_size=10**40)),
 }
-"""By name: the target, and what makes its file. Sizes are far beyond the bounds, so that nearly within is no issue."""
+"""Name to target and the function that makes its file. Sizes are far beyond the bounds, to avoid borderline cases."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported():
-    """What verifies golden folders imports the backbones and objectives: here once, instead of in each process."""
+    """Import backbones and objectives once here, instead of in each forked process."""
     meet(TARGETS["golden"], TARGETS["golden"].seeds[0])
 
 

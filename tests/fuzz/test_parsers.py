@@ -1,4 +1,4 @@
-"""Every parser, fed with noise and with damaged and malicious files: a valid value or one clear error, nothing else."""
+"""Every parser reads noise, damaged and malicious files to a valid value or one clear error."""
 
 import pytest
 from hostile import fuzzed, hostile, meet

@@ -1,4 +1,4 @@
-"""Downloads from servers that answer what they like: the file that was expected, or one clear error."""
+"""Downloads from malicious servers: the expected file or one clear error."""
 
 import hashlib
 import socket
@@ -24,7 +24,7 @@ CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nc8\r\n" + BODY +
 
 @contextmanager
 def answering(answer):
-    """A server that gives every request the same bytes and hangs up."""
+    """A server that answers every request with the same bytes and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve():

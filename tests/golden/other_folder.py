@@ -1,4 +1,4 @@
-"""A golden folder of other sizes, computed without our code: the models of ``transformers`` and plain loops.
+"""A golden folder of other sizes, computed without our code, by models of ``transformers`` and plain loops.
 
 Three levels, 60 items of which some share a code, users with gaps between their ids.
 """
@@ -15,7 +15,7 @@ LEVELS, ITEMS, NEGATIVES, BEAM, BETA = 3, 60, 7, 6, 0.7
 TAUS, ETAS = ("1", "3.0"), ("0", "0.02", "2.0")
 EOS = 1
 LONGEST = 23
-"""Items of the longest history of an example: more than the usual 20, so the beams' are cut here too."""
+"""Items in the longest history of an example: more than the usual 20, so that histories of the beams are cut too."""
 
 
 def write(folder):
@@ -26,13 +26,13 @@ def write(folder):
     tokens = [tuple(vocabulary.index(token) for token in code) for code in codes]
     lengths = {4: 2, 17: 9, 90: 26}
     interactions = {user: [draw.randrange(ITEMS) for _ in range(length)] for user, length in lengths.items()}
-    # Targets and histories that no user has.
+    # Targets and histories that do not occur among the users.
     examples = [
         {"history": [draw.randrange(ITEMS) for _ in range(length)], "target": target}
         for length, target in ((1, 0), (5, 23), (LONGEST, 31), (2, 59), (8, 7))
     ]
     negatives = [[draw.randrange(ITEMS) for _ in range(NEGATIVES)] for _ in examples]
-    # The target itself, another item with its code, a repetition.
+    # The target itself, another item with its code, and a repetition.
     negatives[0][2:4], negatives[1][1], negatives[1][6] = [0, 59], 23, negatives[1][0]
     expected = {
         "codes": {str(item): code for item, code in enumerate(codes)},
@@ -66,7 +66,7 @@ def made_model(key, size, folder):
         model = transformers.LlamaForCausalLM(config).eval()
     shaken(model, seed=5)
     model.save_pretrained(folder / "saved")
-    # No name begins with the key: the config's model_type says whose they are.
+    # File names differ from the key: the backbone follows from model_type in the config.
     (folder / "saved" / "model.safetensors").rename(folder / f"our-{key}.safetensors")
     (folder / "saved" / "config.json").rename(folder / f"our-{key}.config.json")
     return model
@@ -74,7 +74,7 @@ def made_model(key, size, folder):
 
 @torch.no_grad()
 def logits_after(model, key, history, prefixes):
-    """Logits [prefix][step 0 .. m] of prefixes of one length m after a history of tokens."""
+    """Logits [prefix][step 0 .. m] of prefixes of one length m after a tokenized history."""
     if key == "t5":
         inputs = torch.tensor([[*history, EOS]] * len(prefixes))
         decoder = torch.tensor([[0, *prefix] for prefix in prefixes])

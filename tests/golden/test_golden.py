@@ -1,4 +1,4 @@
-"""Values that the authors' own classes computed on a small catalogue, through the code that training uses.
+"""Values that the authors' classes computed on a small catalogue, recomputed by the code that training uses.
 
 ``expected.json`` has 40 users, 400 items with 67 tokens, 12 training examples with 20 negatives each
 and the beams of 8 test users; the weights are random, in evaluation mode.
@@ -17,7 +17,7 @@ VALUES = json.loads((FOLDER / "expected.json").read_text())["backbones"]
 
 
 def names():
-    """Every number of the file, as the report calls it."""
+    """Name of every number of the file, as in the report."""
     yield from (("-", "vocabulary"), ("-", "valid_prefixes"))
     for way, key in (("tiger", "t5"), ("llama", "llama"), ("llama, packed", "llama")):
         values = VALUES[key]

@@ -1,4 +1,4 @@
-"""The command that verifies a golden folder: other folders, spoiled numbers, broken files."""
+"""The command that verifies a golden folder: other folders, changed numbers, damaged files."""
 
 import json
 import math
@@ -31,14 +31,14 @@ def changed(data, *key, value):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the shipped folder without its values, to which a test adds those it is about."""
+    """A copy of the shipped folder without values, to which a test adds its own."""
     for path in SHIPPED.glob("*-tiny.*"):
         shutil.copyfile(path, tmp_path / path.name)
     return tmp_path
 
 
 def write(folder, *sections, backbone="t5"):
-    """``expected.json`` with some sections of one backbone's values, as a tree to change and ``save``."""
+    """``expected.json`` with some sections of one backbone's values, to change and ``save``."""
     expected = json.loads(json.dumps(EXPECTED))
     expected["backbones"] = {backbone: {key: expected["backbones"][backbone][key] for key in sections}}
     save(folder, expected)
@@ -86,7 +86,7 @@ def test_the_report_ends_with_what_was_found():
         (("apao-pairwise", "0.5", "ce"), "llama", "apao-pairwise eta=0.5 ce", "found"),
         (("apao-pairwise", "0.0", "prefix_losses", 2), "llama", "apao-pairwise eta=0.0 prefix_losses", "position 2: "),
         (("apao-pointwise", "0.0", "weights", 0), "llama", "apao-pointwise eta=0.0 weights", "position 0: found"),
-        (("beam", "scores", 2, 7), "llama", "beam scores", "user 10, place 7: found"),
+        (("beam", "scores", 2, 7), "llama", "beam scores", "user 10, rank 7: found"),
     ],
 )
 def test_a_spoiled_number_is_named(folder, key, backbone, name, place, spoiled):
@@ -137,14 +137,14 @@ def test_beams_may_swap_only_where_scores_tie(folder):
     swapped(values, 1, 4)
     save(folder, expected)
     codes, scores = verify(folder, 1e-4)[2:]
-    assert codes.difference == 2 and codes.remark.startswith("user 3, place 4: found <a_")
+    assert codes.difference == 2 and codes.remark.startswith("user 3, rank 4: found <a_")
     gap = values["scores"][1][4] - values["scores"][1][5]
     codes, scores = verify(folder, gap * 1.01)[2:]
-    assert codes.agrees and codes.remark == "2 at another place, among equal scores"
-    # Each score is then compared with that of the same code: here the gap, as the scores were not swapped.
+    assert codes.agrees and codes.remark == "2 at another rank, among equal scores"
+    # Each score is compared with that of the same code, so the gap shows: the scores were not swapped.
     assert scores.difference == pytest.approx(gap, abs=1e-5)
 
-    # A code that is not among the expected ones is no swap, however near its score.
+    # A code that is not among the expected ones is not a swap, however close its score.
     expected = write(folder, "beam")
     expected["backbones"]["t5"]["beam"]["codes"][0][19] = ["<a_0>", "<b_0>", "<c_0>", "<d_99>"]
     save(folder, expected)
@@ -254,7 +254,7 @@ NOT_OURS = [
     ("t5", {"scale_decoder_outputs": False}, "scale_decoder_outputs: False is not supported"),
     ("t5", {"d_kv": None}, "d_kv: expected a whole number from 1 to 16777216, found None"),
     ("t5", {"d_ff": 10**40}, "d_ff: expected a whole number from 1 to 16777216, found 1000"),
-    ("t5", {"vocab_size": 70}, "vocab_size: 70 does not fit the codes, which make 67 tokens"),
+    ("t5", {"vocab_size": 70}, "vocab_size: 70 does not match the codes, which have 67 tokens"),
     ("llama", {"rope_theta": 10000.0}, "rope_theta: 10000.0 is not supported; this backbone has 500000.0"),
     ("llama", {"rope_theta": None}, "rope_theta: 10000.0 (the default of transformers, as the key is missing) is not"),
     ("llama", {"rope_parameters": {"rope_theta": 1.0}}, "rope_parameters.rope_theta: 1.0 is not supported"),
@@ -282,7 +282,7 @@ def test_a_model_that_is_not_ours_is_refused(folder, backbone, values, message):
 
 @pytest.mark.parametrize("sizes", [{"num_layers": 10**7}, {"d_ff": 10**7}, {"d_model": 10**6, "d_kv": 10**6}])
 def test_a_config_is_not_taken_at_its_word(folder, sizes):
-    """The model would have taken all memory before its weights were held against it."""
+    """A model of these sizes would exhaust the memory before the comparison with its weights."""
     write(folder, "ce")
     file = folder / "t5-tiny.config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | sizes))

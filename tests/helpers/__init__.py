@@ -1,1 +1,1 @@
-"""What the test suites share: small models, small projects, processes, disks, and what is in files."""
+"""Helpers of all test suites: small models and projects, processes, disks, and comparison of files."""

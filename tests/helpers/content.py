@@ -1,4 +1,4 @@
-"""What is in a project's files, so that two projects can be compared, and whether each file is whole."""
+"""Content of a project's files, for comparing projects and for checking that each file is complete."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from safetensors import safe_open
 from apao.files import digest_of
 
 TIMED = ("history.csv", "beams.json", "decoding_time.json")
-"""Files that say how long something took."""
+"""Files that contain durations."""
 UNFINISHED = ("checkpoint.safetensors", "embeddings.shards")
-"""What a stage goes on from; gone when it is done."""
+"""Files that a stage resumes from; removed when it is done."""
 SNAKEMAKES = ".snakemake_timestamp"
-"""Snakemake's clock of a folder that is an output."""
+"""Snakemake's time stamp of an output folder."""
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder``; TensorBoard's, which name process and second, left out."""
+    """SHA-256 of every file below ``folder``, except TensorBoard's, whose names contain process and time."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -32,7 +32,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def version(path: Path) -> tuple[int, int] | None:
-    """Tells versions of a file that is replaced whole apart; None while there is none."""
+    """Identifies the version of a file that is replaced atomically; None while there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -41,16 +41,16 @@ def version(path: Path) -> tuple[int, int] | None:
 
 
 def record_of(outputs: Mapping[str, str], **more: str) -> dict[str, Any]:
-    """A stage's record that vouches for files by their hashes."""
+    """A stage's record, with the hashes of its outputs."""
     record = {**more, "outputs": dict(outputs)}
     return record | {"digest": digest_of(record)}
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Every file below data, results and figures by its name, without what tells the time.
+    """Content of every file below data, results and figures by name, without times and durations.
 
     Raises:
-        ValueError: when one of those that are read for this is not whole.
+        ValueError: when a file that is read for this is incomplete.
     """
     return {
         str(path.relative_to(folder)): _content(path)
@@ -61,7 +61,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def is_finished(name: str) -> bool:
-    """Whether a file of this name is a stage's output: temporary files and what a stage goes on from are none."""
+    """Whether a file with this name is a stage's output, not a temporary file or one to resume from."""
     return not any(part in UNFINISHED or part.endswith((".tmp", ".part")) for part in Path(name).parts)
 
 
@@ -92,19 +92,19 @@ def _without_seconds(value: Any) -> Any:
 
 
 def assert_whole(folder: Path, *allowed: dict[str, Any]) -> None:
-    """Every finished file is, to the byte, one that ``allowed`` knows, and what a record vouches for is there."""
+    """Assert that every finished file is byte-identical to one in ``allowed``, and that files in records exist."""
     for name, found in content(folder).items():
         if is_finished(name):
             assert any(found == known.get(name) for known in allowed), f"{name} is neither the old nor the new one"
     for record in folder.rglob("*.provenance.json"):
         for name, expected in json.loads(record.read_bytes())["outputs"].items():
             file = record.with_name(name)
-            assert file.exists(), f"{record} vouches for {name}, which is not there"
-            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{record} vouches for another {name}"
+            assert file.exists(), f"{record} lists {name}, which does not exist"
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{record} has the hash of another {name}"
 
 
 def epochs_in(checkpoint: Path) -> list[dict[str, Any]]:
-    """History rows in a checkpoint; none where there is none."""
+    """History rows in a checkpoint; empty if there is none."""
     if not checkpoint.exists():
         return []
     with safe_open(checkpoint, framework="pt") as file:
@@ -112,5 +112,5 @@ def epochs_in(checkpoint: Path) -> list[dict[str, Any]]:
 
 
 def seconds_of_epochs(history: Path) -> list[float]:
-    """How long each epoch took: an epoch that was trained twice took another time."""
+    """Duration of each epoch, which differs if the epoch was trained again."""
     return [float(row["seconds"]) for row in csv.DictReader(io.StringIO(history.read_text()))]

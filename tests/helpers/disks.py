@@ -1,4 +1,4 @@
-"""Disks of a chosen size, to be filled up."""
+"""Disks of a chosen size."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, kibibytes: int) -> Iterator[Callable[[int], None]]:
-    """Give ``folder``, with its content, a disk of its own; yields what resizes it. Skips where that is not allowed."""
+    """Move ``folder`` to its own disk; yields a function that resizes it. Skips the test where mount fails."""
     content = Path(copytree(folder, folder.with_name(folder.name + ".content")))
     command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)]
     try:
@@ -31,7 +31,7 @@ def _run(*command: str) -> None:
 
 
 def fill(file: Path) -> Path:
-    """Leave no room beside ``file``."""
+    """Fill the disk with ``file``."""
     with suppress(OSError), file.open("wb", buffering=0) as filler:
         while filler.write(bytes(4096)):
             pass
@@ -40,7 +40,7 @@ def fill(file: Path) -> Path:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Nothing in ``folder`` can be written, not by root either. Skips where that is not allowed."""
+    """Make ``folder`` read-only, also for root. Skips the test where that is not allowed."""
     try:
         subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

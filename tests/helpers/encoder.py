@@ -1,4 +1,4 @@
-"""A text encoder of a few thousand weights, in a folder as the hub has them."""
+"""A text encoder with a few thousand weights, in a folder as on the Hugging Face Hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ SPECIAL = ["<s>", "</s>", "<unk>"]
 
 
 def write_encoder(folder: Path, words: Sequence[str]) -> Path:
-    """Write a Llama that knows ``words``: no padding token, a chat template, bos before a text."""
+    """Write a Llama with the vocabulary ``words``: no padding token, a chat template, bos before a text."""
     import tokenizers
     import transformers
 

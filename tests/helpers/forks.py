@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported torch already: they begin within milliseconds, not after seconds.
+"""Processes forked from one that has imported torch, so that they start in milliseconds instead of seconds.
 
 ``run_forked`` is a command of ``apao`` that can be killed at any moment, ``run_processes`` the processes of one
 training as torchrun starts them, ``in_fork`` any function.
@@ -28,12 +28,12 @@ Result = TypeVar("Result")
 # One thread: a pool of threads does not survive a fork.
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 FORKS = multiprocessing.get_context("forkserver")
-# The first optimizer of a process imports torch's compiler, which takes as long as all else in a training.
+# The first optimizer of a process imports torch's compiler, which takes as long as the rest of a small training.
 _preloaded = ["apao.cli", "apao.stages.train", "torch._dynamo"]
 
 
 def preload(*modules: str) -> None:
-    """Have the server import more, which then no fork has to; before the first fork."""
+    """Make the server import further modules, before the first fork."""
     _preloaded.extend(modules)
     FORKS.set_forkserver_preload(_preloaded)
 
@@ -49,9 +49,9 @@ def run_forked(
     seen: Callable[[], object] | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Done:
-    """Run ``apao`` in the project at ``folder``; ``after`` so many seconds send it a signal.
+    """Run ``apao`` in the project at ``folder``; send it a signal ``after`` this many seconds.
 
-    The seconds count from when ``seen`` is true, where it is given.
+    The seconds count from the time when ``seen`` is true, if it is given.
     ``prepare`` is called in the command's process before it.
     """
     log = folder / "output"
@@ -59,7 +59,7 @@ def run_forked(
     started = time.monotonic()
     process.start()
     if how == signal.SIGINT:
-        seen = log.exists  # before it Python itself would answer, with a traceback
+        seen = log.exists  # earlier, Python itself would react, with a traceback
     while seen is not None and not seen() and process.is_alive():
         time.sleep(0.001)
     process.join(SECONDS if after is None else after)
@@ -97,13 +97,13 @@ def finish(folder: Path, *arguments: str, prepare: Callable[[], None] | None = N
 
 
 def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function where much is imported already and no test has been; what it returned."""
+    """Call a function in a fork of the server, which no test has changed; returns its result."""
     (result,) = _results([(function, arguments)])
     return result
 
 
 def _results(calls: list[tuple[Callable[..., Result], tuple[object, ...]]]) -> list[Result]:
-    """What each of some functions returns, each in a fork of its own, all at the same time."""
+    """Results of functions that run at the same time, each in its own fork."""
     ends, processes = [], []
     for function, arguments in calls:
         end, other = FORKS.Pipe(duplex=False)
@@ -130,12 +130,12 @@ _attempts = count()
 
 @cache
 def _store() -> TCPStore:
-    """What torchrun keeps for all attempts of a training; here one for all trainings, each of which is an attempt."""
+    """The store that torchrun keeps across attempts of a training; here one for all trainings, each as an attempt."""
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def run_processes(size: int, function: Callable[..., Result], *arguments: object) -> list[Result]:
-    """``function(rank, *arguments)`` in every process, which know of one another; what each returned."""
+    """Call ``function(rank, *arguments)`` in processes that can connect to one another; returns the results."""
     environment = {
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",

@@ -17,7 +17,7 @@ BOTH = sorted(SIZES)
 
 
 def backbone_of(name: str, vocabulary: int, seed: int = 0, **more: object) -> Backbone:
-    """A small model whose attention, norms and outputs are far from trivial (fresh ones are nearly uniform)."""
+    """A small model with non-trivial attention, norms and outputs (those of a fresh model are nearly uniform)."""
     torch.manual_seed(seed)
     backbone = BACKBONES[name](type=name, **{**SIZES[name], **more}).build(vocabulary).eval()
     shaken(backbone, seed)
@@ -25,7 +25,7 @@ def backbone_of(name: str, vocabulary: int, seed: int = 0, **more: object) -> Ba
 
 
 def shaken(module: torch.nn.Module, seed: int = 0) -> None:
-    """Redraw every weight, norm scales around 1 and matrices so that signals keep their size."""
+    """Redraw every weight: norm scales around 1, matrices so that activations keep their scale."""
     generator = torch.Generator().manual_seed(seed)
     for value in module.state_dict().values():
         noise = torch.randn(value.shape, generator=generator)
@@ -33,23 +33,23 @@ def shaken(module: torch.nn.Module, seed: int = 0) -> None:
 
 
 def random_codes(items: int, levels: int, clusters: int, seed: int = 0) -> ItemCodes:
-    """Codes drawn uniformly, so some are shared when there are few to draw from."""
+    """Codes drawn uniformly, so that items collide where there are few codes."""
     return ItemCodes(np.random.default_rng(seed).integers(0, clusters, (items, levels)))
 
 
 def histories_of(rows: list[list[int]]) -> Histories:
-    """One list of items a user."""
+    """Histories from one list of items per user."""
     return Histories(np.cumsum([0, *map(len, rows)]), np.array([item for row in rows for item in row], dtype=np.int64))
 
 
 def random_histories(lengths: list[int], items: int, seed: int = 0) -> Histories:
-    """Users with so many items, drawn uniformly."""
+    """Histories of users with these numbers of items, drawn uniformly."""
     rng = np.random.default_rng(seed)
     return histories_of([rng.integers(0, items, length).tolist() for length in lengths])
 
 
 def prefix_ids(*tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """For codes (..., T): integers that are equal exactly where two prefixes are."""
+    """Ids (..., T) of the prefixes of codes (..., T), equal if and only if the prefixes are."""
     known: dict[tuple[int, ...], int] = {}
     found = []
     for codes in tokens:
@@ -80,7 +80,7 @@ def run_params(backbone: str = "llama", objective: dict | None = None, **trainin
 
 
 class SlowModel:
-    """A backbone asked for one prefix of one history at a time, every answer computed from scratch."""
+    """Scores of a backbone for one prefix of one history at a time, each computed from scratch."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -99,7 +99,7 @@ class SlowModel:
         return self._known[key]
 
     def score(self, history: list[int], code: tuple[int, ...], eos: bool) -> float:
-        """Mean log-probability of the code's tokens, and of eos after them if asked for."""
+        """Mean log-probability of the code's tokens and, if requested, eos."""
         steps = [self.next_logp(history, code[:t])[code[t]] for t in range(len(code))]
         if eos:
             steps.append(self.next_logp(history, code)[EOS])

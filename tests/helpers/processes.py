@@ -1,4 +1,4 @@
-"""Commands in processes of their own: run one, wait for what it does, signal it, kill it, bound its memory."""
+"""Commands in separate processes: run, wait, signal, kill, limit memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from apao.errors import UserError
 
 BIN = Path(sys.executable).parent
 SECONDS = 1800
-"""Far more than any command of the tests takes; a hang fails instead of blocking."""
+"""Time limit in seconds, far above the duration of any command of the tests, so that a hang is a failure."""
 
 
 @dataclass
@@ -41,17 +41,17 @@ class Done:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that say what went wrong."""
+        """The error lines of the output."""
         return [line for line in self.output.splitlines() if line.lower().startswith("error")]
 
 
 class Running:
-    """A command that has been started. What it prints goes to a file: it never waits for a reader."""
+    """A running command. Its output goes to a file, so that it never blocks."""
 
     def __init__(self, folder: Path, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._log = NamedTemporaryFile("r")  # noqa: SIM115 - open as long as this is
         with open(self._log.name, "a") as log:
-            # A session of its own, as a terminal starts it: a signal to the group reaches all that it started.
+            # In its own session, as from a terminal, so that a signal to the group reaches all its children.
             self._process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -62,12 +62,12 @@ class Running:
         return self._process.poll() is not None
 
     def printed(self) -> str:
-        """All it has printed until now."""
+        """The output so far."""
         self._log.seek(0)
         return self._log.read()
 
     def wait_for(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
-        """Return as soon as ``condition`` holds; fails if the command ends before, or nothing comes of it in time."""
+        """Return as soon as ``condition`` holds; fails if the command ends before that, or on a timeout."""
         deadline = time.monotonic() + seconds
         while not condition():
             if self.ended or time.monotonic() > deadline:
@@ -76,7 +76,7 @@ class Running:
             time.sleep(0.002)
 
     def end(self, timeout: float = SECONDS) -> Done:
-        """Wait for its end."""
+        """Wait until it ends."""
         try:
             status = self._process.wait(timeout)
         except BaseException:
@@ -85,23 +85,23 @@ class Running:
         return Done(status, self.printed())
 
     def send(self, how: signal.Signals) -> None:
-        """A signal to it alone."""
+        """Send a signal to this process alone."""
         self._process.send_signal(how)
 
     def send_all(self, how: signal.Signals) -> None:
-        """A signal to it and all that it started, as Ctrl-C at a terminal."""
+        """Send a signal to this process and its descendants, as Ctrl-C at a terminal does."""
         os.killpg(self.pid, how)
 
     def children(self) -> list[psutil.Process]:
-        """All that it started, and what those started."""
+        """All descendants."""
         return psutil.Process(self.pid).children(recursive=True)
 
     def kill_all(self) -> bool:
-        """SIGKILL to it and all that it started, at once; whether there was something to kill."""
+        """Kill this process and its descendants at once; returns whether there was something to kill."""
         if self.ended:
             return False
         parent = psutil.Process(self.pid)
-        # Stopped first: nobody reacts to another one's end.
+        # Stopped first, so that none reacts to the end of another.
         parent.suspend()
         for one in [parent, *parent.children(recursive=True)]:
             one.kill()
@@ -110,14 +110,14 @@ class Running:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """As after ``source .venv/bin/activate``, without settings of apao."""
+    """Environment variables as after ``source .venv/bin/activate``, without those of apao."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("APAO_")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "COLUMNS": "200", **more}
 
 
 def start(folder: Path, *command: str, **more: str) -> Running:
-    """Begin a command of the environment in ``folder``."""
+    """Start a command of the environment in ``folder``."""
     return Running(folder, command, environment(**more))
 
 
@@ -127,7 +127,7 @@ def run(folder: Path, *command: str, timeout: float = SECONDS, **more: str) -> D
 
 
 def run_here(folder: Path, *arguments: str) -> Done:
-    """``apao`` in this process, which has imported torch already."""
+    """Run ``apao`` in this process, which has imported torch already."""
     output, argv, status = io.StringIO(), sys.argv, 0
     sys.argv = ["apao", *arguments]
     try:
@@ -142,7 +142,7 @@ def run_here(folder: Path, *arguments: str) -> Done:
 
 @contextmanager
 def ctrl_c_heeded() -> Iterator[None]:
-    """What is started here heeds Ctrl-C; a shell that started the tests in the background has all ignore it."""
+    """Restore the default reaction to Ctrl-C, which processes started in the background by a shell ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -151,7 +151,7 @@ def ctrl_c_heeded() -> Iterator[None]:
 
 
 def bounded(action: Callable[[], Any], megabytes: int = 1024, seconds: int = 20) -> str:
-    """Do it in a fork that may take so much more memory, and so much time of a processor; what came of it.
+    """Call a function in a fork with a limit on additional memory and on processor time; returns the outcome.
 
     Returns:
         ``done``, ``UserError: ...`` or a traceback.

@@ -1,4 +1,4 @@
-"""The folder of a small study, for the real commands: its data, its params.yaml, and the workflow."""
+"""The folder of a small study for the real commands: data, params.yaml and workflow."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "params.yaml"
 TOY = DatasetPaths("toy")
 USERS, ITEMS = 30, 12
-"""Of ``toy.csv``; the filter keeps them all."""
+"""Number of users in ``toy.csv``; the filter keeps all."""
 
 
 @dataclass
 class Project:
-    """A folder with params.yaml, and perhaps code of its own in src."""
+    """A folder with params.yaml and optionally its own code in src."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, *command: str) -> Running:
-        """Begin a command of the environment in the folder."""
+        """Start a command of the environment in the folder."""
         return Running(self.folder, command, self._environment())
 
     def run(self, *command: str, code: int | None = 0) -> str:
-        """Run a command to its end; return all it printed."""
+        """Run a command to its end; returns its output."""
         done = self.start(*command).end()
         assert code is None or done.status == code, done.output
         return done.output
@@ -79,7 +79,7 @@ class Project:
         write_params(self.folder, merged(self.params(), changes))
 
     def edit(self, *path: str, value: object) -> None:
-        """Replace one value of params.yaml; its key need not be there, those above it must."""
+        """Replace one value of params.yaml. Its key may be absent, its parents must exist."""
         params = self.params()
         *parents, last = path
         node = params
@@ -90,7 +90,7 @@ class Project:
 
 
 def make_project(folder: Path, params: Mapping[str, Any]) -> Project:
-    """A table of interactions and params.yaml."""
+    """Make a project with a table of interactions and params.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
     write_interactions(folder / "toy.csv")
     write_params(folder, params)
@@ -98,8 +98,8 @@ def make_project(folder: Path, params: Mapping[str, Any]) -> Project:
 
 
 def make_workflow(folder: Path, params: Mapping[str, Any] | None = None) -> Project:
-    """The same with the workflow, and with every kind of study unless other parameters are given."""
-    # A copy: through a link, paths relative to the rules (the captions of the report) lead to the real project.
+    """Make a project with the workflow, and with every kind of study unless other parameters are given."""
+    # A copy and not a link, through which paths relative to the rules (captions) would lead to the real project.
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns(".snakemake"))
     return make_project(folder, params or study_params())
 
@@ -108,7 +108,7 @@ def make_workflow(folder: Path, params: Mapping[str, Any] | None = None) -> Proj
 
 
 def small_params(*changes: Mapping[str, Any]) -> dict[str, Any]:
-    """One csv dataset ``toy``, a tiny model of each backbone, cross-entropy, no study; ``changes`` are merged in."""
+    """Parameters with the dataset ``toy``, tiny backbones, cross-entropy and no study; ``changes`` are merged in."""
     toy = {"source": "csv", "path": "toy.csv", "text": ["title"], "core": 3, "recipe": "tiny", "codes": "toy"}
     codes = {"method": "rq-kmeans", "embedder": "minilm", "levels": 4, "clusters": 4, "collisions": "reassign"}
     tiny = {
@@ -132,7 +132,7 @@ def small_params(*changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``, section by section; lists and numbers are replaced."""
+    """``values`` with ``changes`` merged in, section by section; lists and numbers are replaced."""
     found = dict(values)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
@@ -141,14 +141,14 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def shipped_objectives() -> dict[str, Any]:
-    """All objectives of the project's own params.yaml, without what was tuned for its datasets."""
+    """All objectives of the project's own params.yaml, without tuned values."""
     objectives = yaml.safe_load(SHIPPED.read_text())["objectives"]
     untuned = {name: {key: value for key, value in each.items() if key != "tuned"} for name, each in objectives.items()}
     return merged(untuned, {"apao-pairwise": {"negatives": 4}})
 
 
 def study_params() -> dict[str, Any]:
-    """Every stage and every kind of study, with few runs; one of them on the second backbone."""
+    """Parameters with every stage and every kind of study but few runs, one of them with the second backbone."""
     studies = yaml.safe_load(SHIPPED.read_text())["studies"]["small"]
     for study in studies.values():
         own = {"datasets": ["toy"], "dataset": "toy", "backbones": ["tiger"]}
@@ -188,7 +188,7 @@ def write_params(folder: Path, params: Mapping[str, Any]) -> None:
 
 
 def write_interactions(path: Path, seed: int = 0) -> None:
-    """A small table in which the next item follows from the last one, most of the time."""
+    """A small table in which the next item mostly follows from the last one."""
     random = np.random.default_rng(seed)
     lines = ["user,item,timestamp,title"]
     for user in range(USERS):
@@ -200,17 +200,22 @@ def write_interactions(path: Path, seed: int = 0) -> None:
 
 
 def write_embeddings(folder: Path, items: int = ITEMS) -> None:
-    """Vectors without a record, as a user may bring them."""
+    """Write vectors without a record, as a user's own."""
     table = np.random.default_rng(6).normal(size=(items, 6)).astype(np.float32)
     (folder / TOY.folder).mkdir(parents=True, exist_ok=True)
     save_file({"embeddings": table}, folder / TOY.embeddings)
 
 
 def write_dataset(codes: ItemCodes, lengths: list[int], seed: int = 0) -> Histories:
-    """The files of ``toy`` that training reads, below the working directory; users with so many items, drawn."""
+    """Write the training inputs of ``toy`` below the working directory, with random users of these numbers of items."""
     TOY.folder.mkdir(parents=True)
     codes.write(TOY.codes)
     histories = random_histories(lengths, codes.items, seed)
     users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
     pd.DataFrame({"user": users, "item": histories.items}).to_parquet(TOY.interactions)
+    items = np.arange(codes.items)
+    titles = [f"Item {item}" for item in items]
+    pd.DataFrame({"item": items, "raw_id": [f"i{item}" for item in items], "title": titles}).to_parquet(TOY.items)
+    names = [f"u{user}" for user in range(histories.users)]
+    pd.DataFrame({"user": range(histories.users), "raw_id": names}).to_parquet(TOY.users)
     return histories

@@ -60,12 +60,12 @@ KINDS = {
     "figure4": "beam-sizes",
     "figure5": "prefix-recall",
 }
-"""Of the studies that bear the paper's names; others name their own."""
+"""Kinds of the studies with the paper's names; other studies state their kind."""
 
 SIZES = (1000, 3000, 10_000, 30_000, 100_000)
-"""Of the catalogues that decoding_time.json has."""
+"""Sizes of the catalogues in decoding_time.json."""
 BEAMS = (1, 5, 10, 20, 50, 100)
-"""Of beams.json."""
+"""Beam sizes in beams.json."""
 
 
 def code_metrics() -> list[str]:
@@ -80,7 +80,7 @@ class MadeUp:
         self.folder = folder
 
     def params(self, sweeps: dict[str, dict] | None = None, **studies: dict) -> Params:
-        """params.yaml with these studies and further sweeps, loaded, and the run.json of every run they list."""
+        """Write params.yaml with these studies and sweeps, and run.json of their runs; returns the parameters."""
         path = self.folder / "params.yaml"
         named = {name: {"kind": KINDS.get(name)} | study for name, study in studies.items()}
         content = {**yaml.safe_load(PARAMS), "studies": {"tiny": named}}
@@ -93,12 +93,12 @@ class MadeUp:
         return params
 
     def record(self, run: Run, params: Params, **otherwise: object) -> None:
-        """run.json of a run that was trained as params.yaml says, but for the parameters of ``otherwise``."""
+        """Write the run.json of a run that was trained with params.yaml, except for the parameters in ``otherwise``."""
         trained = {**params.resolve(run).for_training(), **otherwise}
         self.json(f"results/{run}/run.json", {"run": str(run), **trained, "inputs": {}})
 
     def metrics(self, run: str, test: dict[str, float], valid: dict[str, float] | None = None, **more: object) -> None:
-        """metrics.json: the given metrics, all others 0.01, item-level ones 0.9 of the code-level ones."""
+        """Write metrics.json: these metrics, 0.01 for all others, item-level ones 0.9 times the code-level ones."""
 
         def split(given: dict[str, float]) -> dict[str, object]:
             code = {metric: given.get(metric, 0.01) for metric in code_metrics()}
@@ -114,9 +114,9 @@ class MadeUp:
         self.json(f"results/{run}/metrics.json", {"run": run, "test": split(test), "valid": split(valid or test)})
 
     def ranks(self, run: str, ranks: list[int], group: int = 1) -> None:
-        """ranks.parquet: these test ranks of users 0, 1, ...; validation ranks that must not be read.
+        """Write ranks.parquet with these test ranks of users 0, 1, ..., and validation ranks that must not be read.
 
-        Every code stands for ``group`` items.
+        Every code has ``group`` items.
         """
 
         def table(split: str, values: list[int]) -> pd.DataFrame:
@@ -130,13 +130,13 @@ class MadeUp:
         pd.concat(frames).to_parquet(f"results/{run}/ranks.parquet")
 
     def history(self, run: str, seconds: list[float], best: list[bool]) -> None:
-        """history.csv with epochs from 1."""
+        """Write history.csv with epochs from 1."""
         losses = dict.fromkeys(("train_ce", "valid_ce", "valid_loss"), np.linspace(3, 1, len(best)))
         frame = pd.DataFrame({"epoch": range(1, len(best) + 1), "seconds": seconds, **losses, "best": best})
         frame.to_csv(self.path(f"results/{run}/history.csv"), index=False)
 
     def baselines(self, dataset: str, popular: float, random: float = 0.002, strict: float | None = None) -> None:
-        """Baselines with one value for every metric; ``strict`` is another one of most-popular at item level."""
+        """Write baselines with one value for every metric; ``strict`` is that of most-popular at item level."""
         item_metrics = [f"item_{metric}" for metric in code_metrics()]
         content = {
             name: {"users": 10, **dict.fromkeys([*code_metrics(), *item_metrics], value)}
@@ -212,6 +212,7 @@ class MadeUp:
                         "seconds": (0.5 + 0.05 * b) * level / 0.03,
                         "ndcg@5": level * (1 - 0.4 / b) if b >= 5 else None,
                         "recall@5": level,
+                        "intervals": {"ndcg@5": [level * 0.5, level] if b >= 5 else None},
                     }
                     for b in BEAMS
                 ]
@@ -224,5 +225,8 @@ class MadeUp:
                     "beams": rows,
                 }
                 self.json(str(path), content)
+            case "exact.json":
+                ranks = {way: rng.integers(0 if way == "beam" else 1, 60, 200).tolist() for way in ("beam", "exact")}
+                self.json(str(path), {"run": str(run), "users": 200, "of_users": 500, "ranks": ranks})
             case _:
                 raise AssertionError(path)

@@ -1,4 +1,4 @@
-"""Calls of Snakemake and their jobs, which a plugin for its logs writes down: nothing is read from what it prints."""
+"""Calls of Snakemake and their jobs, as recorded by a logger plugin and not parsed from printed output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = "model.safetensors"
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was begun or, in a dry run, would be."""
+    """A job that was started or, in a dry run, would be started."""
 
     rule: str
     inputs: frozenset[str]
@@ -31,24 +31,24 @@ class Job:
 
 @dataclass
 class Ended(Done):
-    """A call that has ended."""
+    """A finished call."""
 
     jobs: list[Job] = field(default_factory=list)
 
     @property
     def rules(self) -> Counter[str]:
-        """How many jobs of each rule; none where there was nothing to do."""
+        """Number of jobs per rule; empty if there was nothing to do."""
         return Counter(job.rule for job in self.jobs)
 
     @property
     def trained(self) -> set[str]:
-        """The runs that were trained."""
+        """Names of the runs that were trained."""
         models = (Path(output) for job in self.jobs for output in job.outputs if Path(output).name == MODEL)
         return {str(model.parent.relative_to("results")) for model in models}
 
 
 class Call(Running):
-    """A call that has been started."""
+    """A running call."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._jobs = NamedTemporaryFile("r")  # noqa: SIM115 - open as long as this is
@@ -58,7 +58,7 @@ class Call(Running):
 
     def end(self, timeout: float = SECONDS) -> Ended:
         done = super().end(timeout)
-        # Else no jobs would be taken for nothing to do.
+        # Otherwise a missing log would look like nothing to do.
         assert done.status != 0 or self._lines(), f"the plugin was not used:\n{done.output}"
         return Ended(done.status, done.output, jobs=self.jobs())
 
@@ -66,7 +66,7 @@ class Call(Running):
         return [json.loads(line) for line in Path(self._jobs.name).read_text().splitlines()]
 
     def jobs(self) -> list[Job]:
-        """Those that it has begun until now."""
+        """The jobs started so far."""
         lines = self._lines()
         finished = {line["finished"] for line in lines if "finished" in line}
         return [

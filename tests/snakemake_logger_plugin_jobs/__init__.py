@@ -1,6 +1,6 @@
-"""``snakemake --logger jobs``: a line of JSON per job begun or finished, in the file that SNAKEMAKE_JOBS names.
+"""``snakemake --logger jobs``: one line of JSON per job started or finished, in the file named by SNAKEMAKE_JOBS.
 
-Snakemake finds its plugins by their package's name, so this one lies beside ``helpers``, whose ``snakemake`` reads it.
+Snakemake finds plugins by the name of their package, so this one is beside ``helpers``, where ``snakemake`` reads it.
 """
 
 import json
@@ -12,7 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 
 class LogHandler(LogHandlerBase):
-    """Writes each line at once, as Snakemake may be killed."""
+    """Writes each line immediately, because Snakemake may be killed."""
 
     writes_to_stream = False
     writes_to_file = True

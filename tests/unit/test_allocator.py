@@ -1,4 +1,4 @@
-"""What keeping freed memory does, seen from the system: pages that are not faulted in again."""
+"""The effect of keeping freed memory: pages are not faulted in again."""
 
 import resource
 
@@ -10,7 +10,7 @@ from apao.devices import keep_freed_memory
 
 
 def faults(keep: bool) -> int | None:
-    """Page faults of using 64 MB forty times; None on a system without glibc."""
+    """Page faults from using 64 MB forty times; None on a system without glibc."""
     if keep and not keep_freed_memory():
         return None
     touch()
@@ -25,7 +25,7 @@ def touch() -> None:
 
 
 def test_kept_memory_is_not_faulted_in_again():
-    """Forty times 64 MB are 655,360 pages of 4 KB; kept, the few that the heap drifts over."""
+    """Forty times 64 MB are 655,360 pages of 4 KB; with kept memory there are few page faults."""
     kept, default = in_fork(faults, True), in_fork(faults, False)
     if kept is None:
         pytest.skip("this system has no glibc")

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, and say where they come from."""
+"""Outputs are written completely or not at all, with records of their origin."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ WRITERS = {
 
 @pytest.fixture(params=WRITERS)
 def write(request):
-    """A way in which some stage writes 100 KB or more."""
+    """A way in which a stage writes 100 KB or more."""
     return WRITERS[request.param]
 
 
@@ -216,7 +216,7 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file") as caught:
         write_json(tmp_path / "file" / "below.json", 1)
-    assert caught.value.filename is not None  # by which the command line tells it
+    assert caught.value.filename is not None  # the command line recognises it by that
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO])
@@ -345,7 +345,7 @@ def test_all_that_changed_is_listed(tmp_path):
     make(tmp_path / "b" / "c")
     make(tmp_path / "d")
     with atomic_path(tmp_path / "a" / "make.provenance.json") as temporary:
-        temporary.write_text("{")  # as a killed writer leaves it
+        temporary.write_text("{")  # as left by a killed writer
         assert list(changed([tmp_path])) == []
         temporary.write_bytes((tmp_path / "a" / "make.provenance.json").read_bytes())
     (tmp_path / "a" / "table.csv").write_text("2,2\n")
@@ -392,4 +392,4 @@ def test_no_damage_to_a_table_ends_in_a_traceback(tmp_path):
             with suppress(UserError):
                 read_table(path, ["user", "split"])
                 taken += 1
-    assert 0 < taken < len(content) // 5  # some bytes mean nothing, and it has no hash of its own
+    assert 0 < taken < len(content) // 5  # some bytes have no meaning, and it has no own hash

@@ -1,4 +1,4 @@
-"""The command line itself: what it lists, what it prints, how it ends. Stages have tests of their own."""
+"""The command line itself: help, output and exit status. Stages are tested elsewhere."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,7 @@ from apao.errors import UserError
 from apao.study.params import schema_text
 from apao.study.settings import Settings
 
-STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams"]
+STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
 
@@ -47,7 +47,7 @@ def test_every_command_says_what_it_is_for(name):
 
 @pytest.fixture
 def two_scales(tmp_path):
-    """A params.yaml whose scale ``large`` has a run that starts from another, which no study names."""
+    """A params.yaml whose scale ``large`` has a run that starts from another one, which no study names."""
     table = {"kind": "comparison", "datasets": ["toy"], "backbones": ["tiger"]}
     few = {"table": {**table, "objectives": ["ce", "ce+lr=0.01"], "seeds": [1, 2]}}
     started = {name: {**table, "objectives": ["s-dpo"], "seeds": [3]} for name in ("table", "again")}
@@ -64,7 +64,7 @@ def two_scales(tmp_path):
     ],
 )
 def test_runs_and_check_are_of_the_chosen_scale(two_scales, scale, listed, counted):
-    """A run named twice, or once with an override that changes nothing, is one; its start is listed before it."""
+    """A run that is named twice, or with an override without effect, is listed once, after the run it starts from."""
     chosen = ["--params", two_scales, "--scale", scale]
     assert CliRunner().invoke(app, [*chosen, "runs"]).output.split() == listed.split()
     checked = CliRunner().invoke(app, [*chosen, "params", "check"]).output
@@ -78,7 +78,7 @@ def test_options_may_come_from_the_environment(tmp_path):
     found = CliRunner().invoke(app, ["params", "check"], env={"APAO_PARAMS": str(tmp_path / "other.yaml")})
     assert found.output.startswith(f"{tmp_path / 'other.yaml'}: valid; scale paper: ")
     assert run("params", "check", APAO_SCALE="paper").output.startswith(f"{SHIPPED}: valid; scale paper: ")
-    # What is said outright counts more.
+    # The explicit option takes precedence.
     assert "scale small" in run("--scale", "small", "params", "check", APAO_SCALE="paper").output
 
 
@@ -145,13 +145,13 @@ def test_a_command_that_is_none_is_met_with_the_usage(capsys, monkeypatch, argum
     monkeypatch.setattr(sys, "argv", ["apao", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert stopped.value.code == 2
-    assert message in told.err + told.out and "Traceback" not in told.err
+    assert message in printed.err + printed.out and "Traceback" not in printed.err
 
 
 def command_that(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
-    """How a command ends that meets ``error`` when it reads params.yaml."""
+    """Outcome of a command in which reading params.yaml raises ``error``."""
 
     def broken(self):
         raise error
@@ -191,7 +191,7 @@ def test_ctrl_c_before_a_command_has_begun(monkeypatch, capsys):
 
 
 def ctrl_c_swallowed(error: Exception) -> None:
-    """A library that turns Ctrl-C into an error of its own, met where params.yaml is read."""
+    """A library turns Ctrl-C into its own error while params.yaml is read."""
 
     def params(settings: Settings) -> None:
         with suppress(KeyboardInterrupt):
@@ -211,7 +211,7 @@ CTRL_C_AT_EXIT = """
 import atexit, os, signal
 from apao.cli import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
 main()
 """
@@ -230,7 +230,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    # `true` has ended long before the command has imported what it needs to write its first line.
+    # `true` ends long before the command has imported what it needs to write its first line.
     done = processes.run(ROOT, "sh", "-c", "apao params schema | true")
     assert (done.status, done.output) == (0, "")
 

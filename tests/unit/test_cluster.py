@@ -1,4 +1,4 @@
-"""What jobs ask a cluster for; tests/workflow/test_slurm.py runs the study on one."""
+"""Resources that jobs request from a cluster; tests/workflow/test_slurm.py runs the study on one."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PARAMS = str(SHIPPED)
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """A workflow sets variables for its jobs and copies params.yaml; not here."""
+    """Undo what a workflow does for its jobs: environment variables and the copy of params.yaml."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
@@ -44,7 +44,7 @@ def test_jobs_are_given_a_copy_of_params_yaml(tmp_path: Path):
     named = Path(os.environ["APAO_PARAMS"])
     assert named != path
     assert load(named).model_dump() == load(path).model_dump()
-    # What Snakemake starts for a job reads the copy; the next workflow reads the file, and makes a copy of its own.
+    # A Snakemake process for a job reads the copy; the next workflow reads the file and makes its own copy.
     path.write_text(path.read_text().replace("scale: small", "scale: switches"))
     assert Workflow({}, spawned=True).params.scale == "small"
     assert os.environ["APAO_PARAMS"] == str(named)
@@ -53,12 +53,12 @@ def test_jobs_are_given_a_copy_of_params_yaml(tmp_path: Path):
 
 
 def test_the_profile_names_rules_that_exist():
-    """Snakemake takes resources of a misspelt rule without a word."""
+    """Snakemake silently accepts resources of a misspelt rule."""
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())
     rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     known = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", rules, flags=re.MULTILINE))
     assert {*profile["set-resources"], *profile["set-threads"]} <= known
-    # What takes all cores of one machine would take those of no node.
+    # A job with all cores of one machine may fit no node.
     bodies = re.split(r"^(?:use rule \w+ as|rule) (?=\w)", rules, flags=re.MULTILINE)
     greedy = {re.match(r"\w+", body)[0] for body in bodies if "workflow.cores" in body}
     assert profile["set-threads"].keys() == greedy
@@ -68,6 +68,6 @@ def test_the_profile_keeps_what_the_default_one_says():
     default, slurm = (
         yaml.safe_load((ROOT / f"workflow/profiles/{name}/profile.yaml").read_text()) for name in ("default", "slurm")
     )
-    # One GPU is what one machine has.
+    # One machine has one GPU.
     assert default.pop("resources") == ["gpu=1"]
     assert default.items() <= slurm.items()

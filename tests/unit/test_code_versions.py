@@ -1,4 +1,4 @@
-"""The version of a stage's code changes with the code that the stage reaches, and with nothing else."""
+"""The version of a stage's code changes if and only if code that the stage uses changes."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget() -> None:
-    """What was read of the code so far."""
+    """Clear the cache of code read so far."""
     code_versions._read.cache_clear()
     code_versions.code_version.cache_clear()
 
@@ -108,5 +108,5 @@ def test_neutral_modules_exist():
 def test_an_objective_belongs_to_its_own_runs():
     ce, point, pair = (cls.model_construct() for cls in (CrossEntropy, Pointwise, Pairwise))
     assert stage_version("train", ce) != stage_version("train", pair)
-    assert stage_version("train", point) == stage_version("train", pair)  # of one file
+    assert stage_version("train", point) == stage_version("train", pair)  # both in one file
     assert stage_version("evaluate", ce) != stage_version("evaluate")

@@ -45,7 +45,7 @@ ABOVE = tuple(f"apao.{room}" for room in ("study", "report", "stages", "engines"
 
 @pytest.mark.parametrize("room", SCIENCE)
 def test_science_knows_no_study(room):
-    """Tensors, tables and the paths that it is given: no params.yaml, no file name of ours, no workflow."""
+    """Science knows tensors, tables and given paths: no params.yaml, no file names of ours, no workflow."""
     files = list((Path(apao.__file__).parent / room).rglob("*.py"))
     assert files
     for path in files:

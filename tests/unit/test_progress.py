@@ -1,4 +1,4 @@
-"""A line now and then in a log file, a bar on a terminal."""
+"""Progress as occasional lines in a log file and as a bar on a terminal."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances."""
 
     class Clock:
         now = 100.0
@@ -43,10 +43,10 @@ def test_lines_in_a_log(shown, clock):
     with progress("training", total=1000, done=200) as advance:
         clock.now += 10
         advance(100, "loss 2")
-        assert text.getvalue() == ""  # no line more often than every 15 s
+        assert text.getvalue() == ""  # at most one line per 15 s
         clock.now += 10
         advance(100, "loss 1.5")
-        # 200 were there before; 200 in 20 s leave 600 for 60 s.
+        # 200 of 1,000 were done before; 200 more in 20 s leave 60 s for the other 600.
         assert text.getvalue() == "training: 400 of 1,000, 60 s left loss 1.5\n"
         advance(100)
         clock.now += 60

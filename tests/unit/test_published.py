@@ -1,4 +1,4 @@
-"""The published runs are whole; ``apao publish`` takes finished runs only, and keeps what is published."""
+"""The published runs are complete; ``apao publish`` accepts only finished runs and keeps published ones."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_a_published_run_says_how_it_was_made(folder):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """The folder of a run as its stages leave it, but for its weights: the published one with its records apart."""
+    """The folder of a run as written by its stages, without weights: the published one with separate records."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / FOLDER, CE.folder)
     provenance = json.loads((CE.folder / "provenance.json").read_text())
@@ -50,7 +50,7 @@ def finished(tmp_path, monkeypatch):
 
 
 def edit(path, change):
-    """Change a JSON file; a record of a stage with the hash in it."""
+    """Change a JSON file, and in a stage's record also its hash."""
     value = json.loads(path.read_text())
     change(value)
     if "digest" in value:
@@ -101,7 +101,7 @@ def cut(folder):
         (lambda folder: edit(folder / "metrics.json", lambda value: value.update(beam=3)), "does not match the hash"),
         (cut, "does not match the hash"),
         (wrong_weights, "evaluate read other weights than the training wrote"),
-        (other_parameters, "states another run, parameters or inputs"),
+        (other_parameters, "has another run, parameters or inputs"),
         (lambda folder: None, "its records name no machine"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_new_measurement_is_added(finished, capsys):
 
 
 def other_numbers(folder):
-    """Of the same run by another revision: one target is found one place later."""
+    """The same run by another revision, in which one target has the next rank."""
     path = folder / "ranks.parquet"
     ranks = pd.read_parquet(path)
     first = ranks.index[(ranks["split"] == "test") & (ranks["rank"] == 10)][0]
@@ -155,7 +155,7 @@ def test_other_numbers_are_shown_and_need_a_word(finished, capsys):
     hashes = {name: sha256_of(finished / name) for name in ("metrics.json", "ranks.parquet")}
     edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
     before = (FOLDER / "metrics.json").read_bytes()
-    with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; give --replace"):
+    with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; use --replace"):
         publish([str(CE)], Path(), machine="two")
     said = capsys.readouterr().err
     assert "test recall@10 0.0501529, now 0.049949 (-0.000203874)" in said and "recall@20" not in said

@@ -1,4 +1,4 @@
-"""Classes find their way into params.yaml by themselves; parameter models let no mistake through."""
+"""Registered classes are available in params.yaml; parameter models refuse invalid values."""
 
 import sys
 from pathlib import Path

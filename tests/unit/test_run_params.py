@@ -1,4 +1,4 @@
-"""run.json: it holds what was used, is read back exactly, and a damaged one is one clear error."""
+"""run.json has the parameters used, is read back exactly, and if damaged gives one clear error."""
 
 import json
 
@@ -35,7 +35,7 @@ def project(tmp_path, monkeypatch):
 
 
 def apao(*arguments: str) -> str:
-    """What a command prints that ends well."""
+    """Output of a command, which must succeed."""
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -46,7 +46,7 @@ def test_the_command_line_alone_records_what_it_used(project):
     found = json.loads(RUN.record.read_text())
     assert found["run"] == str(RUN)
     assert (found["dataset"], found["seed"], found["start"]) == ("toy", 7, None)
-    # The tuned value, and no other of the objective's; the run's own override; the recipe's.
+    # The tuned value and no other value of the objective, the run's own override, and the recipe's values.
     assert found["objective"]["beta"] == 0.3 and "tuned" not in found["objective"]
     assert (found["training"]["epochs"], found["training"]["lr"]) == (1, 0.01)
     assert found["backbone"]["d_model"] == 16
@@ -65,7 +65,7 @@ def test_what_is_handed_over_is_used_and_recorded(project):
     project.edit("recipes", "tiny", "training", "lr", value=0.5)
     apao("train", str(RUN), "--resolved", json.dumps(record.for_training(), sort_keys=True))
     assert RunRecord.read(RUN) == record and RUN.model.read_bytes() == weights
-    # Without it the file counts.
+    # Without the option the file is used.
     apao("train", str(RUN))
     assert RunRecord.read(RUN).training.lr == 0.5 and RUN.model.read_bytes() != weights
 
@@ -125,7 +125,7 @@ def test_intact_covers_it(project):
 
 
 def write(**values: object) -> None:
-    """The run.json of a run that nobody trained."""
+    """Write the run.json of a run without weights."""
     RUN.folder.mkdir(parents=True)
     RUN.record.write_text(json.dumps({"run": str(RUN), **run_params("tiger").for_training(), "inputs": {}, **values}))
 

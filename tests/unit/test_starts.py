@@ -1,4 +1,4 @@
-"""Runs that start from another run's weights: which run that is, and that it is a part of what they are."""
+"""Runs that start from another run's weights: which run that is, and that its parameters belong to theirs."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_the_start_has_the_same_data_sizes_and_seed(read):
     params = read()
     assert start_of(params, "toy/tiger/s-dpo/seed1") == "toy/tiger/ce/seed1"
     assert start_of(params, "toy/tiger/s-dpo+d_model=32/seed2") == "toy/tiger/ce+d_model=32/seed2"
-    # How the later run is trained says nothing of how the first one was.
+    # Overrides of the later run's training do not change the first run.
     assert start_of(params, "toy/tiger/s-dpo+epochs=9+lr=0.1/seed1") == "toy/tiger/ce/seed1"
     assert start_of(params, "toy/tiger/ce->point/seed1") == "toy/tiger/ce+lr=0.002/seed1"
     assert start_of(params, "toy/tiger/s-dpo+start=ce->point/seed1") == "toy/tiger/ce->point/seed1"
@@ -77,7 +77,7 @@ def test_parameters_of_the_start_are_part_of_the_later_run(read):
     assert before != after
     assert before["start"]["training"]["start"]["training"]["training"]["lr"] == 0.002
     assert before["start"]["training"]["start"]["training"]["objective"] == {"type": "ce", "eos": True, "start": None}
-    # Sizes of the catalogue's beam or the tables say nothing about a training.
+    # Beam sizes and parameters of tables do not change a training.
     assert "decoding" not in before["start"]["training"]
 
 
@@ -155,7 +155,7 @@ def later(run, **training):
 
 
 def test_a_run_begins_with_the_weights_of_its_start(dataset):
-    """With a rate of 0 the later model is the first one, and every reward is 0: S-DPO costs log(1 + N)."""
+    """With a learning rate of 0 both models are equal and every reward is 0, so the loss of S-DPO is log(1 + N)."""
     run = Run.parse("toy/tiger/s-dpo/seed7")
     train(run, later(dataset, epochs=1, lr=1e-30, sizes={"dropout": 0.0}), CPU)
     first, second = load_file(dataset.model), load_file(run.model)
@@ -166,7 +166,7 @@ def test_a_run_begins_with_the_weights_of_its_start(dataset):
 
 
 def test_the_reference_stays_as_it_was(dataset):
-    """However far the model moves, the reference is the start: rewards are relative to it."""
+    """The reference stays the start throughout the training: rewards are relative to it."""
     run = Run.parse("toy/tiger/s-dpo/seed7")
     before = load_file(dataset.model)
     train(run, later(dataset, epochs=4, lr=1e-2), CPU)

@@ -1,4 +1,4 @@
-"""A study lists exactly the runs it is made from, and is of a kind under any name."""
+"""A study lists exactly its runs; its kind does not depend on its name."""
 
 import os
 from itertools import product
@@ -74,7 +74,7 @@ def test_each_objective_has_its_own_sweeps():
     ]
     spelled = [run.spelled_objective for run in sweep.runs() if run.seed == 1]
     assert spelled[:3] == ["msl+tau=1", "msl+tau=2.5", "apao-pairwise+beta=0.5+eta=0.001"]
-    # What a figure is made of holds the values, not the sweeps' names.
+    # The figure's inputs contain the values and not the names of sweeps.
     assert sweep.model_dump(mode="json")["sweeps"][0] == {"objectives": ["msl"], "key": "tau", "values": [1, 2.5]}
 
 
@@ -141,7 +141,7 @@ def more(tmp_path, monkeypatch) -> Path:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (tmp_path / "tuned.yaml").write_text((ROOT / "tuned.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # where a workflow sets variables for its jobs
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a workflow sets variables for its jobs here
     return tmp_path
 
 
@@ -154,7 +154,7 @@ def test_another_study_of_a_kind_takes_params_yaml_alone(more):
         *("Ablation of TIGER", "Data", "Table 1")
     ]
     assert {"figures/ablation-tiger.png", "results/tables/sizes.md"} < set(workflow.targets())
-    # Drawn by the same code from other runs, or from the same ones.
+    # Drawn by the same code, from other runs or the same ones.
     assert workflow.study_inputs("ablation_recall") == workflow.study_inputs("figure2")
     assert workflow.study("ablation_recall") != workflow.study("figure2")
     assert not set(workflow.study_inputs("ablation-tiger")) & set(workflow.study_inputs("figure2"))

@@ -10,9 +10,9 @@ from helpers.project import Project, make_workflow
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The whole study by the real Snakemake; a test that changes it takes a copy."""
+    """The whole study, made by the real Snakemake; a test that changes it uses a copy."""
     base = tmp_path_factory.getbasetemp()
-    # Tests that run side by side share it: whoever comes first makes it.
+    # Parallel test processes share it; the first one makes it.
     folder = (base if worker_id == "master" else base.parent) / "finished"
     with FileLock(folder.with_suffix(".lock")):
         made = folder / "made"
@@ -25,6 +25,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Projec
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished study, file times kept, that a test may change."""
+    """A copy of the finished study with its file times, which a test may change."""
     shutil.copytree(finished.folder, tmp_path / "study", symlinks=True)
     return Project(tmp_path / "study")

@@ -1,6 +1,6 @@
 """Print params.yaml with a small scale that takes minutes: fewer examples, timed catalogues and ablations.
 
-For continuous integration: the same code, data, stages and studies as `make demo`, too short to learn much.
+For continuous integration: the code, data, stages and studies of `make demo`, with too little training for results.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""A Slurm cluster of two nodes on one machine: Debian's own daemons, without accounting, stopped at the end.
+"""A Slurm cluster of two nodes on one machine, with Debian's daemons and without accounting.
 
-Everything but the packages lies in one folder: the configuration, the keys, the state and the logs. Node n2
-also has a GPU as far as Slurm knows (a count, no device), so that asking for one can be seen to work.
+Configuration, keys, state and logs are in one folder. Node n2
+also has a GPU as far as Slurm knows (a count, no device), so that requests for a GPU can be tested.
 """
 
 import os
@@ -17,7 +17,7 @@ PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "srun", "munged")
 NODES = ("n1", "n2")
 
-# Memory is a promise here, not what the machine has: it decides only how many jobs share a node.
+# RealMemory need not exist: it only decides how many jobs share a node.
 CONFIGURATION = """\
 ClusterName=apao
 SlurmctldHost={host}(127.0.0.1)
@@ -50,12 +50,12 @@ PartitionName=gpu Nodes=n2
 
 
 class NoCluster(Exception):
-    """Why there can be no cluster here."""
+    """Raised with the reason why no cluster can be started here."""
 
 
 @dataclass
 class Finished:
-    """A job that Slurm ended, as its completion log has it."""
+    """A finished job, as in Slurm's completion log."""
 
     number: int
     name: str
@@ -65,13 +65,13 @@ class Finished:
 
 
 def install() -> None:
-    """Have the daemons, from the distribution's packages where they are missing."""
+    """Install the daemons from the distribution's packages if they are missing."""
     if os.geteuid() != 0:
         raise NoCluster("Slurm's daemons want to be started by root")
     if all(map(shutil.which, PROGRAMS)):
         return
     if shutil.which("apt-get") is None:
-        raise NoCluster("there is no Slurm here, and no apt-get to install it with")
+        raise NoCluster("Slurm is not installed, and there is no apt-get to install it with")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
     for prepare in ([], ["apt-get", "update"]):
@@ -84,7 +84,7 @@ def install() -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Free ports of this machine."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """The running cluster; a context manager, so that it ends whatever happens."""
+    """The running cluster, as a context manager that always stops it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,7 +103,7 @@ class Cluster:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What tells Slurm's commands of this cluster, and not of another that the machine may belong to."""
+        """Environment in which Slurm's commands use this cluster, and no other that the machine may belong to."""
         return {
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -122,14 +122,14 @@ class Cluster:
         self.stop()
 
     def command(self, *arguments: str, check: bool = True) -> str:
-        """What a command of Slurm prints."""
+        """Output of a Slurm command."""
         environment = {**os.environ, **self.environment}
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def finished(self) -> list[Finished]:
-        """Every job that has ended, in that order."""
+        """Every finished job, in the order of their ends."""
         jobs = []
         for line in (self.folder / "jobs.txt").read_text().splitlines():
             values = dict(field.split("=", 1) for field in line.split() if "=" in field)
@@ -138,12 +138,12 @@ class Cluster:
         return jobs
 
     def gpus(self) -> dict[int, str]:
-        """What every job of the last minutes asked for per job, ``gres:gpu:1`` or ``N/A``; the log above lacks it."""
+        """Requested GPUs of every recent job, ``gres:gpu:1`` or ``N/A``, which the completion log lacks."""
         printed = self.command("squeue", "--states=all", "--noheader", "--Format=JobID,tres-per-job")
         return {int(number): asked for number, asked in map(str.split, printed.splitlines())}
 
     def stop(self) -> None:
-        """End the jobs, then the daemons."""
+        """Cancel the jobs, then stop the daemons."""
         if len(self.daemons) > 1:
             self.command("scancel", "--user", "root", check=False)
             deadline = time.monotonic() + 40
@@ -165,12 +165,12 @@ class Cluster:
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
         host = socket.gethostname().partition(".")[0]
-        # At least two: the measurements of the study ask for two, whatever this machine has.
+        # At least two, because the study's measurements request two.
         cpus = max(2, (os.cpu_count() or 1) // len(NODES))
         text = CONFIGURATION.format(host=host, ports=free_ports(3), folder=self.folder, cpus=cpus)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/null\n")
-        # Inside a job the plugin takes SLURM_CONF out of srun's environment.
+        # Inside a job the plugin removes SLURM_CONF from srun's environment.
         srun = self.folder / "bin/srun"
         srun.parent.mkdir()
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
@@ -190,7 +190,7 @@ class Cluster:
     def _daemon(self, *command: str) -> None:
         with (self.folder / "daemons.log").open("ab") as log:
             environment = {**os.environ, **self.environment}
-            # In a session of its own: an interrupt at the keyboard is for the tests, which then end it in order.
+            # In its own session, so that Ctrl-C reaches only the tests, which then stop the cluster.
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.daemons.append(process)
 

@@ -1,4 +1,4 @@
-"""The workflow stopped and begun again, on other cores and in another checkout: the same files in the end."""
+"""The workflow interrupted and rerun, on other cores or in another checkout, makes the same files."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_what_is_made_again_is_the_same(project: Project, finished: Project):
-    """On eight cores as on two, after the data and two runs were removed."""
+    """Eight cores give the same as two, after the data and two runs were removed."""
     runs = ["toy/tiger/apao-pairwise/seed42", "toy/llama/ce/seed42"]
     shutil.rmtree(project.folder / "data")
     for run in runs:
@@ -61,7 +61,7 @@ def test_killed_workflow_continues(project: Project):
     process.kill_all()
     folder = project.folder / "results" / run
     assert not (folder / "metrics.json").exists()
-    # Snakemake cannot know that the owner of its lock is gone, and says what to do.
+    # Snakemake does not know that the owner of its lock is gone, and prints what to do.
     printed = project.snakemake(f"results/{run}/metrics.json", code=1).output
     assert "--unlock" in printed and "Traceback" not in printed
     project.snakemake("--unlock")
@@ -72,7 +72,7 @@ def test_killed_workflow_continues(project: Project):
 
 def test_interrupted_workflow_leaves_no_lock(project: Project):
     process = training(project, LONG)
-    # Another one in the same checkout says why it cannot start, and disturbs nothing.
+    # A second workflow in the same checkout prints why it cannot start, and changes nothing.
     printed = project.snakemake(f"results/{LONG}/metrics.json", code=1).output
     assert "Directory cannot be locked" in printed
     assert "Traceback" not in printed

@@ -1,4 +1,4 @@
-"""dvc.yaml beside the Snakefile: the same graph, and the same files taken for finished by both."""
+"""dvc.yaml and the Snakefile have the same graph and accept each other's finished files."""
 
 import json
 import re
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_shipped_pipeline_is_that_of_params_yaml(monkeypatch: pytest.MonkeyPatch):
-    # Its paths are those that `apao dvc` writes in the project's folder.
+    # With the paths that `apao dvc` writes in the project's folder.
     monkeypatch.chdir(ROOT)
     assert (ROOT / "dvc.yaml").read_text() == pipeline_text(load(ROOT / "params.yaml")), (
-        "dvc.yaml is not what params.yaml says; write it anew: apao dvc"
+        "dvc.yaml does not match params.yaml; regenerate it: apao dvc"
     )
 
 
@@ -28,7 +28,7 @@ Jobs = dict[str, tuple[frozenset[str], frozenset[str]]]
 
 
 def snakemake_jobs(project: Project) -> Jobs:
-    """Command, without the parameters it hands over, to (inputs, outputs) of every job of ``snakemake all``."""
+    """Command (without its parameters) to (inputs, outputs) of every job of ``snakemake all``."""
     jobs = project.snakemake("-n", "-F", "all").jobs
     return {
         re.split(r" --resolved | > ", job.command)[0].replace("'", ""): (job.inputs, job.outputs)
@@ -38,7 +38,7 @@ def snakemake_jobs(project: Project) -> Jobs:
 
 
 def dvc_jobs(project: Project) -> Jobs:
-    """The same of DVC's stages, as DVC itself expands them, without the name of the copy that they all read."""
+    """The same for DVC's stages, as expanded by DVC, without the copy of params.yaml that all read."""
     from dvc.repo import Repo
 
     with Repo(str(project.folder)) as repo:
@@ -87,8 +87,11 @@ def test_both_have_the_same_jobs(tmp_path: Path, change: str):
         assert "codes.json" in expected["apao codes toy"][0]
     for command, (inputs, outputs) in expected.items():
         dvc_inputs, dvc_outputs = found[command]
+        if command.startswith("apao train"):
+            # Snakemake's `ancient` file has no counterpart in DVC: there, other titles would train again.
+            inputs.remove("data/toy/items.parquet")
         assert inputs == dvc_inputs - {str(CHECKED)}, command
-        # DVC keeps the records that vouch for files, too, and no folder of links.
+        # DVC also keeps the records, and no folder of links.
         assert without_records(outputs) - {"data/toy/raw"} == without_records(dvc_outputs), command
 
 
@@ -123,7 +126,7 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
     trained = [stage.partition("@")[2] for stage in stages if stage.startswith("train")]
     assert sorted(trained) == sorted(runs)
     assert {stage for stage in stages if "toy-tiger-apao-pairwise" not in stage} == {"check_pipeline", "report_figure2"}
-    # And back: Snakemake is told that what DVC made is up to date.
+    # And back: Snakemake marks the files from DVC as up to date.
     taken_over.snakemake("--touch", "all")
     assert taken_over.snakemake("all").jobs == []
     assert ran(taken_over.run("dvc", "repro")) == []
@@ -132,7 +135,7 @@ def test_dvc_takes_over_what_snakemake_made_and_reruns_what_beta_changes(taken_o
 def test_an_edit_while_dvc_runs_counts_for_the_next_time(taken_over: Project):
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.7)
     process = taken_over.start("dvc", "repro", "evaluate-toy-tiger-apao-pairwise")
-    # The command has only just been started: it reads its parameters seconds later.
+    # The command has just been started and reads its parameters seconds later.
     process.wait_for(lambda: "Running stage 'train-toy-tiger-apao-pairwise@" in process.printed())
     taken_over.edit("objectives", "apao-pairwise", "beta", value=0.9)
     done = process.end()
@@ -159,13 +162,13 @@ def test_what_dvc_makes_is_what_snakemake_makes(taken_over: Project, finished: P
 
 
 def changed(project: Project) -> set[str]:
-    """Stages that DVC would run, by what changed in them and not through other stages."""
+    """Stages that DVC would run because of a change in themselves, not because of other stages."""
     project.run("dvc", "repro", "check_pipeline")
     return set(json.loads(project.run("dvc", "status", "--json")))
 
 
 def test_code_counts_and_comments_do_not(taken_over: Project):
-    taken_over.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
+    taken_over.replace("training/loop.py", '"""The training loop of one run', '"""How one run is trained')
     assert changed(taken_over) == set()
     taken_over.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     runs = {str(run) for run in load(taken_over.folder / "params.yaml").all_runs()}
@@ -177,7 +180,7 @@ def test_code_counts_and_comments_do_not(taken_over: Project):
 def test_a_pipeline_of_other_parameters_is_one_clear_line(taken_over: Project):
     taken_over.edit("studies", "small", "table1", "seeds", value=[1])
     printed = taken_over.run("dvc", "repro", code=255)
-    assert "write it anew: apao dvc" in printed
+    assert "generate it again: apao dvc" in printed
     assert ran(printed) == ["check_pipeline"]
     assert "Traceback" not in printed
 

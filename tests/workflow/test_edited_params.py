@@ -1,4 +1,4 @@
-"""params.yaml edited while a workflow runs: what was resolved at the start is what is used and recorded."""
+"""params.yaml edited while a workflow runs: the parameters resolved at the start are used and recorded."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ EDIT = "sed -i -e 's/lr: 0.01/lr: 0.5/' -e 's/beam: all/beam: 20/' -e 's/core: 3
 
 
 def job_edits(project: Project, rules: str, stage: str) -> None:
-    """Have the job of a stage edit params.yaml before it does its work."""
+    """Make the job of a stage edit params.yaml before its work."""
     path = project.folder / "workflow/rules" / rules
     text = path.read_text()
     assert text.count(f'"apao {stage} ') == 1
@@ -35,7 +35,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
     (project.folder / "data/toy/codes.parquet").unlink()
     job_edits(project, "codes.smk", "codes")
     if spawned:
-        # As on a cluster, Snakemake starts itself again for such a job, and reads the rules anew.
+        # As on a cluster, Snakemake starts a second Snakemake for such a job, which reads the rules again.
         rule = project.folder / "workflow/rules/train.smk"
         rule.write_text(rule.read_text().replace("    shell:", '    shadow:\n        "minimal"\n    shell:'))
     target = f"{RUN}/metrics.json"
@@ -45,7 +45,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
         assert (project.folder / RUN / name).read_bytes() == (finished.folder / RUN / name).read_bytes(), name
     assert json.loads((project.folder / RUN / "run.json").read_text())["training"]["lr"] == 0.01
 
-    # The next workflow takes the edit up, or, once it is undone, has nothing to do.
+    # The next workflow uses the edited file or, if the edit is undone, has nothing to do.
     assert project.snakemake("-n", target).rules == {"train": 1, "evaluate": 1}
     shutil.copy(finished.folder / "params.yaml", project.folder)
     assert project.snakemake("-n", target).jobs == []

@@ -1,4 +1,4 @@
-"""A table of the user's own: its content decides what runs, it stays where it is, and nothing keeps copies of it."""
+"""A user's own table: its content decides what is rerun, it is never moved or copied."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ LINK = "data/toy/raw/interactions.table"
 
 
 def replace_by_older(table: Path, seed: int) -> None:
-    """Put another table in its place, written long before anything was made of the first."""
+    """Replace the table by another one with an older modification time."""
     other = table.with_suffix(".old")
     write_interactions(other, seed=seed)
     os.utime(other, (1_000_000_000, 1_000_000_000))
@@ -31,7 +31,7 @@ def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path
     replace_by_older(project.folder / "toy.csv", seed=1)
     found = project.snakemake(STATS)
     assert found.rules.keys() >= {"link", "preprocess"}
-    # The summary is on the terminal, not in the log alone.
+    # The summary is shown on the terminal and not only in the log.
     assert "rows       270 read, 270 kept" in found.output
     second = (project.folder / "data/toy/interactions.parquet").read_bytes()
     assert second != first
@@ -71,7 +71,7 @@ def test_dvc_keeps_the_link_and_no_copy(tmp_path: Path, made_by: str):
     for seed in (None, 1, 0):
         if seed is not None:
             replace_by_older(table, seed)
-            # Back to a content that was here before: DVC must not take the hash from its cache without the link.
+            # Back to an earlier content: DVC must not use its cached hash without the link.
             assert "download-toy" in ran(project.run("dvc", "repro", "preprocess-toy"))
         project.run("dvc", "commit", "--force", "-q", *stages)
         assert link.is_symlink()

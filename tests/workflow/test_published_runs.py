@@ -1,4 +1,4 @@
-"""What is drawn from the published runs, in a fresh copy of the project: no data, no training, gaps marked."""
+"""Tables and figures of the published runs in a fresh clone: without data or training, with gaps marked."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from apao.study.paths import PUBLISHED, TABLES
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Project:
-    """What a clone holds of what the command needs."""
+    """The files of a clone that the command needs."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("params.yaml", "tuned.yaml"):
         shutil.copy(ROOT / name, folder)
@@ -65,7 +65,7 @@ def test_nothing_is_drawn_twice(printed, clone):
 
 
 def test_a_published_run_is_believed_as_it_is(printed, params, clone):
-    """Also one of a revision with other parameters; its row stays, and the record of the table says so."""
+    """Also a run of a revision with other parameters: its row stays, and the table's record states them."""
     record = next(Path("results/published/office/llama/ce").rglob("run.json"))
     before = record.read_text()
     values = json.loads(before)

@@ -1,4 +1,4 @@
-"""Whether a change of the code left every number alone: the short study by another revision and by this checkout.
+"""Comparison of all numbers of the short study between another revision and this checkout.
 
     APAO_SAME_AS=REVISION pytest tests/workflow/test_same_numbers.py
 
@@ -18,11 +18,11 @@ REVISION = os.environ.get("APAO_SAME_AS")
 COMPARED = ("run.json", "metrics.json", "ranks.parquet", "history.csv", "model.safetensors", "interactions.parquet")
 COMPARED += ("items.parquet", "embeddings.safetensors", "codes.parquet", "codebooks.safetensors", "pruning.json")
 TIMED = ("table4.csv", "figure1.csv", "figure4.csv")
-"""Numbers that are times."""
+"""Files with times, which are not compared."""
 
 
 def study_of(folder: Path) -> dict[str, object]:
-    """Files of the short study, by the code in ``folder``."""
+    """Files of the short study, made by the code in ``folder``."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
     short = subprocess.run(
         [sys.executable, "tests/workflow/shorten.py", "params.yaml"],
@@ -46,7 +46,7 @@ def study_of(folder: Path) -> dict[str, object]:
 
 
 def checkout(revision: str, folder: Path) -> Path:
-    """The files of a revision, without its history."""
+    """A checkout of a revision, without its git history."""
     folder.mkdir()
     archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True)
     subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)

@@ -1,4 +1,4 @@
-"""The study on a real Slurm cluster of two nodes; APAO_SLURM=1 runs this, which installs Slurm where it is missing."""
+"""The study on a real Slurm cluster of two nodes. Runs with APAO_SLURM=1, and then installs Slurm if it is missing."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("APAO_SLURM") != "1", reason="installs Slurm; set APAO_SLURM=1"),
 ]
 
-# The plugin's own 40 s between two looks at the queue are longer than a job of the tiny study.
+# The plugin's default of 40 s between queries of the queue is longer than a job of the tiny study.
 SLURM = ("--workflow-profile", "slurm", "--slurm-init-seconds-before-status-checks", "3")
 RUN = "results/toy/tiger/ce/seed42"
 SAME = ("results/**/metrics.json", "results/**/model.safetensors", "data/toy/*.safetensors", "data/toy/codes.parquet")
@@ -29,14 +29,14 @@ SAME = ("results/**/metrics.json", "results/**/model.safetensors", "data/toy/*.s
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """The running cluster, which every command of this module finds."""
+    """The running cluster, which all commands of this module use."""
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("Snakemake's plugin is missing: pip install -r requirements-slurm.lock")
     try:
         install()
     except NoCluster as reason:
         pytest.skip(str(reason))
-    # Not pytest's folder, whose name may be too long for a socket.
+    # Not in pytest's folder, whose path may be too long for a socket.
     with (
         tempfile.TemporaryDirectory(prefix="apao-slurm-") as folder,
         pytest.MonkeyPatch.context() as patch,
@@ -48,13 +48,13 @@ def cluster() -> Iterator[Cluster]:
 
 
 def ended(cluster: Cluster, call: Ended) -> list[Finished]:
-    """The jobs of one Snakemake command, as Slurm itself recorded them."""
+    """The jobs of one Snakemake command, as recorded by Slurm."""
     name = re.search(r"SLURM run ID: (\S+)", call.output)[1]
     return [job for job in cluster.finished() if job.name == name]
 
 
 def assert_same_files(one: Project, other: Project, patterns: tuple[str, ...] = SAME) -> int:
-    """The same files with the same bytes; how many."""
+    """Assert that both have the same files with the same bytes; returns their number."""
     names = [
         sorted(str(path.relative_to(project.folder)) for pattern in patterns for path in project.folder.glob(pattern))
         for project in (one, other)
@@ -79,7 +79,7 @@ def test_the_study_is_that_of_one_machine(cluster: Cluster, finished: Project, t
     assert {job.state for job in jobs} == {"COMPLETED"}
     nodes = Counter(job.node for job in jobs)
     assert set(nodes) == set(NODES)
-    # All jobs but the download and the target `all` itself, which are the command's own.
+    # All jobs except the download and the target `all`, which run in the command itself.
     assert len(jobs) == len(call.jobs) - 2
     assert "gres:gpu:1" not in cluster.gpus().values()
     same = assert_same_files(project, finished)
@@ -91,7 +91,7 @@ def test_a_gpu_is_asked_for_where_there_is_one(cluster: Cluster, project: Projec
     (project.folder / "partitions.yaml").write_text(
         "partitions: {work: {max_runtime: 1440, max_threads: 2}, gpu: {max_runtime: 1440, max_threads: 2, max_gpu: 1}}"
     )
-    # An evaluation asks for a GPU, the table made from it does not.
+    # An evaluation requests a GPU, the table made from it does not.
     table = "results/tables/table1.csv"
     for missing in (f"{RUN}/metrics.json", table):
         (project.folder / missing).unlink()
@@ -124,7 +124,7 @@ def test_a_cancelled_training_is_reported_and_goes_on(cluster: Cluster, tmp_path
     assert call.status == 1
     assert "SLURM status is: 'CANCELLED'" in call.output
     assert RUN.removeprefix("results/") in call.output
-    # The same command goes on; cut off once more, it does so by itself.
+    # The same command resumes; interrupted once more, it retries by itself.
     call = cancelled()
     assert call.status == 0, call.output
     states = [job.state for job in ended(cluster, call)]
@@ -139,7 +139,7 @@ def test_runs_as_an_array(cluster: Cluster, project: Project, finished: Project)
         shutil.rmtree(project.folder / run)
     targets = [f"{run}/metrics.json" for run in runs]
     call = project.snakemake(*SLURM, "--slurm-array-jobs", "train,evaluate", "--", *targets)
-    # All trainings are ready at once; evaluations as their trainings end.
+    # All trainings are ready at once, evaluations when their trainings end.
     assert re.search(r"Submitted array job .* task IDs are 1-3", call.output)
     assert len(ended(cluster, call)) == 6
     assert_same_files(project, finished)

@@ -1,4 +1,4 @@
-"""The workflow as a user runs it: what it lists, what it makes, and what it runs again."""
+"""The workflow as a user runs it: its list of jobs, its outputs, and what it reruns."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_nothing_changed_runs_nothing(finished: Project):
 def test_changed_beta_reruns_that_objective_alone(project: Project):
     project.edit("objectives", "apao-pointwise", "beta", value=0.7)
     found = project.snakemake("-n", "all")
-    # The sweep's point at 0.1, until now the objective's own run, is one with an override from now on.
+    # The sweep's point at 0.1, so far the objective's plain run, now needs an override.
     assert found.trained == {
         "toy/tiger/apao-pointwise/seed42",
         "toy/llama/apao-pointwise/seed42",
@@ -76,7 +76,7 @@ def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
 
 
 def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
-    """One dataset has codes made from vectors of the user, another has codes of the user."""
+    """One dataset has codes made from a user's vectors, another has a user's codes."""
     project = make_workflow(tmp_path)
     items = [f"i{n}" for n in range(12)]
     vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
@@ -114,7 +114,7 @@ def test_new_file_times_rerun_nothing(project: Project):
 def test_code_counts_and_comments_do_not(project: Project):
     project.take_code()
     assert project.snakemake("all", "-n").jobs == []
-    project.replace("training/loop.py", '"""Training one run', '"""How one run is trained')
+    project.replace("training/loop.py", '"""The training loop of one run', '"""How one run is trained')
     assert project.snakemake("all", "-n").jobs == []
     project.replace("objectives/apao.py", "import torch\n", "import torch\n\nNEW = 1\n")
     found = project.snakemake("all", "-n")
@@ -132,7 +132,7 @@ def test_any_run_is_a_target(project: Project):
 
 
 def test_runs_that_start_from_another_share_it_and_follow_it(project: Project):
-    """``ce`` is finished: one that starts from it trains alone. What changes ``ce`` changes both."""
+    """An objective that starts from the finished ``ce`` is trained alone; a change of ``ce`` retrains both."""
     later = [f"results/toy/tiger/{name}+epochs=1/seed42/metrics.json" for name in ("s-dpo", "ce->point")]
     assert project.snakemake("-n", *later).rules["train"] == 2
     fresh = [target.replace("seed42", "seed9") for target in later]
@@ -177,7 +177,7 @@ def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
 
 
 def test_paper_scale_lists_every_run(tmp_path: Path):
-    """Four datasets, the paper's sizes and seeds: every run of Table 1 and Figures 2 to 5."""
+    """Every run of Table 1 and Figures 2 to 5 on four datasets with the paper's sizes and seeds."""
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     for name in ("params.yaml", "tuned.yaml"):
         shutil.copy(ROOT / name, tmp_path)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fills the environment from the same lock file as `make setup`; runs in the project's folder.
+# Installs the same lock file as `make setup` into the environment; runs in the project's folder.
 set -euo pipefail
 pip install --requirement requirements.lock
 pip install --no-deps --editable .

@@ -1,7 +1,7 @@
 # From raw files to leave-one-out histories.
 
 
-# On a cluster, on the machine of the command: compute nodes often reach no network.
+# Run on the submitting machine, since the compute nodes of a cluster often have no network.
 localrules:
     download,
     link,
@@ -10,7 +10,7 @@ localrules:
 rule download:
     output:
         folder=directory("data/{dataset}/raw"),
-        # A folder has a time and no hash; what follows from its content depends on this.
+        # Snakemake hashes no folders; later rules depend on this file instead.
         hash="data/{dataset}/raw.sha256",
     log:
         "logs/{dataset}/download.log",
@@ -43,6 +43,7 @@ rule preprocess:
     output:
         interactions="data/{dataset}/interactions.parquet",
         catalogue="data/{dataset}/items.parquet",
+        users="data/{dataset}/users.parquet",
         stats="data/{dataset}/stats.json",
     log:
         "logs/{dataset}/preprocess.log",
@@ -52,5 +53,5 @@ rule preprocess:
         source=STUDY.source,
         code=STUDY.code("preprocess"),
     shell:
-        # Its summary is for the terminal, too.
+        # Also show the summary on the terminal.
         "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1 && cat {log:q} >&2"

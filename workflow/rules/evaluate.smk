@@ -1,4 +1,4 @@
-# What a trained run achieves, and what else studies measure.
+# Evaluation of trained runs, and the measurements of studies.
 
 
 rule evaluate:
@@ -10,6 +10,7 @@ rule evaluate:
     output:
         metrics="results/{dataset}/{backbone}/{objective}/seed{seed}/metrics.json",
         ranks="results/{dataset}/{backbone}/{objective}/seed{seed}/ranks.parquet",
+        lists="results/{dataset}/{backbone}/{objective}/seed{seed}/lists.parquet",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.log",
     benchmark:
@@ -44,8 +45,8 @@ rule baselines:
         "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
 
-# Measurements of a run read what its evaluation reads; each writes the file of its name. Parameters that are not
-# given are those of the evaluation.
+# Measurements of a run have the inputs of its evaluation; each writes the file of its name. Other settings, if not
+# overridden, are those of the evaluation.
 use rule evaluate as pruning with:
     output:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
@@ -65,12 +66,25 @@ use rule evaluate as beams with:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.log",
     benchmark:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/beams.benchmark.tsv"
-    # Alone on the machine: a neighbour would be part of the measurement.
+    # Alone on the machine: other jobs would affect the measured time.
     threads: lambda wildcards: workflow.cores
     params:
         command="beams",
         resolved=STUDY.measuring("beams"),
         code=STUDY.code("beams"),
+
+
+use rule evaluate as exact with:
+    output:
+        "results/{dataset}/{backbone}/{objective}/seed{seed}/exact.json",
+    log:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.log",
+    benchmark:
+        "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.benchmark.tsv"
+    params:
+        command="exact",
+        resolved=STUDY.measuring("exact"),
+        code=STUDY.code("exact"),
 
 
 rule decoding_time:
@@ -80,7 +94,7 @@ rule decoding_time:
         "logs/{dataset}/{backbone}/decoding_time.log",
     conda:
         "../envs/apao.yaml"
-    # Alone on the machine, for the same reason.
+    # Alone on the machine, as above.
     threads: lambda wildcards: workflow.cores
     resources:
         gpu=STUDY.gpus,

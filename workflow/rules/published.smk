@@ -1,6 +1,5 @@
-# Tables and figures of the published runs (results/published), beside the paper's numbers. Nothing is trained or
-# downloaded for them, and no change of the code that trains puts them out of date; runs that are missing leave marked
-# gaps.
+# Tables and figures of the published runs (results/published), beside the paper's numbers. They need no training or
+# download and do not depend on the code of the training; missing runs leave marked gaps.
 
 
 for study in STUDY.published_studies:
@@ -20,7 +19,7 @@ for study in STUDY.published_studies:
             name=study,
             study=STUDY.published_study(study),
         shell:
-            # What is missing is for the terminal, too.
+            # Also show the list of missing runs on the terminal.
             "apao report {params.name:q} --published > {log:q} 2>&1 && cat {log:q} >&2"
 
 

@@ -1,5 +1,5 @@
-# Tables and figures, each from exactly the runs that params.yaml lists for it. One rule each, so that
-# `snakemake report_figure2` is a target and the report shows each figure with the caption it wrote itself.
+# Tables and figures, each of exactly the runs that params.yaml lists for it. There is one rule per study, so that
+# `snakemake report_figure2` is a target and the report shows each figure with the caption that the rule wrote.
 
 
 for table in STUDY.tables():

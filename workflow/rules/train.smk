@@ -1,13 +1,16 @@
-# One training per run; one that starts from another run's weights reads those. A stopped one resumes from its
-# checkpoint, which is no declared output and so outlives the job.
+# One training per run; its inputs include the weights of the run it starts from, if any. An interrupted training
+# resumes from its checkpoint, which is not a declared output, so Snakemake does not delete it with a failed job.
 
 
 rule train:
     input:
         STUDY.training_inputs,
+        # Describes the result and decides nothing: other titles train nothing again.
+        ancient("data/{dataset}/items.parquet"),
     output:
         record="results/{dataset}/{backbone}/{objective}/seed{seed}/run.json",
         model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
+        catalogue="results/{dataset}/{backbone}/{objective}/seed{seed}/catalogue.parquet",
         config="results/{dataset}/{backbone}/{objective}/seed{seed}/config.json",
         history="results/{dataset}/{backbone}/{objective}/seed{seed}/history.csv",
     log:

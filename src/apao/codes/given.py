@@ -107,7 +107,7 @@ def read_ids(path: Path) -> list[str]:
         UserError: when an entry is not an id; names the file and the line or index.
     """
     if path.suffix == ".txt":
-        return _lines(path)
+        return read_lines(path)
     if path.suffix == ".json":
         return ids_of_list(read_own_json(path), str(path))
     array = load_npy(path, "strings or whole numbers: np.save(path, np.array(ids, dtype=str))")
@@ -123,7 +123,12 @@ def read_ids(path: Path) -> list[str]:
     return ids_of_list(array.tolist(), str(path))
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """Item ids, one per line of a text file.
+
+    Raises:
+        UserError: naming file and line, when it is not UTF-8 or a line is empty.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

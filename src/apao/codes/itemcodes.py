@@ -127,9 +127,14 @@ class ItemCodes:
             columns.append(ids[inverse])
         return np.stack(columns, axis=1)
 
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Columns of the codes in tables: ``level_1`` .. ``level_T``."""
+        return tuple(f"level_{level + 1}" for level in range(self.levels))
+
     def write(self, path: Path) -> None:
         """Write the parquet table item, level_1 .. level_T."""
-        table = pd.DataFrame(self.codes, columns=[f"level_{level + 1}" for level in range(self.levels)])
+        table = pd.DataFrame(self.codes, columns=list(self.level_names))
         table.insert(0, "item", np.arange(self.items))
         table.to_parquet(path, index=False)
 

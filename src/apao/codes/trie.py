@@ -9,7 +9,7 @@ of consecutive edges (compressed sparse rows).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -30,8 +30,9 @@ class Trie:
         tokens: (E,) the token on each edge, ascending within a state.
         vocabulary: V.
         prefix_counts: number of distinct prefixes of length 1 .. T.
-        widths: largest number of children of a prefix of length 0 .. T - 1. They bound every shape on the way,
-            so decoding never waits for the device to learn how many children there are.
+        widths: largest number of children of a prefix of length 0 .. T - 1. These bounds fix all tensor shapes of
+            decoding, so it never synchronises with the device to find the number of children.
+        allowed: (states,) bool, the prefixes that a search may reach; None: all. ``prefix_counts`` counts these.
     """
 
     indptr: Tensor
@@ -39,6 +40,7 @@ class Trie:
     vocabulary: int
     prefix_counts: tuple[int, ...]
     widths: tuple[int, ...]
+    allowed: Tensor | None = None
 
     @classmethod
     def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
@@ -76,18 +78,36 @@ class Trie:
         """Number of states, including the root."""
         return len(self.indptr) - 1
 
+    def part(self, leaves: Tensor) -> Trie:
+        """The sub-trie of the codes that end in the states ``leaves`` (N,).
+
+        States and legal tokens stay those of the whole catalogue, and with them the probabilities; a search reaches
+        only these codes and their prefixes.
+        """
+        allowed = torch.zeros(self.states, dtype=torch.bool, device=leaves.device)
+        states = leaves
+        for _ in self.prefix_counts:
+            allowed[states] = True
+            states = self._parents[states - 1]
+        counts = [int(level.sum()) for level in allowed[1:].split(self.prefix_counts)]
+        return replace(self, allowed=allowed, prefix_counts=tuple(counts))
+
+    @cached_property
+    def _parents(self) -> Tensor:
+        """(E,) the state that each edge leaves."""
+        return torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), self.indptr.diff())
+
     @cached_property
     def _edge_keys(self) -> Tensor:
         """(E,) parent state * V + token: ascending, so an edge is found by binary search."""
-        counts = self.indptr.diff()
-        parent = torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), counts)
-        return parent * self.vocabulary + self.tokens
+        return self._parents * self.vocabulary + self.tokens
 
     def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The continuations of ``states`` (S), padded to ``width``, an upper bound of their number.
+        """Next tokens of ``states`` (S), padded to ``width``, an upper bound of their number per state.
 
         Returns:
-            Tokens (S, width), the states after them (S, width), and which of them exist: bool (S, width), true first.
+            Tokens (S, width), the states after them (S, width), and the mask (S, width) of those that exist, which
+            come first.
         """
         first = self.indptr[states][..., None]
         within = torch.arange(width, device=states.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +24,15 @@ class Prepared:
     Attributes:
         interactions: user and item (int32, from 0), timestamp (int64), split (train, valid, test);
             sorted by user, then time.
-        items: item (int32), raw_id, text; row i is item i.
+        items: item (int32), raw_id, title, text; row i is item i. The title is the first column of the text.
+        users: user (int32), raw_id; row i is user i.
         duplicates: number of rows that repeat the user, item and timestamp of an earlier row, before the filter.
         rows: (N,) row of each interaction in the raw table.
     """
 
     interactions: pd.DataFrame
     items: pd.DataFrame
+    users: pd.DataFrame
     duplicates: int
     rows: IntArray
 
@@ -59,7 +62,7 @@ def prepare(
             f"{dataset}: none of the {len(raw.interactions)} interactions is left after the {core}-core filter; "
             f"lower core in the dataset's entry (at least 3), or use a larger table"
         )
-    user, _ = pd.factorize(table["user"])
+    user, raw_users = pd.factorize(table["user"])
     item, raw_ids = pd.factorize(table["item"])
     time = table["timestamp"].to_numpy(dtype=np.int64)
     # lexsort is stable: without a further key, ties keep the order of the file.
@@ -79,20 +82,28 @@ def prepare(
         {
             "item": np.arange(len(raw_ids), dtype=np.int32),
             "raw_id": raw_ids,
-            "text": _texts(raw.items, pd.Index(raw_ids)),
+            **_texts(raw.items, pd.Index(raw_ids)),
         }
     )
-    return Prepared(interactions, items, int(repeated.sum()), table.index.to_numpy(dtype=np.int64)[order])
+    users = pd.DataFrame({"user": np.arange(len(raw_users), dtype=np.int32), "raw_id": raw_users})
+    return Prepared(interactions, items, users, int(repeated.sum()), table.index.to_numpy(dtype=np.int64)[order])
 
 
-def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> list[str]:
-    """One line of text per item, ``title. description. ...``; empty if unknown."""
+def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> dict[str, list[str]]:
+    """One line per item: ``title``, its first column, and ``text``, all of them; empty if unknown."""
     if items is None:
-        return [""] * len(raw_ids)
+        return {"title": [""] * len(raw_ids), "text": [""] * len(raw_ids)}
     columns = items.set_index("item").reindex(raw_ids).fillna("")
-    return [_joined(row) for row in columns.itertuples(index=False, name=None)]
+    rows = list(columns.itertuples(index=False, name=None))
+    return {"title": [single_line(row[0]) if row else "" for row in rows], "text": [joined_text(row) for row in rows]}
 
 
-def _joined(parts: tuple[str, ...]) -> str:
-    lines = (" ".join(part.split()).rstrip(".") for part in parts)
+def joined_text(columns: Sequence[str]) -> str:
+    """An item's columns as one line, ``title. description. ...``."""
+    lines = (single_line(column).rstrip(".") for column in columns)
     return ". ".join(line for line in lines if line)
+
+
+def single_line(text: str) -> str:
+    """``text`` with single spaces in the place of line breaks and runs of blanks."""
+    return " ".join(text.split())

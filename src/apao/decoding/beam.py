@@ -38,7 +38,7 @@ class Beams:
 def beam_search(
     backbone: Backbone, context: Context, trie: Trie, beam: int, eos: bool, softmax: Softmax = PLAIN
 ) -> Beams:
-    """The ``beam`` best codes of each history, by beam search of that width.
+    """The ``beam`` best codes of each history among those that ``trie`` allows, by beam search of that width.
 
     With ``eos`` a closing eos is decoded too and scores are means over T + 1 tokens, as the authors'
     release does for T5.
@@ -53,8 +53,9 @@ def beam_search(
     for level, (prefixes, width) in enumerate(zip(trie.prefix_counts, trie.widths, strict=True)):
         children, after, exist = trie.children(states, width)
         logp = softmax.logp_of(backbone.logits(hidden), children, exist)
-        total = torch.where(exist, logp + scores[..., None], -torch.inf)
-        # Every prefix has a continuation, so there are always as many as this asks for.
+        open_to_search = exist if trie.allowed is None else exist & trie.allowed[after]
+        total = torch.where(open_to_search, logp + scores[..., None], -torch.inf)
+        # Every allowed prefix has an allowed continuation, so there are always as many as this asks for.
         scores, flat = total.flatten(1).topk(min(beam, prefixes), dim=1)
         parents = flat // width
         chosen, states = children.flatten(1).gather(1, flat), after.flatten(1).gather(1, flat)

@@ -1,8 +1,8 @@
-"""Which code makes a stage's output: a hash that changes when, and only when, that code does.
+"""Version of the code behind a stage's output: a hash that changes if and only if that code does.
 
-The hash is taken over the syntax trees of the stage's own modules and of all modules of this package that
-they import, in turn. Comments, docstrings and layout are no part of it, nor is code that the stage does
-not reach: an edit to one objective touches the runs of that objective alone.
+The hash is computed over the syntax trees of the stage's module and of all modules of this package that it imports,
+directly or indirectly. It excludes comments, docstrings, layout and modules that the stage does not import: an edit
+to one objective affects only the runs of that objective.
 """
 
 from __future__ import annotations
@@ -40,33 +40,36 @@ NEUTRAL = frozenset(
         "study.yaml_lines",
     )
 )
-"""Modules that hand values, files and messages over and compute no result. What they read from params.yaml
-decides about a stage as its parameters do, what they fetch by its hash."""
+"""Modules that pass on values, files and messages and compute no results. What they read from params.yaml is tracked
+as a stage's parameters, what they download by its hash."""
 
 
 def stage_version(stage: str, *models: object) -> str:
-    """The version of a stage's code, ``models`` being the parameter models whose classes it works with.
+    """Version of the code of a stage, which starts in the module of its name.
 
-    A stage begins in the module of its name. The download has no version: its files are known by their hashes.
-    An objective, a backbone or a source is found by its name in params.yaml, not by an import; its
-    class's module is therefore named here.
+    Objectives, backbones, sources and other registered classes are selected by params.yaml, not imported by name, so
+    the modules of their classes are added here. The download has no version: its files are verified by hash.
+
+    Args:
+        stage: name of the stage.
+        models: parameter models whose classes the stage uses.
     """
     return code_version(f"{PACKAGE}.stages.{stage}", *(type(model).__module__ for model in models))
 
 
 def run_version(stage: str, run: TrainedParams) -> str:
-    """The version of the code that makes a stage's part of a run: only its training computes with the objective."""
+    """Version of the code of a run's stage; only the training depends on the code of the objective."""
     return stage_version(stage, run.backbone, *([run.objective] if stage == "train" else []))
 
 
 def report_version(study: Study) -> str:
-    """The version of the code that makes a table or figure: that of its kind, and what that imports."""
+    """Version of the code that draws a table or figure: that of its kind and its imports."""
     return stage_version("report", study)
 
 
 @cache
 def code_version(*modules: str) -> str:
-    """Twelve hex digits of the SHA-256 over the modules' code and all of this package that they import."""
+    """First twelve hex digits of the SHA-256 over the code of ``modules`` and of all modules that they import."""
     reached: set[str] = set()
     waiting = set(modules)
     while waiting:
@@ -81,7 +84,7 @@ def code_version(*modules: str) -> str:
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
-    """A module's code in one canonical text, and what it imports of this package."""
+    """Canonical text of a module's code, and the modules of this package that it imports."""
     path = _path(module)
     assert path is not None, module
     tree = ast.parse(path.read_bytes())
@@ -89,13 +92,13 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
 
 
 def _path(module: str) -> Path | None:
-    """The file of a module of this package; None for a name that is none, and for packages."""
+    """File of a module of this package; None for packages and for names that are not modules."""
     path = SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")
     return path if path.exists() else None
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """Modules of this package that are imported anywhere in ``tree``, but for those that only types need."""
+    """Modules of this package that are imported anywhere in ``tree``, except for type checking only."""
     found = set()
     nodes: list[ast.AST] = [tree]
     while nodes:
@@ -112,7 +115,7 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def _canonical(value: Any) -> str:
-    """A syntax tree as text without positions, docstrings and empty fields, the same in every version of Python."""
+    """Syntax tree as text without positions, docstrings and empty fields, identical in all versions of Python."""
     if isinstance(value, ast.AST):
         fields = ((name, _canonical(field)) for name, field in ast.iter_fields(value))
         return f"{type(value).__name__}({','.join(f'{name}={text}' for name, text in fields if text)})"
@@ -122,5 +125,5 @@ def _canonical(value: Any) -> str:
 
 
 def _is_docstring(text: str) -> bool:
-    """Whether a statement is a string alone, which is a docstring wherever it stands."""
+    """Whether a statement is only a string, which makes it a docstring, of an attribute too."""
     return text.startswith(("Expr(value=Constant(value='", 'Expr(value=Constant(value="'))

@@ -1,15 +1,15 @@
-"""dvc.yaml: the graph of the Snakefile for DVC, written from params.yaml.
+"""Generates dvc.yaml, the graph of the Snakefile for DVC, from params.yaml.
 
-DVC has no functions in its pipeline files, so the runs that a study lists are written out: one matrix
-stage for all runs of one objective on one backbone and dataset, one stage for everything else. Each
-stage names the entries of params.yaml that decide its output, and its entry in ``CODE``, the versions of the
-code that makes it. ``check_pipeline`` comes before all others; it writes those versions, and stops where
-params.yaml has come to ask for other runs than dvc.yaml holds.
+DVC's pipeline files have no functions, so the runs of the studies are listed explicitly: one matrix stage for all
+runs of one objective with one backbone on one dataset, one stage for everything else. Each stage declares the entries
+of params.yaml that determine its output, and its entry in ``CODE``, the versions of its code. The stage
+``check_pipeline`` precedes all others; it writes these versions, and fails if dvc.yaml is out of date with
+params.yaml.
 
-DVC reads the entries that a stage names when the stage has ended, so those of params.yaml itself could have
-been edited since the stage read them. All stages therefore read and name ``COPY``, which ``check_pipeline``
-writes and nobody edits. The resolved parameters are not handed over on the command line, as Snakemake's rules
-do: dvc.yaml would hold every value a second time, and ``dvc exp run -S`` could change none.
+DVC reads the declared entries after a stage has finished, when params.yaml may have been edited since the stage read
+it. All stages therefore read and declare ``COPY``, which ``check_pipeline`` writes. Unlike Snakemake's rules, the
+stages do not pass resolved parameters on the command line: dvc.yaml would repeat every value, and ``dvc exp run -S``
+could not change any.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from apao.study.runs import Run
 
 DVC_FILE = Path("dvc.yaml")
 CHECKED = Path("data/pipeline.checked")
-"""Always of the same content: the first stages depend on it, so that the check runs before them."""
+"""File with constant content on which the first stages depend, so that the check runs before them."""
 COPY = Path("data/params.yaml")
-"""params.yaml as it was when ``dvc repro`` began: what all stages read."""
+"""Copy of params.yaml from the start of ``dvc repro``, which all stages read."""
 CODE = Path("data/code.json")
-"""The version of the code behind every stage, by the stage's name."""
+"""Version of the code of each stage, by the stage's name."""
 HEAD = """\
-# The graph of workflow/Snakefile for DVC: `dvc repro` makes what `snakemake all` makes, by the same commands.
-# Written from params.yaml by `apao dvc`; do that again after adding a run, a study or a dataset there.
+# The graph of workflow/Snakefile for DVC: `dvc repro` builds what `snakemake all` builds, with the same commands.
+# Generated from params.yaml by `apao dvc`; generate it again after adding a run, a study or a dataset there.
 """
 
 
@@ -61,15 +61,15 @@ def write_pipeline(params: Params) -> None:
 
 
 def check_pipeline(params: Params) -> None:
-    """Write ``COPY``, ``CODE`` and ``CHECKED``, or say that dvc.yaml is of other parameters.
+    """Check that dvc.yaml matches params.yaml, and write ``COPY``, ``CODE`` and ``CHECKED``.
 
     Raises:
-        UserError: when dvc.yaml is missing or not what params.yaml asks for now.
+        UserError: when dvc.yaml is missing or out of date.
     """
     found = DVC_FILE.read_text(encoding="utf-8") if DVC_FILE.exists() else None
     stages = _Stages(params)
     if found != _text(stages):
-        raise UserError(f"{DVC_FILE}: not the pipeline of {PARAMS_FILE} as it is now; write it anew: apao dvc")
+        raise UserError(f"{DVC_FILE}: out of date with {PARAMS_FILE}; generate it again: apao dvc")
     params.write_copy(COPY)
     write_json(CODE, stages.code)
     with atomic_path(CHECKED) as path:
@@ -77,14 +77,14 @@ def check_pipeline(params: Params) -> None:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes a list that stands in several places out in each of them."""
+    """YAML writer without anchors: repeats a list wherever it is used."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 class _Stages(dict[str, dict[str, Any]]):
-    """The stages, in the order in which they are added."""
+    """The stages by name, in the order in which they were added."""
 
     def __init__(self, params: Params) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _Stages(dict[str, dict[str, Any]]):
         self.runs = params.all_runs()
         self.studies = params.chosen_studies
         self.read = {path for name in self.studies for path in inputs(name, params)}
-        """What the tables and figures are made from."""
+        """Inputs of the tables and figures."""
         self.code: dict[str, str] = {}
         self.pictures: list[str] = []
         """Figures that ``dvc plots`` shows."""
@@ -102,7 +102,7 @@ class _Stages(dict[str, dict[str, Any]]):
             "outs": [str(path) for path in (CHECKED, COPY, CODE)],
         }
         datasets = dict.fromkeys(run.dataset for run in self.runs)
-        for dataset in datasets | dict.fromkeys(name for one in self.studies.values() for name in one.dataset_names()):
+        for dataset in datasets | dict.fromkeys(name for s in self.studies.values() for name in s.dataset_names()):
             self.add_dataset(DatasetPaths(dataset), coded=dataset in datasets)
         groups: dict[tuple[str, str, str], list[Run]] = {}
         for run in self.runs:
@@ -127,12 +127,20 @@ class _Stages(dict[str, dict[str, Any]]):
         code: str | None = None,
         linked: Sequence[Path] = (),
     ) -> None:
-        """One stage, or with ``runs`` one for each of them, whose name is ``item.run`` in the other fields.
+        """Add one stage, or with ``runs`` a matrix stage in which ``item.run`` stands for the run's name.
 
-        ``command`` is a subcommand of ours, ``keys`` are entries of params.yaml, ``outs`` what DVC keeps in its
-        cache; what is ``small``, and the metrics, may go into git. ``code`` is the version of the code that makes them.
-        What is ``linked`` describes links that DVC does not keep, so that it may not be taken from an earlier
-        execution without making them.
+        Args:
+            name: name of the stage.
+            command: ``apao`` subcommand with its arguments.
+            deps: input files.
+            keys: entries of params.yaml that determine the output.
+            outs: outputs that DVC keeps in its cache.
+            small: outputs that are not cached and may be committed to git.
+            metrics: outputs that are metrics; not cached either.
+            runs: runs of a matrix stage.
+            code: version of the stage's code.
+            linked: outputs that describe links to the user's files. DVC does not keep the links, so it must run the
+                stage instead of restoring these outputs from its run cache.
         """
         stage: dict[str, Any] = {"matrix": {"run": [str(run) for run in runs]}} if runs else {}
         stage |= {"cmd": f"apao --params {COPY} {command}", "deps": [str(path) for path in deps]}
@@ -148,17 +156,17 @@ class _Stages(dict[str, dict[str, Any]]):
         self[name] = stage
 
     def add_dataset(self, paths: DatasetPaths, coded: bool) -> None:
-        """From the download to the codes."""
+        """Add the stages of a dataset from the download to the codes (if ``coded``) and baselines."""
         name, source = paths.name, self.params.dataset(paths.name)
         entry = [_key("datasets", name)]
-        made = [paths.interactions, paths.items, paths.stats, record_path(paths.folder, "preprocess")]
+        made = [paths.interactions, paths.items, paths.users, paths.stats, record_path(paths.folder, "preprocess")]
         deps = [CHECKED, *source.own_files()]
         self.add(
             _named("download", name),
             f"download {name}",
             deps,
             entry,
-            # DVC would put copies in the place of links and keep the user's own files in its cache.
+            # DVC would replace links by copies and keep the user's own files in its cache.
             [] if source.links else [paths.raw, paths.raw_hash],
             linked=[paths.raw_hash] if source.links else [],
         )
@@ -192,9 +200,9 @@ class _Stages(dict[str, dict[str, Any]]):
             )
 
     def add_runs(self, group: Sequence[Run]) -> None:
-        """Training and evaluation of the runs of one objective, which differ in overrides and seed."""
+        """Add training and evaluation of the runs of one objective, which differ in overrides and seed."""
         run, folder = group[0], RESULTS / "${item.run}"
-        made_of = self.params.resolve(run)
+        resolved = self.params.resolve(run)
         parts = (run.dataset, run.backbone, run.objective)
         keys = [
             _key("objectives", run.objective),
@@ -209,7 +217,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 "train '${item.run}'",
                 deps,
                 keys,
-                [folder / run.model.name],
+                [folder / run.model.name, folder / run.catalogue.name],
                 [
                     folder / run.record.name,
                     folder / "config.json",
@@ -217,18 +225,18 @@ class _Stages(dict[str, dict[str, Any]]):
                     record_path(folder, "train"),
                 ],
                 runs=some,
-                code=run_version("train", made_of),
+                code=run_version("train", resolved),
             )
-        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet"])
+        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet", folder / "lists.parquet"])
         for stage in self._measurements():
             file = f"{stage}.json"
-            if some := [one for one in group if one.folder / file in self.read]:
+            if some := [member for member in group if member.folder / file in self.read]:
                 self.add_ranking(stage, file, some, self._stated(run.dataset, "measure", stage))
 
     def add_ranking(
         self, stage: str, file: str, group: Sequence[Run], keys: Sequence[str] = (), outs: Sequence[Path] = ()
     ) -> None:
-        """A command that ranks with the runs of one objective and writes ``file`` for each."""
+        """Add a command that decodes with the runs of one objective and writes ``file`` for each."""
         run, folder, data = group[0], RESULTS / "${item.run}", DatasetPaths(group[0].dataset)
         self.add(
             _named(stage, run.dataset, run.backbone, run.objective),
@@ -243,12 +251,12 @@ class _Stages(dict[str, dict[str, Any]]):
         )
 
     def _measurements(self) -> list[str]:
-        """The commands that measure runs for studies; each writes the file of its name, such as pruning.json."""
+        """Names of the measuring commands that studies need; each writes the JSON file of its name."""
         read = {Path(file) for study in self.studies.values() for file in study.files}
         return sorted({path.stem for path in read if path.suffix == ".json"} - {"metrics"})
 
     def add_timings(self, dataset: str) -> None:
-        """The timings of decoding that studies read."""
+        """Add the timings of decoding that studies read."""
         for backbone in self.params.recipe_of(dataset).backbones:
             file = decoding_time_file(dataset, backbone)
             if file not in self.read:
@@ -272,7 +280,7 @@ class _Stages(dict[str, dict[str, Any]]):
         return _key("recipes", self.params.dataset(dataset).recipe, "backbones", backbone)
 
     def _stated(self, dataset: str, *path: str) -> list[str]:
-        """The key of a part of a dataset's recipe, none where params.yaml leaves it to the default."""
+        """Key of a part of a dataset's recipe; empty if params.yaml does not set it."""
         part: Any = self.params.recipe_of(dataset)
         for name in path:
             if name not in part.model_fields_set:
@@ -281,14 +289,14 @@ class _Stages(dict[str, dict[str, Any]]):
         return [_key("recipes", self.params.dataset(dataset).recipe, *path)]
 
     def _by_inputs(self, group: Sequence[Run]) -> list[tuple[tuple[Path, ...], list[Run]]]:
-        """The runs by what their training reads: those that start from another run read its weights."""
-        found: dict[tuple[Path, ...], list[Run]] = {}
+        """The runs grouped by the inputs of their training, which include the weights of a run they start from."""
+        groups: dict[tuple[Path, ...], list[Run]] = {}
         for run in group:
-            found.setdefault(tuple(self.params.resolve(run).training_inputs()), []).append(run)
-        return list(found.items())
+            groups.setdefault(tuple(self.params.resolve(run).training_inputs()), []).append(run)
+        return list(groups.items())
 
     def add_study(self, name: str) -> None:
-        """A table or figure."""
+        """Add the stage of a table or figure."""
         study = self.studies[name]
         made = [*study.outputs(name), record_path(study.form.folder, name)]
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
@@ -306,21 +314,21 @@ class _Stages(dict[str, dict[str, Any]]):
 
 
 def _training_curves(runs: Iterable[Run]) -> dict[str, Any]:
-    """What ``dvc plots`` shows: the validation loss, one line a run."""
+    """Plot of ``dvc plots``: validation loss over epochs, one line per run."""
     curves = {str(run.folder / "history.csv"): "valid_loss" for run in runs}
     return {"training": {"x": "epoch", "y": curves, "title": "Validation loss"}}
 
 
 def _own_code() -> list[Path]:
-    """This package, where the project holds it: ``CODE`` is written anew when a file in it changes."""
+    """Source folder of this package if it is inside the project: ``CODE`` is updated when a file in it changes."""
     return [SOURCE.relative_to(Path.cwd())] if SOURCE.is_relative_to(Path.cwd()) else []
 
 
 def _key(*names: str) -> str:
-    """A key that DVC can follow: it takes a point in a name for the next level, so the entry above such a one."""
+    """Dotted key for DVC, which reads a dot in a name as a level: ends before the first name that contains one."""
     return ".".join(takewhile(lambda name: "." not in name, names))
 
 
 def _named(rule: str, *parts: str) -> str:
-    """A stage's name: the Snakefile's rule and what it is for. DVC allows neither plus nor arrow in it."""
+    """Name of a stage: the Snakefile's rule and its wildcards, without characters that DVC does not allow."""
     return "-".join([rule, *(re.sub(r"[^A-Za-z0-9_]+", "-", part) for part in parts)])

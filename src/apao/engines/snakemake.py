@@ -1,13 +1,12 @@
-"""What the Snakefile asks of params.yaml: which files a rule reads, and which parameters decide its output.
+"""Inputs and parameters of the Snakefile's rules, derived from params.yaml.
 
-A rule's ``params`` hold exactly the subtree of params.yaml that decides what it makes, and the version of
-the code that makes it. Snakemake runs it again when they change, so editing one objective touches only that
-objective's runs.
+A rule's ``params`` contain exactly the subtree of params.yaml that determines its output, and the version of its
+code. Snakemake reruns a rule when they change, so editing one objective affects only that objective's runs.
 
-params.yaml is read once per workflow, however long that takes and whatever is edited meanwhile. The rules of
-a run hand over the text that they record. All other jobs, and the Snakemake processes that a cluster's jobs
-start, which read the rules anew, read a copy of the file as it was at the start: the environment variable
-APAO_PARAMS, which Snakemake passes on to jobs, names it.
+params.yaml is read once per workflow, so edits during the workflow have no effect on it. The rules of a run pass the
+parameters that Snakemake records to the command. All other jobs, and the Snakemake processes that cluster jobs start
+(which parse the rules again), read a copy of the file from the start of the workflow. Its path is in the environment
+variable APAO_PARAMS, which Snakemake passes to jobs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from apao.study.studies import FIGURE, TABLE, Form
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
 COPIES = Path(".snakemake") / "params"
-"""Copies of params.yaml, one for each content that a workflow was started with."""
+"""Folder of copies of params.yaml, one per content with which a workflow was started."""
 CONFIG_KEYS = ("params", "scale", "mirror", "gpus")
 
 P = ParamSpec("P")
@@ -43,13 +42,13 @@ R = TypeVar("R")
 
 
 def fail(error: UserError) -> None:
-    """Stop Snakemake with the one line that a user's mistake deserves."""
+    """Stop Snakemake with a one-line message."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
 
 def _reported(method: Callable[P, R]) -> Callable[P, R]:
-    """Snakemake shows a traceback for whatever a rule's function raises; a mistake gets one line."""
+    """Decorator of functions of rules: a UserError stops with one line instead of Snakemake's traceback."""
 
     @wraps(method)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -63,15 +62,15 @@ def _reported(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def _text(value: Any) -> str:
-    """Parameters in one canonical text, which Snakemake compares with the last run's and hands over."""
+    """Parameters as canonical JSON text, which Snakemake records, compares and passes to the command."""
     return json.dumps(value, sort_keys=True)
 
 
 def _hash_of(path: Path) -> str | None:
-    """The SHA-256 of a file of the user's; None where there is none."""
+    """SHA-256 of one of the user's files; None if it does not exist."""
     try:
         status = path.stat()
-        # Snakemake asks several times, and a file may have gigabytes.
+        # Cached: Snakemake calls this several times, and a file may have gigabytes.
         return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     except FileNotFoundError:
         return None
@@ -85,22 +84,22 @@ def _sha256(path: Path, *_status: int) -> str:
 
 
 def _gpus(value: Any) -> int:
-    """GPUs a job asks for: as said, which a login node without one needs, else one where this machine has one."""
+    """Number of GPUs per job (0 or 1) from ``--config gpus``, which a login node without a GPU has to set."""
     if value not in (0, 1):
         raise UserError(f"--config gpus={value}: a job computes on one device; give 0 (CPU) or 1")
     return int(value)
 
 
 class Workflow:
-    """params.yaml as the rules see it. Functions that take wildcards are called by Snakemake."""
+    """The parts of params.yaml that rules use. Snakemake calls the methods that take wildcards."""
 
     @_reported
     def __init__(self, config: Mapping[str, Any], spawned: bool = False) -> None:
-        """``spawned``: in a Snakemake process that another one started for a job."""
+        """``config`` is that of ``--config``; ``spawned`` is true in a Snakemake process started for a job."""
         for key in config:
             if key not in CONFIG_KEYS:
                 raise UserError(
-                    f"--config {key}=...: unknown key; {nearest(key, CONFIG_KEYS)}. All else is set in params.yaml"
+                    f"--config {key}=...: unknown key; {nearest(key, CONFIG_KEYS)}. Everything else is in params.yaml"
                 )
         if spawned:
             self.params = load(Path(os.environ["APAO_PARAMS"]), config.get("scale"), check_runs=False)
@@ -112,27 +111,26 @@ class Workflow:
             os.environ["APAO_PARAMS"] = str(copy)
         self.gpus = _gpus(config.get("gpus", int(has_gpu())))
         self.published = self.params.model_copy(update={"scale": PUBLISHED_SCALE})
-        # Rules may share their output with other workflows; where Snakemake has been told of no place for it,
-        # it would warn of each of them.
+        # Value of `cache` in rules. Without a location of the shared cache Snakemake would warn for each rule.
         self.shares = LOCATION_ENVVAR in os.environ
-        # Stages read this and the mirror. They are no rule's `params`: where the data comes from and which scale
-        # is built do not change what a stage makes.
+        # Stages read the scale and the mirror from the environment. They are not in the `params` of rules, because
+        # they do not change the output of a stage.
         os.environ["APAO_SCALE"] = self.params.scale
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
-        # The `apao` beside this Python, also where its environment is not activated.
+        # Use the `apao` beside this Python even if its virtual environment is not activated.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
     def failed(self) -> None:
-        """Snakemake stopped before the end, by Ctrl-C or because a job failed."""
+        """Print how to resume after Ctrl-C or a failed job."""
         print("rerun the same command to resume: finished files are kept, trainings have checkpoints", file=sys.stderr)
 
     def targets(self) -> list[str]:
-        """Every table and figure of the chosen scale."""
+        """Files of all tables and figures of the chosen scale."""
         return [str(path) for name, study in self.params.chosen_studies.items() for path in study.outputs(name)]
 
     def code(self, stage: str) -> Callable[[Any], str]:
-        """A function of the wildcards: the version of the code with which ``stage`` makes its output."""
+        """Function from wildcards to the version of the code of ``stage``."""
 
         @_reported
         def version(wildcards: Any) -> str:
@@ -153,39 +151,39 @@ class Workflow:
 
     @_reported
     def source(self, wildcards: Any) -> str:
-        """The dataset's entry, without what only later stages read."""
+        """The dataset's entry without the keys that only later stages read."""
         source = self.params.dataset(wildcards.dataset)
         return _text(source.model_dump(mode="json", exclude={"recipe", "codes"}))
 
     @_reported
     def fetched(self, wildcards: Any) -> str:
-        """What decides which files of a dataset are downloaded."""
+        """The keys of the dataset's entry that determine the downloaded files."""
         return _text(what_is_fetched(self.params.dataset(wildcards.dataset)))
 
     def names(self, links: bool) -> str:
-        """A pattern of the datasets that link to the user's own files, or of those that are fetched."""
-        found = [re.escape(name) for name, source in self.params.datasets.items() if source.links == links]
-        return "|".join(found) or "(?!)"
+        """Regular expression of the datasets that link to the user's own files, or of those that do not."""
+        names = [re.escape(name) for name, source in self.params.datasets.items() if source.links == links]
+        return "|".join(names) or "(?!)"
 
     @_reported
     def own_files(self, wildcards: Any) -> list[str]:
-        """The user's own files that a dataset is made from."""
+        """The user's own files that a dataset links to."""
         return [str(path) for path in self.params.dataset(wildcards.dataset).own_files()]
 
     @_reported
     def own_content(self, wildcards: Any) -> str:
-        """Hashes of those files: on its own, Snakemake does not look into one whose time is older than its output's."""
+        """Hashes of these files: Snakemake itself checks no content of a file that is older than the output."""
         return _text({path: _hash_of(Path(path)) for path in self.own_files(wildcards)})
 
     @_reported
     def embedder(self, wildcards: Any) -> str:
-        """The encoder or file of vectors behind the dataset's codes."""
+        """The dataset's embedder, an encoder or a file of vectors."""
         embedder = self.params.embedder_of(wildcards.dataset)
         return _text(embedder and embedder.model_dump(mode="json"))
 
     @_reported
     def vectors(self, wildcards: Any) -> list[str]:
-        """The user's own files of vectors, where the embeddings are made from some."""
+        """The user's own files of vectors, if the embedder reads any."""
         embedder = self.params.embedder_of(wildcards.dataset)
         return [] if embedder is None else [str(path) for path in embedder.own_files()]
 
@@ -196,13 +194,13 @@ class Workflow:
 
     @_reported
     def coded_from(self, wildcards: Any) -> list[str]:
-        """What the codes are made from: embeddings, what the source published, or a file of the user."""
+        """Inputs of the tokenizer: embeddings, the source's published codes, or the user's own file."""
         tokenizer = self.params.tokenizer_of(wildcards.dataset)
         return [str(path) for path in DatasetPaths(wildcards.dataset).coded_from(tokenizer)]
 
     @_reported
     def tokenizer_gpus(self, wildcards: Any) -> int:
-        """GPUs that making the codes asks for."""
+        """Number of GPUs that the tokenizer uses."""
         return self.gpus if self.params.tokenizer_of(wildcards.dataset).uses_gpu else 0
 
     @_reported
@@ -211,23 +209,23 @@ class Workflow:
         return self.params.resolve(Run.parse(text))
 
     def training_inputs(self, wildcards: Any) -> list[str]:
-        """What a run's training reads; the run it starts from is an edge of the graph like any other."""
+        """Input files of a run's training, including the weights of the run it starts from."""
         return [str(path) for path in self._run(wildcards).training_inputs()]
 
     def training(self, wildcards: Any) -> str:
-        """What a run's training depends on."""
+        """Parameters of a run's training."""
         return _text(self._run(wildcards).for_training())
 
     def threads(self, wildcards: Any) -> int:
-        """CPU threads of a run."""
+        """Number of CPU threads of a run."""
         return self._run(wildcards).training.threads
 
     def decoding(self, wildcards: Any) -> str:
-        """What a run's evaluation depends on beyond its weights and its run.json."""
+        """Decoding parameters of a run, on which its evaluation depends besides weights and run.json."""
         return _text(self._run(wildcards).decoding.model_dump(mode="json"))
 
     def measuring(self, stage: str) -> Callable[[Any], str]:
-        """A function of the wildcards: decoding, and what a measurement of a run finds under ``measure``."""
+        """Function from wildcards to the decoding parameters and those of one measurement (under ``measure``)."""
 
         @_reported
         def text(wildcards: Any) -> str:
@@ -237,7 +235,7 @@ class Workflow:
         return text
 
     def timing(self, wildcards: Any) -> str:
-        """What the timing of decoding depends on."""
+        """Parameters of the timing of decoding."""
         return _text(self._timed(wildcards).model_dump(mode="json"))
 
     @_reported
@@ -246,20 +244,20 @@ class Workflow:
 
     @property
     def published_studies(self) -> list[str]:
-        """Names of what is drawn from the published runs, whatever scale is chosen."""
+        """Names of the studies that are drawn from the published runs, regardless of the chosen scale."""
         return list(self.params.studies.get(PUBLISHED_SCALE, ()))
 
     def published_inputs(self, name: str) -> list[str]:
-        """The published files that a table or figure is made from: those there are."""
+        """Existing published files that a study reads."""
         return [str(path) for path in inputs(name, self.published, PUBLISHED)]
 
     def published_study(self, name: str) -> str:
-        """What it is made of otherwise; no code of a training, whose published results stay what they are."""
+        """Parameters of a published study and the version of the code that draws it."""
         study = self.published.study(name)
         return _text({"study": study.model_dump(mode="json"), "code": report_version(study)})
 
     def published_outputs(self, name: str) -> list[str]:
-        """Its files."""
+        """Files of a published study."""
         return [str(path) for path in self.published.study(name).outputs(name, PUBLISHED)]
 
     def tables(self) -> list[str]:
@@ -274,15 +272,15 @@ class Workflow:
         return [name for name, study in self.params.chosen_studies.items() if study.form == form]
 
     def title(self, name: str) -> str:
-        """What the report calls a table or figure."""
+        """Title of a study in the report."""
         return self.params.study(name).titled(name)
 
     def study(self, name: str) -> str:
-        """What a table or figure is made of: its own entry, the scale's name and the code that draws it."""
+        """A study's entry, the name of the scale, and the version of the code that draws it."""
         study = self.params.study(name)
         entry = study.model_dump(mode="json")
         return _text({"scale": self.params.scale, "study": entry, "code": report_version(study)})
 
     def study_inputs(self, name: str) -> list[str]:
-        """Exactly the files that a table or figure is made from."""
+        """Exactly the files that a study reads."""
         return [str(path) for path in inputs(name, self.params)]

@@ -35,6 +35,8 @@ FloatArray = NDArray[np.float64]
 CUTOFFS = (5, 10, 20)
 """Every metric over ranks is computed at each of these k."""
 PREFIX_CUTOFF = 20
+PREFIX = "prefix_"
+"""How the columns of ranks.parquet begin that say which prefixes of a target were kept; the length follows."""
 """k of prefix recall."""
 CODE_LEVEL, ITEM_LEVEL = "", "item_"
 """Prefixes of the names of code-level and item-level metrics."""

@@ -82,5 +82,7 @@ class MeasureParams(Model):
 
     beams: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50, 100)
     """Beam sizes at which a trained run is evaluated and timed."""
+    exact: PositiveInt = 1000
+    """Test users, drawn at random, for whom every code of the catalogue is scored."""
     decoding_time: TimingParams = TimingParams()
     """Time of beam search and full sorting with an untrained model."""

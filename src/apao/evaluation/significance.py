@@ -13,8 +13,12 @@ import pandas as pd
 
 from apao.evaluation.metrics import FloatArray
 
+Ends = tuple[float, float]
+"""Low and high end of an interval."""
+
 RESAMPLES = 2000
 LEVEL = 0.95
+UNKNOWN: Ends = (float("nan"), float("nan"))
 SAME = 1e-12
 """Differences between metrics (at most 1) up to this size are rounding errors."""
 _CHUNK = 1 << 22
@@ -72,8 +76,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> FloatArray:
     """Percentile bootstrap interval of the mean of each column (Efron and Tibshirani 1993, chapter 13).
 
-    Users (rows) are drawn with replacement, with the same draws for all columns. For the interval of a
-    difference pass a column of differences.
+    For the interval of a difference pass a column of differences.
 
     Args:
         values: (users, columns).
@@ -84,6 +87,16 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, lev
     Returns:
         (columns, 2): low and high.
     """
+    return np.percentile(_resampled_means(values, resamples, seed), _tails(level), axis=0).T
+
+
+def _tails(level: float) -> list[float]:
+    tail = 100 * (1 - level) / 2
+    return [tail, 100 - tail]
+
+
+def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
+    """Means (resamples, columns) over users (rows) drawn with replacement, the same draws for all columns."""
     users = len(values)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
@@ -95,5 +108,53 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, lev
         drawn += (np.arange(rows, dtype=np.int32) * users)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
         means[start : start + rows] = counts.astype(np.float64) @ values / users
-    tail = 100 * (1 - level) / 2
-    return np.percentile(means, [tail, 100 - tail], axis=0).T
+    return means
+
+
+def gain_interval(ours: FloatArray, theirs: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+    """Percentile bootstrap interval of the gain in percent: of the mean of ``ours`` over that of ``theirs``.
+
+    Both (users,) hold one value for each of the same users, who are drawn together.
+    """
+    means = _resampled_means(np.column_stack([ours, theirs]), resamples, seed)
+    some = means[means[:, 1] > 0]
+    return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), _tails(LEVEL))) if len(some) else UNKNOWN
+
+
+def unpaired_gain_interval(ours: float, theirs: float, users: int) -> Ends:
+    """The same from two shares of the users alone, as if they were of other users, which is wider than paired.
+
+    The interval of the logarithm of a ratio of two proportions (Katz et al. 1978).
+    """
+    if not (ours and theirs):
+        return UNKNOWN
+    half = _normal(LEVEL) * np.sqrt((1 - ours) / (ours * users) + (1 - theirs) / (theirs * users))
+    return _ends(100 * (ours / theirs * np.exp([-half, half]) - 1))
+
+
+def share_interval(share: float, users: int) -> Ends:
+    """The interval to which ``intervals`` comes, with ever more resamples, for a share of the users."""
+    from scipy.stats import binom
+
+    return _ends(binom.ppf(np.asarray(_tails(LEVEL)) / 100, users, share) / users)
+
+
+def seeds_interval(values: Sequence[float]) -> Ends:
+    """Student's t interval of the mean over seeds; unknown for fewer than two."""
+    if len(values) < 2:
+        return UNKNOWN
+    from scipy.stats import t
+
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return _ends(np.mean(values) + np.array([-half, half]))
+
+
+def _normal(level: float) -> float:
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + level) / 2))
+
+
+def _ends(ends: FloatArray) -> Ends:
+    low, high = ends.tolist()
+    return low, high

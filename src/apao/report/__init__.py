@@ -1,1 +1,1 @@
-"""Tables, figures and their comparison with the paper's numbers, from the files that runs leave."""
+"""Tables and figures, with the paper's numbers beside ours, from the result files of runs."""

@@ -1,10 +1,10 @@
-"""What all tables have in common, and all figures: how they are written.
+"""Base classes of tables and figures, which write their files.
 
 A kind of study is a subclass of ``TableStudy`` or ``FigureStudy`` in a module of ``apao.report.kinds``, and is
 registered in ``STUDIES``. Its fields are those of its entries in params.yaml; ``runs``, ``files`` and ``inputs``
-state what it reads, ``build`` draws it.
+declare its inputs, and ``build`` draws it.
 
-All kinds are imported whenever params.yaml is read. Matplotlib and SciPy take seconds to import, so they are
+All kinds are imported when params.yaml is read. Matplotlib and SciPy take seconds to import, so they are
 imported in the functions that use them.
 """
 
@@ -33,7 +33,7 @@ class TableStudy(Study):
 
     @abstractmethod
     def build(self, results: Results) -> Table:
-        """The table, from the files that the study reads."""
+        """The table, from the study's input files."""
 
     @override
     def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
@@ -53,7 +53,7 @@ class FigureStudy(Study):
 
     @abstractmethod
     def build(self, results: Results) -> style.Drawing:
-        """The figure, from the files that the study reads."""
+        """The figure, from the study's input files."""
 
     @override
     def write(self, name: str, params: Params, output: Output, collection: Collection = OWN) -> None:
@@ -70,5 +70,5 @@ class FigureStudy(Study):
 
 
 def rst_text(text: str) -> str:
-    """Escape for a paragraph of reStructuredText, which Snakemake also reads as a Jinja template."""
+    """Escape ``text`` for a paragraph of reStructuredText, which Snakemake also treats as a Jinja template."""
     return re.sub(r"([\\*_`|{}%#])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""Experiments set against one another: the statistics of each row of a comparison."""
+"""Statistics of the comparison of experiments, for the rows of tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apao.report.results import Estimate, Results
 from apao.study.runs import Run
 
 ALPHA = 0.01
-"""The paper's level of significance, for every test."""
+"""Significance level of every test, the paper's."""
 COLUMNS = (
     *("gain_percent", "p_users", "p_users_holm", "p_seeds"),
     *("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"),
@@ -24,17 +24,18 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """An objective trained with one backbone on one dataset, once for each seed."""
+    """An objective trained with one backbone on one dataset, once per seed."""
 
     backbone: str
     objective: str
     role: str
-    """Of the objective in the paper."""
+    """The objective's role in the paper."""
     runs: tuple[Run, ...]
-    """None where the collection has none."""
+    """Empty if the collection has none of them."""
     scores: dict[str, Estimate]
+    """Metric to its values over the seeds, on the test items."""
     users: pd.DataFrame
-    """Each test user's metrics, means over the seeds."""
+    """Metrics of each test user (rows: users, columns: metrics), means over the seeds."""
 
     @classmethod
     def read(
@@ -46,7 +47,7 @@ class Experiment:
         seeds: Sequence[int],
         metrics: Sequence[str],
     ) -> Experiment:
-        """From the results on disk."""
+        """Read an experiment from the result files of its runs."""
         runs = results.experiment(dataset, backbone, objective, seeds)
         scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
         role = results.role(Run.of(dataset, backbone, objective, 0))
@@ -54,38 +55,38 @@ class Experiment:
         return cls(backbone, objective, role, tuple(runs), scores, users)
 
     def gain(self, other: Experiment, metric: str) -> float:
-        """How much better than ``other``, in percent of it; NaN where that is 0."""
+        """Gain over ``other`` in percent of the other's mean; NaN where that is 0."""
         base = other.scores[metric].mean
         return 100 * (self.scores[metric].mean / base - 1) if base else math.nan
 
 
 def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:
-    """The one with the highest mean, the first of equal ones; None of none that was run."""
+    """The experiment with the highest mean, the first of equal ones; None if none has runs."""
     return max((one for one in experiments if one.runs), key=lambda one: one.scores[metric].mean, default=None)
 
 
 def best_other(
     experiments: Sequence[Experiment], one: Experiment, metric: str, roles: Collection[str]
 ) -> Experiment | None:
-    """The best of those with one of the roles, other than ``one`` itself under whatever spelling."""
+    """The best experiment with one of ``roles`` and other runs than ``one`` (which may be listed under two names)."""
     return best([other for other in experiments if other.role in roles and other.runs != one.runs], metric)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One experiment's metric, and how one experiment compares with another by it."""
+    """Statistics of one metric of one experiment, and of its comparison with another experiment."""
 
     low: float = math.nan
     """Bootstrap interval of the metric itself."""
     high: float = math.nan
     other: str = ""
-    """The objective compared with; empty where there is none."""
+    """The objective compared with; empty if there is no comparison."""
     gain_percent: float = math.nan
     p_users: float = math.nan
     p_users_holm: float = math.nan
     p_seeds: float = math.nan
     gain_low: float = math.nan
-    """Bootstrap interval of the difference, in the metric's own unit."""
+    """Bootstrap interval of the difference, in units of the metric."""
     gain_high: float = math.nan
 
     def numbers(self) -> tuple[float, ...]:
@@ -95,9 +96,13 @@ class Verdict:
             *(self.low, self.high, self.gain_low, self.gain_high),
         )
 
+    def p(self, seeds: int) -> float:
+        """Of the test that counts: over seeds as in the paper where there are several, else over users, corrected."""
+        return self.p_seeds if seeds > 1 else self.p_users_holm
+
     def starred(self, seeds: int) -> bool:
-        """Whether a difference counts: over seeds as in the paper where there are several, else over users."""
-        return (self.p_seeds if seeds > 1 else self.p_users_holm) <= ALPHA
+        """Whether the difference is significant: over seeds, as in the paper, if there are several; else over users."""
+        return self.p(seeds) <= ALPHA
 
 
 Pair = tuple[Experiment, Experiment]
@@ -110,29 +115,30 @@ def judged(
     metrics: Sequence[str],
     pair: Callable[[Experiment, str], Pair | None],
 ) -> dict[Key, Verdict]:
-    """Every experiment of one dataset and backbone by every metric, not yet corrected for their number.
+    """Statistics of every experiment and metric, without correction for the number of comparisons.
 
     Args:
-        experiments: of the same dataset and backbone.
-        metrics: code-level and item-level ones.
-        pair: (ours, theirs) that the row of an experiment compares, None for no comparison.
+        experiments: of one dataset and backbone.
+        metrics: code-level and item-level metrics.
+        pair: (ours, theirs) to compare in the row of an experiment and metric; None for no comparison.
     """
     rows = {(one.objective, metric): one for one in experiments for metric in metrics if one.runs}
     absent = {(one.objective, metric): Verdict() for one in experiments for metric in metrics if not one.runs}
     if not rows:
         return absent
     pairs = {(name, metric): found for (name, metric), one in rows.items() if (found := pair(one, metric)) is not None}
-    values = [one.users[metric] for (_, metric), one in rows.items()]
-    gaps = [ours.users[metric] - theirs.users[metric] for (_, metric), (ours, theirs) in pairs.items()]
+    values = {("value", *key): one.users[key[1]] for key, one in rows.items()}
+    gaps = {("gap", *key): ours.users[key[1]] - theirs.users[key[1]] for key, (ours, theirs) in pairs.items()}
+    columns = values | gaps
     # One call, so that every interval is over the same resamples.
-    ends = intervals(np.column_stack([*values, *gaps])).tolist()
-    of_value, of_gap = dict(zip(rows, ends, strict=False)), dict(zip(pairs, ends[len(rows) :], strict=True))
-    plain = {key: Verdict(*of_value[key]) for key in rows}
-    return absent | plain | {key: _compared(plain[key], key, pair, *of_gap[key]) for key, pair in pairs.items()}
+    interval = dict(zip(columns, intervals(np.column_stack([*columns.values()])).tolist(), strict=True))
+    plain = {key: Verdict(*interval["value", *key]) for key in rows}
+    compared = {key: _compared(plain[key], key, pair, *interval["gap", *key]) for key, pair in pairs.items()}
+    return absent | plain | compared
 
 
 def _compared(verdict: Verdict, key: Key, pair: Pair, gain_low: float, gain_high: float) -> Verdict:
-    """A row's verdict with the comparison that it makes."""
+    """``verdict`` with the statistics of the comparison added."""
     (objective, metric), (ours, theirs) = key, pair
     return replace(
         verdict,
@@ -149,7 +155,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 def corrected(verdicts: Mapping[K, Verdict], family: Callable[[K], Hashable]) -> dict[K, Verdict]:
-    """With Holm's correction of the tests over users, within each family."""
+    """The verdicts with Holm's correction of the tests over users, within each family."""
     found = dict(verdicts)
     for name in dict.fromkeys(map(family, verdicts)):
         members = [key for key in verdicts if family(key) == name]

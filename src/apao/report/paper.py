@@ -1,4 +1,4 @@
-"""The numbers that the APAO paper (arXiv 2603.02730) printed, to set ours beside."""
+"""The numbers of the APAO paper (arXiv 2603.02730), for comparison with ours."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def _table(name: str) -> pd.DataFrame:
 
 
 def printed(table: str, column: str, **keys: str) -> float:
-    """The paper's number in ``column`` of the row that ``keys`` name; NaN where the paper has none.
+    """The paper's number in ``column`` of the row that ``keys`` select; NaN where the paper has none.
 
-    ``table`` is a table of the paper, whatever the study is called that shows it.
+    ``table`` is a table of the paper (``table1`` .. ``table5``), not the name of a study.
     """
     frame = _table(table)
     if column not in frame:
@@ -32,9 +32,9 @@ def printed(table: str, column: str, **keys: str) -> float:
 
 
 def coverage(datasets: Iterable[str]) -> str:
-    """A sentence about the datasets that the paper did not use; empty when it used them all."""
+    """A sentence naming the datasets that the paper did not use; empty if it used all."""
     known = set(_table("table2")["dataset"])
     absent = [name for name in dict.fromkeys(datasets) if name not in known]
     if not absent:
         return ""
-    return f"The paper has no dataset {' or '.join(absent)}, so no number of its own stands beside ours."
+    return f"The paper does not use {' or '.join(absent)}, so there are no numbers of the paper to compare with."

@@ -1,7 +1,6 @@
-"""A table as a reader wants it, in Markdown and in LaTeX (booktabs).
+"""Tables in Markdown and LaTeX (booktabs).
 
-Cells are plain text; whatever a run, a dataset or a label is called, it is escaped here and nowhere
-else.
+Cells are plain text. Escaping is done here and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import pandas as pd
 ABSENT = "–"
 MINUS = "−"
 COMPARED = ("ours", "paper", "difference")
-"""Heads of the cells of ``compared``."""
+"""Column names of the cells from ``compared``."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of a cell, and whether it is set in bold."""
+    """Text of a cell, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -29,10 +28,13 @@ class Cell:
 
 @dataclass
 class Grid:
-    """One block of a table: ``texts`` columns of words, then columns of numbers.
+    """One block of a table.
 
-    ``header`` holds (group, name) for each column; neighbours of one group share a heading. ``parts``
-    are runs of rows that a rule separates.
+    Attributes:
+        title: heading of the block; may be empty.
+        texts: number of text columns; the columns of numbers follow.
+        header: (group, name) of each column; neighbours of the same group share a heading.
+        parts: groups of rows, separated by rules.
     """
 
     title: str
@@ -43,17 +45,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Table:
-    """A table in long form for machines and in wide form for readers."""
+    """A table in long form (CSV) and in wide form (Markdown and LaTeX)."""
 
     title: str
     long: pd.DataFrame
     grids: list[Grid]
     notes: list[str]
-    """Paragraphs below it; empty ones are left out."""
+    """Paragraphs below the table; empty ones are left out."""
 
 
 def fixed(value: float, digits: int = 4, signed: bool = False) -> str:
-    """A number with ``digits`` decimals and thousands separated; the absent mark for NaN."""
+    """A number with ``digits`` decimals and thousands separators; ``ABSENT`` for NaN."""
     if math.isnan(value):
         return ABSENT
     value = round(value, digits) + 0.0  # no minus before a zero
@@ -62,12 +64,17 @@ def fixed(value: float, digits: int = 4, signed: bool = False) -> str:
 
 
 def spread(mean: float, sd: float, digits: int = 4) -> str:
-    """Mean ± SD, or the mean alone where there is no SD."""
+    """Mean ± SD, or the mean alone if the SD is NaN."""
     return fixed(mean, digits) if math.isnan(sd) else f"{fixed(mean, digits)} ± {fixed(sd, digits)}"
 
 
+def p_text(p: float) -> str:
+    """A p-value with two digits; the absent mark for NaN."""
+    return ABSENT if math.isnan(p) else "<0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
 def compared(mean: float, sd: float, paper: float, digits: int = 4) -> list[Cell]:
-    """The cells of ``COMPARED``."""
+    """Cells with our value, the paper's and the difference, in the order of ``COMPARED``."""
     return [
         Cell(spread(mean, sd, digits)),
         Cell(fixed(paper, digits)),
@@ -76,9 +83,9 @@ def compared(mean: float, sd: float, paper: float, digits: int = 4) -> list[Cell
 
 
 def bold_best(rows: Sequence[list[Cell]], columns: Sequence[int], values: Sequence[Sequence[float]]) -> None:
-    """Set in bold the largest of each column, ties as printed included.
+    """Set the largest value of each column in bold, and all that are printed alike.
 
-    ``values[i][j]`` is the number behind ``rows[i][columns[j]]``.
+    ``values[i][j]`` is the number shown in ``rows[i][columns[j]]``.
     """
     for j, column in enumerate(columns):
         best = max((row[j] for row in values if not math.isnan(row[j])), default=math.inf)
@@ -91,12 +98,12 @@ _MARKDOWN = {ord(char): "\\" + char for char in "\\`*_|<>[]#"} | {ord("\n"): " "
 
 
 def markdown_text(text: str) -> str:
-    """Escape for running text and table cells."""
+    """Escape ``text`` for Markdown paragraphs and table cells."""
     return text.translate(_MARKDOWN)
 
 
 def markdown(table: Table, title: str) -> str:
-    """The whole table as a Markdown document; ``title`` comes before the table's own."""
+    """The table as a Markdown document; ``title`` precedes the table's own title."""
     blocks = [f"# {markdown_text(f'{title}. {table.title}')}"]
     for grid in table.grids:
         if grid.title:
@@ -136,6 +143,7 @@ _LATEX = {
     "±": r"$\pm$",
     MINUS: "$-$",
     "×": r"$\times$",
+    "†": r"$\dagger$",
     "β": r"$\beta$",
     "η": r"$\eta$",
     "τ": r"$\tau$",
@@ -148,16 +156,16 @@ _LATEX_TABLE = str.maketrans(_LATEX)
 
 
 def latex_text(text: str) -> str:
-    """Escape for running text and table cells."""
+    """Escape ``text`` for LaTeX paragraphs and table cells."""
     return text.translate(_LATEX_TABLE)
 
 
 def latex(table: Table, label: str) -> str:
-    """The table as floats of a document that loads booktabs, one for each block."""
+    """The table as LaTeX floats, one per block, for a document that loads booktabs."""
     floats = []
     for i, grid in enumerate(table.grids):
         title = f"{table.title}: {grid.title}" if grid.title else table.title
-        # A document shows the notes once, under the first block.
+        # The notes appear once, below the first block.
         notes = filter(None, table.notes if i == 0 else ())
         caption = latex_text(" ".join([f"{title}.", *notes]))
         mark = f"tab:{label}" + (f"-{i + 1}" if i else "")

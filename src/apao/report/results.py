@@ -1,6 +1,6 @@
-"""What a report reads: the files that stages left, as numbers.
+"""Result files of stages, read as numbers.
 
-A file that lacks what it should hold is named in one error; NaN never gets into a table from here.
+A file without the expected content raises an error that names it. No NaN is ever read into a table.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,16 @@ import numpy as np
 import pandas as pd
 
 from apao.errors import UserError
-from apao.evaluation.metrics import user_metrics
-from apao.files import read_json
+from apao.evaluation.metrics import PREFIX, FloatArray, user_metrics
+from apao.evaluation.significance import (
+    RESAMPLES,
+    UNKNOWN,
+    Ends,
+    intervals,
+    seeds_interval,
+    share_interval,
+)
+from apao.files import read_json, read_table
 from apao.study.paths import OWN, Collection, DatasetPaths
 from apao.study.runs import Run
 
@@ -25,14 +33,23 @@ if TYPE_CHECKING:
     from apao.study.params import Params
     from apao.study.studies import Study
 
+ESTIMATE = ("value", "sd", "low", "high")
+"""Columns of the CSV file of a figure that stand for an ``Estimate``."""
 RANKS = ["rank", "items_before", "group"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number of an experiment, once for each seed; NaN where there is none."""
+    """One quantity of an experiment, with one value per seed; NaN if there is none."""
 
     values: tuple[float, ...]
+    over_users: Ends = UNKNOWN
+    """95 % interval over the test users, where there is one seed and it is known."""
+
+    @property
+    def interval(self) -> Ends:
+        """95 % interval: over the seeds where there are several, else over the test users."""
+        return seeds_interval(self.values) if len(self.values) > 1 else self.over_users
 
     @property
     def mean(self) -> float:
@@ -41,21 +58,25 @@ class Estimate:
 
     @property
     def sd(self) -> float:
-        """Sample standard deviation over the seeds (n - 1); NaN for a single one, or where a value is NaN."""
+        """Sample standard deviation over the seeds (n - 1); NaN for a single seed, or if a value is NaN."""
         known = len(self.values) > 1 and not any(map(math.isnan, self.values))
         return statistics.stdev(self.values) if known else math.nan
 
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Mean, SD, and the ends of the interval: columns ``ESTIMATE`` of the CSV files."""
+        return (self.mean, self.sd, *self.interval)
+
 
 class Results:
-    """The results on disk, read at most once each.
+    """The result files of a project. Each JSON file is read at most once.
 
-    An experiment is the list of its runs, one for each seed. The runs are the normalised ones: an
-    override that says what holds anyway is left out, so that several studies share one training. In a
-    collection that may have gaps, an experiment holds the runs that are there, of none perhaps.
+    An experiment is the list of its runs, one per seed. Runs are normalised: overrides equal to the value in
+    params.yaml are dropped, so that studies share trainings. In a collection that may have gaps, an experiment has
+    only the existing runs and may be empty.
     """
 
     def __init__(self, params: Params, collection: Collection = OWN, files: Sequence[str] = ("metrics.json",)) -> None:
-        """``files`` are what a study reads of each run: one that lacks any counts as absent."""
+        """``files`` are those that the study reads of each run; a run without all of them counts as absent."""
         self.scale = params.scale
         self.collection, self.files = collection, files
         self.normalised: Callable[[Run], Run] = params.normalised
@@ -65,16 +86,16 @@ class Results:
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 
     def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
-        """The runs of an objective as a study spells it, one for each seed."""
+        """The normalised, existing runs of ``objective`` (spelled as in a study, with overrides), one per seed."""
         runs = [self.normalised(Run.of(dataset, backbone, objective, seed)) for seed in seeds]
         return [run for run in runs if self.has(run)]
 
     def has(self, run: Run) -> bool:
-        """Whether a run is there; without gaps every run is, or its reading is an error."""
+        """Whether a run exists; always true without gaps, where reading a missing run is an error."""
         return not self.collection.gaps or self.collection.has(run, self.files)
 
     def file(self, run: Run, name: str) -> Path:
-        """A file of a run."""
+        """Path of a file of a run."""
         return self.collection.place(run.folder / name)
 
     def json(self, path: Path) -> Any:
@@ -84,18 +105,48 @@ class Results:
         return self._read[path]
 
     def metric(self, runs: Iterable[Run], split: str, name: str) -> Estimate:
-        """A metric of an experiment on ``valid`` or ``test``."""
+        """The metric ``name`` of an experiment on the split ``valid`` or ``test``."""
         paths = [self.file(run, "metrics.json") for run in runs]
         return Estimate(tuple(number(path, self.json(path), split, name) for path in paths))
 
+    def test_metric(self, runs: Sequence[Run], name: str) -> Estimate:
+        """A metric on the test items with its interval, for studies that read ranks.parquet."""
+        found = self.metric(runs, "test", name)
+        if len(runs) != 1:
+            return found
+        ends = intervals(self.user_scores(runs)[[name]].to_numpy())[0].tolist()
+        return replace(found, over_users=(ends[0], ends[1]))
+
+    def prefix_recall(self, runs: Sequence[Run], name: str) -> list[Estimate]:
+        """The recall on the test items of every prefix with its interval."""
+        found = self.levels(runs, "metrics.json", "test", name)
+        if len(runs) != 1:
+            return found
+        users = self.test_users(runs[0])
+        return [replace(one, over_users=share_interval(one.mean, users)) for one in found]
+
+    def test_users(self, run: Run) -> int:
+        """Number of users that a run was tested on."""
+        path = self.file(run, "metrics.json")
+        return int(number(path, self.json(path), "test", "users"))
+
+    def user_prefixes(self, run: Run) -> FloatArray | None:
+        """Whether the prefix of each length of each test user's target was kept (users, levels).
+
+        None for a run that was evaluated before ranks.parquet had that.
+        """
+        table = read_table(self.file(run, "ranks.parquet"), what="table of ranks")
+        names = [name for name in map(str, table) if name.startswith(PREFIX)]
+        return table.loc[table["split"] == "test", names].to_numpy(dtype=np.float64) if names else None
+
     def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
-        """A list with one number for each code level, such as ``test``, ``prefix_recall@20``."""
+        """A list with one number per level at ``keys`` of a JSON file, such as ``test``, ``prefix_recall@20``."""
         rows: list[list[float]] = []
         for run in runs:
             path = self.file(run, file)
             values = entry(path, self.json(path), *keys)
             if not isinstance(values, list) or not values or len(values) != len(rows[0] if rows else values):
-                raise _unexpected(path, keys, "a list with one number for each code level")
+                raise _unexpected(path, keys, "a list with one number per level")
             rows.append([number(path, values, i, within=keys) for i in range(len(values))])
         return [Estimate(column) for column in zip(*rows, strict=True)]
 
@@ -106,11 +157,15 @@ class Results:
             return {}
         found = self.json(path)
         if not isinstance(found, dict) or not found:
-            raise _unexpected(path, (), "an object with one entry for each baseline")
+            raise _unexpected(path, (), "an object with one entry per baseline")
         return found
 
     def history(self, run: Run) -> pd.DataFrame:
-        """Training history of a run, one row for each epoch, ``best`` as bool."""
+        """Training history of a run: one row per epoch, ``best`` as bool.
+
+        Raises:
+            UserError: when the file is not such a table, or marks no epoch as the best one.
+        """
         path = self.file(run, "history.csv")
         try:
             frame = pd.read_csv(path)
@@ -124,10 +179,10 @@ class Results:
         return frame
 
     def test_ranks(self, run: Run) -> pd.DataFrame:
-        """Where every test user's target was ranked: columns rank, items_before and group, index user.
+        """Ranks of every test user's target: columns rank, items_before and group, index user.
 
         Raises:
-            UserError: when the file is none, or holds other users than that of another run of the dataset.
+            UserError: when the file is not such a table, or has other users than that of another run on the dataset.
         """
         path = self.file(run, "ranks.parquet")
         try:
@@ -137,20 +192,20 @@ class Results:
         ranks = frame[frame["split"] == "test"].set_index("user")[RANKS].sort_index()
         users = self._users.setdefault(run.dataset, (path, ranks.index))
         if not ranks.index.equals(users[1]) or ranks.empty:
-            raise UserError(f"{path}: holds other test users than {users[0]}; delete both and evaluate the runs again.")
+            raise UserError(f"{path}: has other test users than {users[0]}; delete both and evaluate the runs again.")
         return ranks
 
     def user_scores(self, runs: Sequence[Run]) -> pd.DataFrame:
-        """Every test user's metrics (columns), means over the runs; index user."""
+        """Metrics (columns) of every test user (index), means over the runs."""
         ranks = [self.test_ranks(run) for run in runs]
         metrics = [user_metrics(one) for one in ranks]
         means = {name: np.mean([one[name] for one in metrics], axis=0) for name in metrics[0]}
         return pd.DataFrame(means, index=ranks[0].index)
 
     def origin(self, study: Study, objectives: Sequence[str] = ()) -> str:
-        """The runs that a study is made from, in one sentence.
+        """A sentence that describes the runs of a study.
 
-        ``objectives`` take the place of the runs' own where those are too many to name.
+        ``objectives`` are named instead of those of the runs, where these are too many.
         """
         listed = list(dict.fromkeys(self.normalised(run) for run in study.runs()))
         runs = [run for run in listed if self.has(run)]
@@ -168,8 +223,16 @@ class Results:
         gaps = f" Not run, and so a gap or fewer seeds: {'; '.join(absent)}." if absent else ""
         return "; ".join(parts) + "." + gaps
 
+    def gaps(
+        self, places: Iterable[tuple[str, str]], objectives: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+        """What was not run: the objectives that were nowhere, and of the others those of each (dataset, backbone)."""
+        missing = {place: [name for name in objectives if not self.experiment(*place, name, seeds)] for place in places}
+        nowhere = [name for name in objectives if all(name in names for names in missing.values())]
+        return nowhere, {place: [name for name in names if name not in nowhere] for place, names in missing.items()}
+
     def absent(self, study: Study) -> list[str]:
-        """The runs of a study that are not there, ``dataset/backbone: objective, objective`` for each seed."""
+        """The missing runs of a study, as ``dataset/backbone, seed: objective, objective``."""
         places: dict[str, list[str]] = {}
         for run in dict.fromkeys(self.normalised(run) for run in study.runs()):
             if not self.has(run):
@@ -183,7 +246,7 @@ def _listed(what: str, names: Iterable[str]) -> str:
 
 
 def _tuned_by(params: Params, run: Run) -> str:
-    """How the hyper-parameters of a run were chosen, where not for all datasets alike; empty otherwise."""
+    """How the hyper-parameters of a run were tuned for its dataset; empty if they were not."""
     places = {run.dataset, f"{run.dataset}/{run.backbone}"}
     ways = [
         f"{', '.join(sorted(one.keys))} by {one.chosen_by}"
@@ -200,21 +263,21 @@ def entry(path: Path, data: Any, *keys: str | int) -> Any:
     """``data[key][key]...``.
 
     Raises:
-        UserError: when ``path``, where ``data`` comes from, has no such entry.
+        UserError: when there is no such entry; ``path`` is the file that ``data`` was read from.
     """
     for i, key in enumerate(keys):
         try:
             data = data[key]
         except (KeyError, IndexError, TypeError) as error:
-            raise _unexpected(path, keys[: i + 1], "an entry of that name") from error
+            raise _unexpected(path, keys[: i + 1], "an entry with this name") from error
     return data
 
 
 def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] = ()) -> float:
-    """A finite number of a JSON file; ``within`` says where ``data`` itself stands in it.
+    """A finite number at ``keys`` of ``data``, which was read from ``path`` at the keys ``within``.
 
     Raises:
-        UserError: when there is none.
+        UserError: when there is no such entry, or it is not a finite number.
     """
     value = entry(path, data, *keys)
     try:
@@ -227,30 +290,38 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
 
 def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:
     where = ".".join(str(key) for key in keys)
-    return UserError(f"{path}: expected {expected} at {where or 'its top'!r}; delete the file and make it again.")
+    return UserError(f"{path}: expected {expected} at {where or 'top level'!r}; delete the file and rerun its stage.")
 
 
 def _as_bool(column: pd.Series[Any]) -> pd.Series[bool]:
-    """Spelled as true/false in any case, or as 1/0."""
+    """Convert true/false in any case, or 1/0."""
     flags = column.astype(str).str.lower().map({"true": True, "false": False, "1": True, "0": False})
     if flags.isna().any():
-        raise ValueError("column best holds something else than true and false")
+        raise ValueError("column best has values other than true and false")
     return flags.astype(bool)
 
 
 def machine(path: Path, data: Any) -> str:
-    """``cpu, 1 thread``: what the times in a JSON file were measured on."""
+    """Device and threads of the times in a JSON file, such as ``cpu, 1 thread``."""
     threads = number(path, data, "threads")
     return f"{entry(path, data, 'device')}, {threads:.0f} thread{'' if threads == 1 else 's'}"
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """``42 43``, as the CSV files list seeds."""
+    """Seeds as listed in CSV files: ``42 43``."""
     return " ".join(map(str, seeds))
 
 
 def seeds_sentence(seeds: Sequence[int], shown: str) -> str:
-    """How the seeds enter: ``shown`` says what stands for the spread."""
+    """A sentence on the spread over seeds; ``shown`` is how it is displayed, such as ``± is``."""
     if len(seeds) == 1:
-        return "One seed, so no spread over seeds is known."
+        return "One seed, so the spread over seeds is unknown."
     return f"Means over {len(seeds)} seeds; {shown} the sample standard deviation over them."
+
+
+def error_bars_sentence(seeds: Sequence[int], over_users: bool = True) -> str:
+    """What the error bars of a figure are; ``over_users``: whether one seed has any."""
+    if len(seeds) > 1:
+        return f"Means over {len(seeds)} seeds; error bars are 95 % t-intervals of that mean over the seeds."
+    bars = f"; error bars are 95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
+    return f"One seed, so no spread over seeds is known{bars if over_users else ''}."

@@ -1,6 +1,6 @@
-"""The one look of all figures: readable in grey and by the colour-blind, the same bytes from the same numbers.
+"""Style of all figures: readable in grey and by the colour-blind; equal numbers give equal bytes.
 
-Matplotlib is imported where it is used: kinds of figures, which import this, are part of params.yaml's models.
+Matplotlib is imported in the functions that use it, because this module is imported whenever params.yaml is read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from apao.evaluation.metrics import FloatArray
 from apao.report.results import Estimate
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ COLOURS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#C
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
 ABSENT = "#999999"
-"""Grey of what was not run."""
+"""Colour (grey) of series without a run."""
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
 
 _RC: Any = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine has it
+    "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
@@ -50,7 +51,7 @@ _RC: Any = {
     "errorbar.capsize": 2.5,
     "hatch.linewidth": 0.7,
     "text.parse_math": False,  # a dollar in a label is a dollar
-    "pdf.fonttype": 42,  # embeds TrueType, which publishers ask for
+    "pdf.fonttype": 42,  # embeds TrueType fonts, as publishers require
     "savefig.dpi": 200,
 }
 RING: dict[str, Any] = {
@@ -61,14 +62,14 @@ RING: dict[str, Any] = {
     "linewidth": 0,
     "clip_on": False,
 }
-"""A point that the caption explains; whole also at the edge of the axes."""
+"""Marker of a point that the caption explains, not clipped at the edge of the axes."""
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, the numbers in it, and what its caption says."""
+    """A figure, its numbers and its caption."""
 
     figure: Figure
     numbers: pd.DataFrame
@@ -77,7 +78,7 @@ class Drawing:
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Draw and save with this style, whatever the user's own matplotlib configuration says."""
+    """Draw and save with this style, ignoring the user's matplotlib configuration."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -87,7 +88,7 @@ def applied() -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, whose parts are laid out so that none covers another."""
+    """An empty figure of the given size in inches, with constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,27 +106,32 @@ def draw_line(
     dashes: int = 0,
     scale: float = 1.0,
 ) -> list[float]:
-    """A line through the means, with the SD over seeds as error bars where there is one.
+    """A line through the means, with their intervals as error bars where they are known.
 
     Returns:
-        The places on the x axis: those asked for, which are 1 apart, or, so that the error bars of the
-        ``of`` series stand side by side, a little beside them.
+        The positions drawn: ``x``, shifted slightly by series if there are error bars, so that these do not overlap.
     """
     means = [scale * one.mean for one in estimates]
-    spreads = [scale * one.sd for one in estimates]
-    several_seeds = not np.isnan(spreads).any()
-    shift = 0.05 * (series - (of - 1) / 2) if several_seeds else 0.0
+    beyond = scale * reach(estimates)
+    shift = 0.0 if np.isnan(beyond).all() else 0.05 * (series - (of - 1) / 2)
     places = [place + shift for place in x]
-    axes.errorbar(places, means, yerr=spreads if several_seeds else None, elinewidth=1, **look(series, dashes))
+    axes.errorbar(places, means, yerr=beyond, elinewidth=1, **look(series, dashes))
     return places
 
 
+def reach(estimates: Sequence[Estimate]) -> FloatArray:
+    """How far the intervals reach below and above the means (2, estimates), for error bars; NaN where unknown."""
+    ends = np.array([one.interval for one in estimates]).reshape(-1, 2).T
+    means = np.array([one.mean for one in estimates])
+    return np.maximum(np.stack([means - ends[0], ends[1] - means]), 0)
+
+
 def look(series: int, dashes: int = 0) -> dict[str, Any]:
-    """Colour and marker of a series, line style of a group."""
+    """Colour and marker of the series with this index, line style of the group with the index ``dashes``."""
     return {
         "color": COLOURS[series % len(COLOURS)],
         "marker": MARKERS[series % len(MARKERS)],
-        # Later ones are smaller, so that equal values do not hide one another.
+        # Later series have smaller markers, so that equal values do not hide one another.
         "markersize": max(3.5, 6.5 - 0.9 * series),
         "linestyle": LINES[dashes % len(LINES)],
     }
@@ -140,12 +146,19 @@ def legend(
     others: Sequence[Any] = (),
     absent: Collection[str] = (),
 ) -> int:
-    """Name the series, the groups where there are several, and others, above the panels ``width`` inches wide.
+    """Add a legend above the panels, which are ``width`` inches wide.
 
-    The names of series that are ``absent`` from all panels are greyed.
+    Args:
+        figure: to add to.
+        width: in inches.
+        series: names of the series, whose looks begin at the index ``first``.
+        groups: names of the line styles, shown if there are several.
+        first: index of the first series.
+        others: further handles.
+        absent: names of series without a run, shown in grey.
 
     Returns:
-        The legend's rows, for ``make_room``.
+        Number of rows of the legend, for ``make_room``.
     """
     from matplotlib.lines import Line2D
 
@@ -170,12 +183,12 @@ def legend(
 
 
 def _legend_width(lengths: Sequence[int], columns: int) -> float:
-    """Inches: a character of the legend's font takes about 0.07, a handle with its gaps 0.6."""
+    """Width in inches: about 0.07 per character of the legend's font, 0.6 per handle with its gaps."""
     return sum(0.6 + 0.07 * int(column.max()) for column in np.array_split(np.asarray(lengths), columns))
 
 
 def mark_gaps(axes: Axes, absent: Sequence[str], empty: bool) -> None:
-    """Name the series that a panel lacks in grey, or say of an empty one that nothing was run."""
+    """Note in grey which series a panel lacks, or that nothing was run for it."""
     if empty:
         axes.text(0.5, 0.5, "not run", ha="center", va="center", color=ABSENT, transform=axes.transAxes)
     elif absent:
@@ -184,23 +197,23 @@ def mark_gaps(axes: Axes, absent: Sequence[str], empty: bool) -> None:
 
 
 def make_room(figure: Figure, rows: int) -> None:
-    """Make a figure higher by a legend's rows, so that they take nothing from the panels."""
+    """Increase the figure's height by the legend's rows, so that the panels keep their size."""
     figure.set_figheight(figure.get_figheight() + 0.18 * rows)
 
 
 def places(axes: Axes, labels: Sequence[str]) -> range:
-    """Evenly spaced places on the x axis, one for each label."""
+    """Set evenly spaced ticks on the x axis, one per label; returns their positions."""
     at = range(len(labels))
     axes.set_xticks(list(at), labels=list(labels))
-    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xlim(-0.5, max(1, len(labels)) - 0.5)
     return at
 
 
 def save_pdf(figure: Figure, path: Path) -> None:
-    """Write without a date, so that the same numbers give the same bytes."""
+    """Write a PDF without a date, so that equal numbers give equal bytes."""
     figure.savefig(path, format="pdf", metadata={"CreationDate": None})
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write for screens and reports."""
+    """Write a PNG for screens and reports, without the version of Matplotlib."""
     figure.savefig(path, format="png", metadata={"Software": None})

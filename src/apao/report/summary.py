@@ -1,4 +1,4 @@
-"""The headline of a demonstration: what the objectives achieve against the untrained baseline."""
+"""The headline table: metrics of the objectives and their ratio to the most-popular baseline."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ CUTOFF = 10
 
 
 def headline(params: Params) -> str:
-    """The first comparison of the chosen scale in short, as text: metrics and their ratio to the most popular.
+    """A short form of the first comparison of the chosen scale, as text.
 
-    Where items share codes a second table has the strict metrics; a ratio is of two values of one metric.
+    Shows metrics and their ratio to those of most-popular. Where items share codes, a second table has the strict
+    metrics.
 
     Raises:
         UserError: when the scale has no comparison, or its CSV is missing or was made from other runs.
@@ -38,7 +39,7 @@ def headline(params: Params) -> str:
         tables = [table for dataset in study.datasets for table in _dataset_tables(study, dataset, values)]
     except KeyError as error:
         raise UserError(
-            f"{path}: has no row {error}; it was made for another scale or other studies. Make it again with: "
+            f"{path}: has no row {error}; it was made for another scale or other studies. Rerun: "
             f"snakemake -c2 --config scale={params.scale} {path}"
         ) from error
     buffer = io.StringIO()
@@ -93,7 +94,7 @@ def _value(dataset: str, backbone: str, objective: str, metric: str, values: pd.
 
 
 def _collides(dataset: str, rows: list[tuple[str, str]], values: pd.Series[float]) -> bool:
-    """Whether items share codes, so that a metric differs between codes and items."""
+    """Whether items share codes, so that code-level and item-level metrics differ."""
     return any(
         abs(_value(dataset, *row, metric, values) - _value(dataset, *row, strict, values)) > 1e-12
         for row in rows

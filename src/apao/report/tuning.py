@@ -1,4 +1,4 @@
-"""From finished sweeps to tuned values: for every objective the best ones on the validation items."""
+"""Tuned values from finished sweeps: for every objective the best ones on the validation items."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def tunings(name: str, params: Params, objectives: Collection[str]) -> list[tuple[str, Tuning]]:
-    """The best values of the sweeps of the study ``name``: objective and tuning, one per swept key.
+    """The best values of the sweeps of the study ``name``, as pairs of objective and tuning, one per swept key.
 
-    Sweeps of an objective with overrides are left out: what is best with them is not what is best without.
+    Sweeps of an objective with overrides are left out, since their best value may not be the best without overrides.
 
     Args:
-        name: a study of the chosen scale that sweeps.
+        name: a study of the chosen scale that has sweeps.
         params: of the whole project.
-        objectives: those to tune; all that the study sweeps where none is named.
+        objectives: names of those to tune; empty for all that the study sweeps.
 
     Raises:
-        UserError: when the study does not sweep, or not one of the objectives, or a run is not finished.
+        UserError: when the study has no sweeps, or none of one of the objectives, or a run is not finished.
     """
     sweeping = {key: one for key, one in params.chosen_studies.items() if isinstance(one, SweepStudy)}
     if (study := sweeping.get(name)) is None:
-        raise UserError(f"{name!r} is no study of scale {params.scale} that sweeps; {nearest(name, sweeping)}")
+        raise UserError(f"{name!r} is not a study of scale {params.scale} with sweeps; {nearest(name, sweeping)}")
     swept = [objective for objective in study.objectives if objective in params.objectives]
     for objective in objectives:
         if objective not in swept:

@@ -14,7 +14,7 @@ from apao.study.paths import DatasetPaths
 def baselines(dataset: str) -> None:
     """Write the test metrics of ``most-popular`` and ``random``.
 
-    Like the trained models they rank the whole catalogue; items of the history are not taken out.
+    Like the trained models they rank the whole catalogue, including the items of the history.
     """
     paths = DatasetPaths(dataset)
     inputs = [paths.interactions, paths.codes]
@@ -23,7 +23,7 @@ def baselines(dataset: str) -> None:
         targets = histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]
         popularity = histories.train_popularity(codes.items)
         code_rank, item_rank = most_popular_ranks(popularity, codes.code_of_item, targets)
-        # The items of a code are listed one by one, each at a place of its own.
+        # Items with the same code are listed separately, each at its own rank.
         table = pd.DataFrame({"rank": code_rank, "items_before": item_rank - 1, "group": 1})
         stage.output_json(
             paths.baselines.name,

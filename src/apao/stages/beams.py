@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import torch
 
 from apao.devices import device_name
+from apao.evaluation.metrics import user_metrics
+from apao.evaluation.significance import intervals
 from apao.stages.evaluate import evaluate_split
 from apao.stages.record import Stage
 from apao.stages.trained import TrainedRun
@@ -14,10 +21,9 @@ from apao.study.runs import Run
 
 
 def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.device) -> None:
-    """Write beams.json: test metrics and decoding time of all users at every beam size.
+    """Write beams.json: test metrics with 95 % intervals over users, and decoding time in seconds, per beam size.
 
-    A metric whose cutoff is larger than the beam is null, unless the beam holds every code: a larger beam than
-    that (``codes``) finds no more.
+    A metric with a cutoff larger than the beam is null, unless the beam contains all codes of the catalogue.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -26,8 +32,9 @@ def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.dev
         trained = TrainedRun(run, params, device)
         rows = []
         for beam in sizes:
-            _, metrics, seconds = evaluate_split(trained, "test", beam)
-            rows.append({"beam": beam, "seconds": round(seconds, 3), **metrics})
+            found = evaluate_split(trained, "test", beam)
+            row = {"beam": beam, "seconds": round(found.seconds, 3), **found.metrics}
+            rows.append(row | {"intervals": _intervals(found.ranks, found.metrics)})
         stage.output_json(
             "beams.json",
             {
@@ -40,3 +47,10 @@ def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.dev
                 "beams": rows,
             },
         )
+
+
+def _intervals(table: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """Bootstrap interval of every metric over ranks, None where the metric is."""
+    values = user_metrics(table)
+    ends = intervals(np.column_stack(list(values.values()))).tolist()
+    return {name: None if metrics[name] is None else pair for name, pair in zip(values, ends, strict=True)}

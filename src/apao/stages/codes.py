@@ -1,4 +1,4 @@
-"""The stage ``codes``: from given codes or embeddings to the catalogue's code table."""
+"""The stage ``codes``: the catalogue's code table, from embeddings or existing codes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ def build_codes(
 ) -> None:
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
-    The codebooks are ``level_1`` .. ``level_T`` (codes, width), float32; the file holds no tensor
-    where the tokenizer has none, and none for the level that ``extra`` adds. The report has
-    ``collision_policy``, ``items_moved`` (items whose code the policy changed: moved to another, or
-    numbered above 0), the numbers of ``quality``, the code that most items share with some of them, if an
-    item was moved, the numbers of ``quality`` ``before_collision_policy`` (else null), and the tokenizer's
-    own ``facts``, such as what a file of codes holds beside those of the items. A summary of it is printed.
+    The codebooks are tensors ``level_1`` .. ``level_T`` (tokens, width), float32; there are none for a tokenizer
+    without codebooks, and none for the level that ``extra`` adds. ``code_quality.json`` has:
+
+    - ``collision_policy``, and ``items_moved``, the number of items whose code it changed (moved, or numbered above 0);
+    - the measures of ``quality``;
+    - ``largest_group_example``: the code that most items share, with some of the items;
+    - ``before_collision_policy``: the measures of ``quality`` before the policy if it changed a code, else null;
+    - the tokenizer's ``facts``.
+
+    Prints a summary of it.
 
     Raises:
-        UserError: when an input is missing or belongs to another catalogue, or there are fewer codes than the
-            beams of ``decoding``, which evaluation would refuse after the training has been paid for.
+        UserError: when an input is missing or belongs to another catalogue, or there are fewer codes than the beam of
+            ``decoding``, which evaluation would refuse only after the training.
     """
     paths, params = DatasetPaths(dataset), tokenizer.model_dump(mode="json")
     unfinished = paths.folder / "codes.unfinished"
@@ -78,10 +82,10 @@ def build_codes(
 
 
 def _remedy(tokenizer: Tokenizer, paths: DatasetPaths, entry: str) -> str:
-    """What to do where many items share a code."""
+    """Advice if many items share a code."""
     remedies = []
     if tokenizer.reads_embeddings:
-        remedies.append(f"look in {paths.embedding_facts} for items without text or with one text")
+        remedies.append(f"look in {paths.embedding_facts} for items without text or with the same text")
     if tokenizer.enlarged_by is not None:
         remedies.append(f"raise codes.{entry}.{tokenizer.enlarged_by}")
-    return ", or ".join(remedies) or "look at how the codes were made"
+    return ", or ".join(remedies) or "check how the codes were computed"

@@ -1,24 +1,43 @@
-"""A dataset as training and evaluation read it."""
+"""Loading a dataset for training and evaluation."""
 
 from __future__ import annotations
 
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.items import ItemTable
 from apao.data.histories import Histories
 from apao.errors import UserError
+from apao.files import read_table
 from apao.study.paths import DatasetPaths
 
 
 def load_dataset(paths: DatasetPaths) -> tuple[Histories, ItemCodes]:
-    """What training and evaluation read of a dataset.
+    """Load histories and item codes of a dataset.
 
     Raises:
-        UserError: when a file is missing or damaged, or the codes are of another catalogue.
+        UserError: when a file is missing or damaged, or the codes belong to another catalogue.
     """
     histories, codes = Histories.load(paths.interactions), ItemCodes.read(paths.codes)
     items = int(histories.items.max()) + 1
     if codes.items != items:
         raise UserError(
-            f"{paths.codes}: holds the codes of {codes.items} items, but {paths.interactions} has {items}; "
-            f"make the codes of this catalogue: apao codes {paths.name}"
+            f"{paths.codes}: has the codes of {codes.items} items, but {paths.interactions} has {items} items; "
+            f"build the codes of this catalogue: apao codes {paths.name}"
         )
     return histories, codes
+
+
+def item_table(paths: DatasetPaths, histories: Histories, codes: ItemCodes) -> ItemTable:
+    """The items of a dataset with titles, codes, and how often training meets them.
+
+    Raises:
+        UserError: when the item table is missing, damaged, or of another catalogue.
+    """
+    items = read_table(paths.items)
+    if len(items) != codes.items or "raw_id" not in items:
+        raise UserError(
+            f"{paths.items}: expected the raw_id of {codes.items} items, as many as {paths.codes} codes, found "
+            f"{len(items)} rows; run its stage again: apao preprocess {paths.name}"
+        )
+    # Before there were titles, an item table had the whole text alone.
+    title = items["title" if "title" in items else "text"].to_numpy(dtype=object)
+    return ItemTable(items["raw_id"].to_numpy(dtype=object), title, codes, histories.train_popularity(codes.items))

@@ -1,4 +1,4 @@
-"""The stage ``decoding-time``: beam search against full sorting as the catalogue grows."""
+"""The stage ``decoding-time``: time of beam search and of full sorting by catalogue size."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from apao.study.paths import decoding_time_file
 from apao.study.run_params import TimedDecoding
 
 SEED = 42
-"""Of the synthetic codes, the weights and the histories, on which the time does not depend."""
+"""Seed of the synthetic codes, weights and histories; the time does not depend on it."""
 
 
 def synthetic_codes(items: int, levels: int, clusters: int, seed: int) -> ItemCodes:
-    """A catalogue of ``items`` distinct uniformly random codes, for timing alone."""
+    """A catalogue of ``items`` distinct, uniformly random codes, for timing only."""
     clusters = max(clusters, int(np.ceil(items ** (1 / levels))))
     drawn = np.random.default_rng(seed).choice(clusters**levels, size=items, replace=False, shuffle=False)
     digits: list[IntArray] = [drawn // clusters**level % clusters for level in reversed(range(levels))]
@@ -35,16 +35,16 @@ def synthetic_codes(items: int, levels: int, clusters: int, seed: int) -> ItemCo
 
 
 def decoding_time(dataset: str, backbone: str, params: TimedDecoding, device: torch.device) -> None:
-    """Write decoding_time.json: seconds per user of beam search and full sorting as the catalogue grows.
+    """Write decoding_time.json: seconds per user of beam search and full sorting, by catalogue size.
 
-    Synthetic codes of 4 levels and 256 clusters and an untrained model: the time does not depend on the
-    weights. A catalogue with fewer items than beams is searched with as many beams as items.
+    Uses synthetic codes of 4 levels and 256 clusters and an untrained model, since the time does not depend on the
+    weights. For a catalogue with fewer items than the beam, the beam is the number of items.
 
     Args:
-        dataset: whose recipe has the model's sizes.
-        backbone: name of those sizes in the recipe.
-        params: the sizes themselves, and what to time.
-        device: what to time on.
+        dataset: dataset whose recipe has the model's sizes.
+        backbone: name of these sizes in the recipe.
+        params: the sizes, and the parameters of the timing.
+        device: device to measure.
     """
     torch.set_num_threads(params.threads)
     path, sizes = decoding_time_file(dataset, backbone), params.timing.catalogue_sizes
@@ -69,7 +69,7 @@ def decoding_time(dataset: str, backbone: str, params: TimedDecoding, device: to
 
 
 def _timed_beam(params: TimedDecoding) -> int:
-    """The recipe's beam; ``all`` is of the dataset's own catalogue, so synthetic ones are searched with the default."""
+    """The recipe's beam, or the default for ``all``, which refers to the dataset's own catalogue."""
     beam = params.decoding.beam
     return max(CUTOFFS) if beam == "all" else beam
 

@@ -1,4 +1,4 @@
-"""The stage ``download``: a dataset's raw files, each with its hash."""
+"""The stage ``download``: a dataset's raw files and their hashes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from apao.study.paths import DatasetPaths
 
 
 def download(dataset: str, source: Source, mirror: Path | None) -> Path:
-    """Fill ``data/<dataset>/raw``, which appears whole or not at all; return its ``manifest.json``.
+    """Create ``data/<dataset>/raw`` atomically and return the path of its ``manifest.json``.
 
-    The manifest holds what decided the download (``source``) and every file's sha256 and size
-    (``files``); its own hash is beside the folder. Files that an earlier manifest vouches for are kept;
-    changed ones are fetched again. Until the last file is there, all lie in ``data/<dataset>/raw.part``, where
-    the next attempt finds them.
+    The manifest has the parameters of the download (``source``) and the SHA-256 and size of every file (``files``);
+    its own hash is written beside the folder. Files that match an earlier manifest are kept, changed ones are fetched
+    again. An incomplete download is in ``data/<dataset>/raw.part``, where the next attempt resumes.
 
     Args:
         dataset: key of the entry in params.yaml.
         source: the entry.
-        mirror: folder to take files from before the net is asked, or None.
+        mirror: folder that is searched for the files before they are fetched, or None.
 
     Raises:
-        UserError: when a file cannot be had, is not the expected one, or the mirror is no folder.
+        UserError: when a file cannot be obtained or is not the expected one, or the mirror is not a folder.
     """
     paths = DatasetPaths(dataset)
     if mirror is not None and not mirror.is_dir():
-        raise UserError(f"{mirror}: the mirror is not a folder; name an existing one, or none to use the net")
+        raise UserError(f"{mirror}: the mirror is not a folder; name an existing one, or none to download the files")
     _drop_changed(paths)
     arriving = paths.arriving
     if paths.raw.is_dir() and not paths.raw.is_symlink() and not arriving.exists():
@@ -53,12 +52,12 @@ def download(dataset: str, source: Source, mirror: Path | None) -> Path:
 
 
 def _hash_line(paths: DatasetPaths) -> bytes:
-    """What ``raw.sha256`` holds."""
+    """Content of ``raw.sha256``."""
     return f"{sha256_of(paths.manifest)}  {paths.raw.name}/{paths.manifest.name}\n".encode()
 
 
 def _remove(folder: Path) -> None:
-    """Remove an earlier folder; of one that a cache shares, the link alone."""
+    """Remove an earlier folder, or only the link to a folder in a shared cache."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
@@ -66,7 +65,7 @@ def _remove(folder: Path) -> None:
 
 
 def what_is_fetched(source: Source) -> dict[str, Any]:
-    """The parameters that decide which files are downloaded."""
+    """The parameters that determine which files are downloaded."""
     return source.model_dump(mode="json", include={"source", *source.fetched_by})
 
 
@@ -74,8 +73,8 @@ def check_raw(dataset: str, source: Source) -> None:
     """Check the downloaded files against the manifest.
 
     Raises:
-        UserError: naming the file, when one is missing, truncated or changed, or the manifest is of
-            another source.
+        UserError: when a file is missing, truncated or changed, or the manifest belongs to another source; names
+            the file.
     """
     paths = DatasetPaths(dataset)
     manifest = read_json(paths.manifest)
@@ -87,7 +86,7 @@ def check_raw(dataset: str, source: Source) -> None:
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{paths.manifest}: not a list of downloaded files; {again}") from error
     if made_for != wanted:
-        raise UserError(f"{paths.manifest}: was made for {made_for}, params.yaml says {wanted}; {again}")
+        raise UserError(f"{paths.manifest}: is a download for {made_for}, but params.yaml has {wanted}; {again}")
     there = _files_in(paths.raw)
     for name, (expected_bytes, expected_hash) in files.items():
         if name not in there:
@@ -95,15 +94,15 @@ def check_raw(dataset: str, source: Source) -> None:
         path = there[name]
         size = path.stat().st_size
         if size != expected_bytes:
-            raise UserError(f"{path}: has {size} bytes, had {expected_bytes} when it was downloaded; {again}")
+            raise UserError(f"{path}: expected {expected_bytes} bytes as downloaded, found {size}; {again}")
         if sha256_of(path) != expected_hash:
             raise UserError(f"{path}: its content changed since it was downloaded (sha256 differs); {again}")
 
 
 def changed_hashes(datasets: Iterable[DatasetPaths]) -> Iterator[str]:
-    """What is wrong with the hashes beside downloads: a line for each that is not its manifest's.
+    """Yield one line for every ``raw.sha256`` that does not match its manifest.
 
-    A manifest that differs from the record of its own stage is left to those who read that.
+    A manifest that differs from its stage's record is skipped; ``files.changed`` reports it.
     """
     for paths in datasets:
         try:
@@ -111,19 +110,19 @@ def changed_hashes(datasets: Iterable[DatasetPaths]) -> Iterator[str]:
         except UserError:
             continue
         if not paths.raw_hash.exists():
-            yield f"{paths.raw_hash}: not found, though {paths.manifest} is there"
+            yield f"{paths.raw_hash}: not found, though {paths.manifest} exists"
         elif paths.raw_hash.read_bytes() != _hash_line(paths):
             yield f"{paths.raw_hash}: its content does not match the hash of {paths.manifest}"
 
 
 def _drop_changed(paths: DatasetPaths) -> None:
-    """Remove files that differ from the earlier manifest, and the manifest: it vouches for the past."""
+    """Remove files that differ from the earlier manifest, and that manifest, which will be replaced."""
     if not paths.manifest.exists() or paths.raw.is_symlink():
         return
     try:
         recorded = {name: facts["sha256"] for name, facts in read_json(paths.manifest)["files"].items()}
     except (UserError, LookupError, TypeError, AttributeError):
-        # A manifest that cannot be read vouches for nothing: each source checks what it knows.
+        # The manifest cannot be read: rely on the checks of the source.
         recorded = {}
     for name, path in _files_in(paths.raw).items():
         if name in recorded and sha256_of(path) != recorded[name]:
@@ -132,5 +131,5 @@ def _drop_changed(paths: DatasetPaths) -> None:
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    """By name. What a manifest lists is looked up here: as a path it could lead anywhere."""
+    """Files of ``folder`` by name. Names of a manifest are looked up here, since as paths they could leave it."""
     return {path.name: path for path in folder.iterdir() if path.is_file()}

@@ -1,9 +1,9 @@
-"""The stage ``embed``: a vector for every item, from its text by an encoder, or from a file of the user.
+"""The stage ``embed``: a vector for every item, encoded from its text or read from the user's file.
 
-Each distinct text is encoded once, so equal texts have bit-equal vectors whatever batch they fell
-into; residual K-means would otherwise take rounding noise for structure. Texts go longest first,
-which keeps padding small and meets an out-of-memory error at the start. Finished shards stay on the
-disk until the stage ends, and a run that was cut off continues from them.
+Each distinct text is encoded once, so equal texts have bit-equal vectors regardless of batching; otherwise residual
+K-means would treat rounding noise as structure. The longest texts are encoded first, which reduces padding and lets
+an out-of-memory error occur at the start. Finished shards stay on disk until the stage ends; an interrupted stage
+resumes from them.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
 def embed(dataset: str, params: EmbedderParams | VectorFile, device: str) -> None:
     """Write ``embeddings.safetensors`` (``embeddings``: items x width, float32) of a dataset.
 
-    ``embeddings.json`` and a summary on the terminal say what they were made from: items without text, texts
-    that several items have, tokens that were cut; of a file of vectors its rows without an item.
+    ``embeddings.json`` and a printed summary describe the inputs: items without text, texts of several items,
+    truncated tokens; for a file of vectors, its rows without an item.
 
     Raises:
-        UserError: when no item has a text, the model cannot be had, or the device's memory is full; when the
-            file of vectors lacks an item or holds something else.
+        UserError: when no item has a text, the model cannot be obtained, or the device runs out of memory; when the
+            file of vectors lacks an item or is malformed.
     """
     paths = DatasetPaths(dataset)
     files = [own_file(path) for path in params.own_files()]
     with Stage("embed", paths.folder, [paths.items, *files], params.model_dump(mode="json"), device) as stage:
         items = read_table(paths.items, ["raw_id", "text"])
         if isinstance(params, VectorFile):
-            table, facts, summary = _taken(items, params, paths)
+            table, facts, summary = _from_file(items, params, paths)
         else:
-            table, facts, summary = _made(items, params, device, paths)
+            table, facts, summary = _from_texts(items, params, device, paths)
         with stage.output(paths.embeddings.name) as path:
             save_file({"embeddings": table}, path)
         stage.output_json(paths.embedding_facts.name, facts)
@@ -61,16 +61,16 @@ def embed(dataset: str, params: EmbedderParams | VectorFile, device: str) -> Non
     summary.print(dataset)
 
 
-Made = tuple[Vectors, dict[str, Any], Summary]
-"""Vectors of the items, numbers about them, and the same in words."""
+Embedded = tuple[Vectors, dict[str, Any], Summary]
+"""Vectors (I, D) of the items, statistics of the inputs, and a summary of these."""
 
 
 def _shards(paths: DatasetPaths) -> Path:
     return paths.folder / "embeddings.shards"
 
 
-def _taken(items: pd.DataFrame, params: VectorFile, paths: DatasetPaths) -> Made:
-    """Vectors from a file of the user."""
+def _from_file(items: pd.DataFrame, params: VectorFile, paths: DatasetPaths) -> Embedded:
+    """Vectors from the user's file."""
     ids, vectors = read_vectors(params)
     join = joined(ids, items["raw_id"].tolist(), params.file, paths.items)
     table = vectors[join.rows]
@@ -80,14 +80,14 @@ def _taken(items: pd.DataFrame, params: VectorFile, paths: DatasetPaths) -> Made
     return table, facts, summary
 
 
-def _made(items: pd.DataFrame, params: EmbedderParams, device: str, paths: DatasetPaths) -> Made:
-    """Vectors of the items' texts; an item without text gets the mean of the others: nothing is known about it."""
+def _from_texts(items: pd.DataFrame, params: EmbedderParams, device: str, paths: DatasetPaths) -> Embedded:
+    """Vectors of the items' texts; an item without text gets the mean vector of the others."""
     texts = items["text"].fillna("").str.strip()
     known = texts[texts != ""]
     if known.empty:
         raise UserError(
             f"{paths.items}: no item has a text, so there is nothing to embed; choose other columns "
-            f"in datasets.{paths.name}.text, or bring vectors or codes of your own (docs/codes.md)"
+            f"in datasets.{paths.name}.text, or provide your own vectors or codes (docs/codes.md)"
         )
     index, distinct = pd.factorize(known)
     encoder = load_encoder(params, device)
@@ -104,7 +104,7 @@ def _made(items: pd.DataFrame, params: EmbedderParams, device: str, paths: Datas
 def _encoded(
     texts: Sequence[str], encoder: SentenceTransformer, params: EmbedderParams, device: str, folder: Path
 ) -> Vectors:
-    """Vectors of ``texts``, in their order, through shards in ``folder``."""
+    """Vectors of ``texts``, in their order; shards in ``folder`` are reused and added."""
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     parts = [order[first : first + params.shard_items] for first in range(0, len(order), params.shard_items)]
     mark = _fingerprint(texts, params, device)
@@ -137,7 +137,7 @@ def _sha256(block: Vectors) -> str:
 
 
 def _read_shard(file: Path, rows: int) -> Vectors | None:
-    """A shard that an earlier, unfinished call left; None where there is none that can be used."""
+    """A shard of an earlier, interrupted call; None if it is missing or damaged."""
     try:
         with safe_open(file, framework="numpy") as shard:
             recorded = (shard.metadata() or {}).get("sha256")
@@ -148,7 +148,7 @@ def _read_shard(file: Path, rows: int) -> Vectors | None:
 
 
 def _fingerprint(texts: Sequence[str], params: EmbedderParams, device: str) -> str:
-    """Names what a shard holds: the texts, the model and everything that changes its vectors."""
+    """Hash that identifies the content of shards: texts, model, and all parameters that change the vectors."""
     if params.package is not None:
         model = [params.package, str(package_folder(params.package))]
     else:

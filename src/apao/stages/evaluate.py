@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from apao.decoding.lists import ItemLists, Lister
 from apao.devices import device_name
+from apao.evaluation.list_metrics import LIST_LENGTH, RECALL, list_metrics
 from apao.evaluation.metrics import (
+    PREFIX,
     PREFIX_CUTOFF,
     code_ranks,
     items_before,
     items_per_state,
     prefixes_kept,
     rank_metrics,
+    user_metrics,
 )
 from apao.progress import console
 from apao.stages.record import Stage
@@ -27,9 +32,11 @@ from apao.study.runs import Run
 
 
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
-    """Write metrics.json (validation and test) and ranks.parquet (one row per user and split).
+    """Write metrics.json (validation and test), ranks.parquet (one row per user and split) and lists.parquet.
 
-    ``params`` are those that the run was trained with and the decoding (``run_params.RunRecord.decoded``).
+    lists.parquet has the best items of each test user: columns user, rank from 1, item, and logp, the log-probability
+    of the item's code. As in the metrics, items of the history stay in the lists.
+    ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``).
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -43,33 +50,67 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
         }
         tables = []
         for split in SPLITS:
-            table, metrics[split], seconds = evaluate_split(trained, split)
-            tables.append(table)
-            console.print(f"{run}: {split}, {len(table)} users in {seconds:.1f} s, {len(table) / seconds:.0f} users/s")
+            found = evaluate_split(trained, split)
+            tables.append(found.ranks)
+            metrics[split] = found.metrics
+            rate = found.metrics["users"] / found.seconds
+            console.print(
+                f"{run}: {split}, {found.metrics['users']} users in {found.seconds:.1f} s, {rate:.0f} users/s"
+            )
         with stage.output("ranks.parquet") as path:
             pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
+        with stage.output("lists.parquet") as path:
+            found.list_table().to_parquet(path, index=False, compression="zstd")
         stage.output_json("metrics.json", metrics)
 
 
-def evaluate_split(
-    trained: TrainedRun, split: Split, beam: int | None = None
-) -> tuple[pd.DataFrame, dict[str, Any], float]:
-    """Per-user ranks (split, user, item, rank, items_before, group), the metrics over them, and seconds.
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of one split.
 
-    ``beam`` takes the place of the run's own. Metrics whose cutoff is larger than it are None, unless the
-    beam holds every code of the catalogue.
+    Attributes:
+        ranks: per user; columns split, user, item, rank, items_before, group, and prefix_1 .. prefix_T: whether the
+            target's prefix of that length was among the best ``PREFIX_CUTOFF`` beams after its step.
+        lists: the best ``LIST_LENGTH`` items of every user.
+        metrics: means over the users.
+        seconds: decoding time.
+    """
+
+    ranks: pd.DataFrame
+    lists: ItemLists
+    metrics: dict[str, Any]
+    seconds: float
+
+    def list_table(self) -> pd.DataFrame:
+        """The lists as a table user, rank, item, logp, in narrow types."""
+        columns = {"user": self.lists.users, "rank": self.lists.ranks, "item": self.lists.items}
+        return pd.DataFrame(columns | {"logp": self.lists.logp}).astype(
+            {"user": np.int32, "rank": np.int8, "item": np.int32, "logp": np.float32}
+        )
+
+
+def evaluate_split(trained: TrainedRun, split: Split, beam: int | None = None) -> Evaluation:
+    """Evaluate all users of a split.
+
+    ``beam`` overrides the run's own. Metrics with a cutoff larger than the beam are None, unless the beam contains
+    all codes of the catalogue.
     """
     codes = trained.codes
     beam = beam or trained.beam
     listed = beam if beam < len(codes.distinct) else None
     items = items_per_state(codes, trained.trie)
+    lister = Lister(codes, trained.trie)
     started = time.perf_counter()
-    parts, kept = [], []
+    parts, lists = [], []
     for decoded in trained.decode(split, beam):
         ranks = code_ranks(decoded.beams, decoded.targets)
         before = items_before(decoded.beams, ranks, trained.trie, items)
-        kept.append(prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)))
-        parts.append({"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()})
+        kept = prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)).cpu().numpy()
+        prefixes = {f"{PREFIX}{level}": column for level, column in enumerate(kept.T, start=1)}
+        ranked = {"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()}
+        parts.append(ranked | prefixes)
+        found = lister.lists(*lister.ranked(decoded.beams, trained.decoded_tokens), LIST_LENGTH)
+        lists.append(found.of(decoded.users))
     seconds = time.perf_counter() - started
 
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -78,13 +119,17 @@ def evaluate_split(
     item = trained.histories.items[trained.histories.offsets[:-1] + positions]
     table.insert(0, "split", split)
     table.insert(2, "item", item)
-    table["group"] = codes.items_per_code[codes.code_of_item[item]]
-    prefix_recall = torch.cat(kept).double().mean(dim=0)
+    table.insert(5, "group", codes.items_per_code[codes.code_of_item[item]])
+    merged = ItemLists.merged(lists)
+    prefix_recall = table.filter(like=PREFIX).mean()
+    popularity = trained.histories.train_popularity(codes.items)
+    of_lists = list_metrics(merged.items, popularity, item, user_metrics(table)[RECALL])
     metrics = {
         "users": len(table),
         **rank_metrics(table, listed),
+        **(of_lists if listed is None or listed >= LIST_LENGTH else dict.fromkeys(of_lists)),
         f"prefix_recall@{PREFIX_CUTOFF}": (
             None if listed is not None and listed < PREFIX_CUTOFF else [float(value) for value in prefix_recall]
         ),
     }
-    return table, metrics, seconds
+    return Evaluation(table, merged, metrics, seconds)

@@ -14,9 +14,9 @@ from apao.training.loop import Row
 
 
 class EventFiles:
-    """Writes one event per epoch; a resumed training first rewrites those of its history.
+    """Writes one event per epoch; a resumed training first writes those of its earlier epochs again.
 
-    Written synchronously: TensorBoard's own writer is a thread that dies of a full disk with a traceback.
+    Writes synchronously: TensorBoard's own writer is a thread that fails with a traceback on a full disk.
     """
 
     def __init__(self, folder: Path) -> None:

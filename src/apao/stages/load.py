@@ -2,135 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
-
-from apao.decoding.beam import Beams, beam_search
-from apao.decoding.lists import ItemList, Lister
+from apao.codes.items import ItemTable
 from apao.devices import pick_device
 from apao.errors import UserError
+from apao.evaluation.metrics import CUTOFFS
 from apao.evaluation.params import DecodingParams
-from apao.files import read_json, read_table, record_path
-from apao.stages.trained import TrainedRun
+from apao.files import read_json, record_path
+from apao.stages.dataset import item_table, load_dataset
+from apao.stages.recommender import Recommender
+from apao.stages.trained import TrainedModel, warn_of_changes
+from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunRecord
-from apao.study.runs import Run
+from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
 
 
-def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """The run in ``folder``, ``.../results/<dataset>/<backbone>/<objective>/seed<N>``, ready to recommend.
+def load(folder: str | Path, device: str = "auto", new_items: str | Path | None = None) -> Recommender:
+    """A trained run, ready to recommend.
 
-    Parameters come from run.json, decoding from the run's last evaluation (params.yaml is not read); the item
-    codes and item table from ``data/<dataset>`` beside ``results``.
+    The folder is enough: parameters are those of run.json, items and codes those of catalogue.parquet, decoding that
+    of the run's last evaluation. It may lie anywhere. A folder without catalogue.parquet, which earlier versions
+    left, needs ``data/<dataset>`` of its study.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder, such as ``results/<dataset>/<backbone>/<objective>/seed<N>``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        new_items: items that training did not have, as ``apao codes DATASET --items FILE`` writes them.
 
     Raises:
-        UserError: when the folder is none of a run, or a file is missing or damaged.
+        UserError: when the folder is not that of a run, or a file is missing or damaged.
     """
-    parts = Path(folder).resolve().parts
-    if len(parts) < 6 or parts[-5] != "results":
-        raise UserError(f"{folder}: expected the folder of a run, results/<dataset>/<backbone>/<objective>/seed<N>")
-    run, root = Run.parse("/".join(parts[-4:])), Path(*parts[:-5])
-    evaluation = record_path(root / run.folder, "evaluate")
-    decoding = DecodingParams()
-    if evaluation.exists():
-        decoding = DecodingParams.model_validate(read_json(evaluation)["params"]["decoding"])
-    params = RunRecord.read(run, root).decoded(decoding)
-    return Recommender(TrainedRun(run, params, pick_device(device), root))
+    folder = Path(folder)
+    if not (folder / RECORD_FILE).exists():
+        raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run")
+    record = RunRecord.at(folder / RECORD_FILE)
+    run = Run.parse(record.run)
+    root = study_of(folder, run)
+    items = _items(folder, run, record, root)
+    params = record.decoded(_decoding(folder, record, len(items.codes.distinct)))
+    if new_items is not None:
+        items = items.with_new(ItemTable.read(Path(new_items)), Path(new_items))
+    trained = TrainedModel(run, params, items.codes, folder / MODEL_FILE, pick_device(device))
+    return Recommender(trained, items, folder, root)
 
 
-class Recommender:
-    """A trained model with its catalogue.
+def study_of(folder: Path, run: Run) -> Path:
+    """The folder of the study that a run's folder is in; the working directory for a folder that was moved."""
+    full = folder.resolve()
+    depth = len(run.folder.parts)
+    return full.parents[depth - 1] if full.parts[-depth:] == run.folder.parts else Path()
 
-    Attributes:
-        trained: weights (``trained.backbone``), item codes (``trained.codes``), trie and parameters.
-        items: the item table: ``item`` (the row's number), ``raw_id`` (the dataset's own id), ``text``.
-    """
 
-    def __init__(self, trained: TrainedRun) -> None:
-        self.trained = trained
-        self.items = read_table(trained.paths.items)
-        self._index = {raw_id: item for item, raw_id in enumerate(self.items["raw_id"])}
+def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:
+    path = folder / CATALOGUE_FILE
+    if path.exists():
+        return ItemTable.read(path)
+    paths = DatasetPaths(run.dataset, root)
+    if not paths.codes.exists():
+        raise UserError(f"{path}: not found, and neither is {paths.codes}; one of them has to say the items' codes")
+    warn_of_changes(run, record, root)
+    return item_table(paths, *load_dataset(paths))
 
-    @cached_property
-    def _lister(self) -> Lister:
-        return Lister(self.trained.codes, self.trained.trie)
 
-    def recommend(self, histories: Sequence[Sequence[str]], k: int = 20, keep_seen: bool = False) -> pd.DataFrame:
-        """The next items of each history, by beam search over the whole catalogue.
-
-        Args:
-            histories: raw item ids per user, oldest first; the model reads the newest ``max_history`` of them.
-            k: items per history.
-            keep_seen: also recommend items of the history itself.
-
-        Returns:
-            Per history (column ``history``, its index) up to k rows: ``rank`` from 1, ``item`` (raw id), ``text``,
-            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (items that have the same code).
-
-        Raises:
-            UserError: for no or an empty history, an unknown item, or a k outside 1 to the number of items.
-        """
-        codes = self.trained.codes
-        if not histories:
-            raise UserError("no histories; expected a list of lists of item ids")
-        if not 1 <= k <= codes.items:
-            raise UserError(f"k is {k}; the catalogue has {codes.items} items, so expected 1 to {codes.items}")
-        known = [self._known(history, place) for place, history in enumerate(histories)]
-        lists = self._search(known, k, keep_seen)
-        return pd.concat([self._frame(place, found) for place, found in enumerate(lists)], ignore_index=True)
-
-    def _known(self, history: Sequence[str], place: int) -> list[int]:
-        """Item numbers of a history."""
-        if isinstance(history, str) or not history:
-            raise UserError(f"history {place}: expected a list of at least one item id, found {history!r}")
-        for raw_id in history:
-            if raw_id not in self._index:
-                example, file = next(iter(self._index)), self.trained.paths.items
-                raise UserError(f"history {place}: unknown item {raw_id!r}; raw_id in {file} has ids like {example!r}")
-        return [self._index[raw_id] for raw_id in history]
-
-    def _search(self, known: list[list[int]], k: int, keep_seen: bool) -> list[ItemList]:
-        """The list of each history, in batches of similar length; a beam that leaves fewer than k items is doubled."""
-        params, codes = self.trained.params, len(self.trained.codes.distinct)
-        lists: dict[int, ItemList] = {}
-        waiting = sorted(range(len(known)), key=lambda place: len(known[place]))
-        beam = min(max(self.trained.beam, k), codes)
-        while waiting:
-            for begin in range(0, len(waiting), params.decoding.batch_users):
-                places = waiting[begin : begin + params.decoding.batch_users]
-                beams = self._beams([known[place] for place in places], beam)
-                without = [[] if keep_seen else known[place] for place in places]
-                tokens = self.trained.codes.levels + params.decodes_eos
-                lists |= zip(places, self._lister.lists(beams, tokens, k, without), strict=True)
-            waiting = [place for place in waiting if len(lists[place].items) < k and beam < codes]
-            beam = min(2 * beam, codes)
-        return [lists[place] for place in range(len(known))]
-
-    @torch.no_grad()
-    def _beams(self, histories: list[list[int]], beam: int) -> Beams:
-        trained, params = self.trained, self.trained.params
-        context = trained.backbone.encode(trained.examples.history_tokens(histories))
-        return beam_search(trained.backbone, context, trained.trie, beam, params.decodes_eos, params.objective.softmax)
-
-    def _frame(self, place: int, found: ItemList) -> pd.DataFrame:
-        codes = self.trained.codes
-        rows = self.items.iloc[found.items]
-        return pd.DataFrame(
-            {
-                "history": place,
-                "rank": np.arange(1, len(rows) + 1),
-                "item": rows["raw_id"].to_numpy(),
-                "text": rows["text"].to_numpy(),
-                "code": ["".join(codes.vocabulary[token] for token in codes.tokens[item]) for item in found.items],
-                "logp": found.logp,
-                "shared_by": codes.items_per_code[codes.code_of_item[found.items]],
-            }
-        )
+def _decoding(folder: Path, record: RunRecord, codes: int) -> DecodingParams:
+    """How the run was last evaluated: by the record of that, else by metrics.json, else the defaults."""
+    written = record_path(folder, "evaluate")
+    if written.exists():
+        return DecodingParams.model_validate(read_json(written)["params"]["decoding"])
+    metrics = folder / "metrics.json"
+    found = read_json(metrics) if metrics.exists() else {}
+    beam, eos = found.get("beam", DecodingParams().beam), found.get("eos")
+    # metrics.json has what came of the parameters: "all" as a number of codes, "release" as true.
+    return DecodingParams(
+        beam=beam if max(CUTOFFS) <= beam <= codes else "all",
+        eos="release" if eos and record.backbone.decodes_eos else eos,
+    )

@@ -1,4 +1,4 @@
-"""The stage ``preprocess``: the prepared dataset, its sizes, and what was dropped."""
+"""The stage ``preprocess``: the prepared dataset and its statistics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from apao.study.paths import DatasetPaths
 
 
 def preprocess(dataset: str, source: Source) -> None:
-    """Write ``interactions.parquet``, ``items.parquet`` and ``stats.json`` of a downloaded dataset.
+    """Write the tables of interactions, items and users, and ``stats.json``, of a downloaded dataset.
 
     Raises:
-        UserError: when a raw file was damaged, holds too many malformed records or ids of other items than the
-            item table, or nothing is left.
+        UserError: when a raw file is damaged or has too many malformed records, no item of the interactions is in
+            the item table, or the filter drops all interactions.
     """
     paths = DatasetPaths(dataset)
     params = source.model_dump(mode="json", exclude={"recipe", "codes"})
@@ -34,6 +34,8 @@ def preprocess(dataset: str, source: Source) -> None:
             prepared.interactions.to_parquet(path, index=False)
         with stage.output(paths.items.name) as path:
             prepared.items.to_parquet(path, index=False)
+        with stage.output(paths.users.name) as path:
+            prepared.users.to_parquet(path, index=False)
         stats = statistics(dataset, source, raw, prepared)
         stage.output_json(paths.stats.name, stats)
     for line in summary(stats):

@@ -1,10 +1,9 @@
-"""The stage ``pruning``: how much of the true top items each beam step keeps."""
+"""The stage ``pruning``: share of the true top items that each beam step keeps."""
 
 from __future__ import annotations
 
 import torch
 
-from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name
 from apao.stages.record import Stage
 from apao.stages.trained import TrainedRun
@@ -18,8 +17,8 @@ TOP = 20
 def pruning(run: Run, params: RunParams, device: torch.device) -> None:
     """Write pruning.json: the share of each test user's true top 20 whose prefix each beam step keeps.
 
-    The true top 20 are the best codes by exact scoring of the whole catalogue; of fewer codes
-    ``top`` is their number.
+    The true top 20 are the codes with the highest exact scores in the whole catalogue; ``top`` is their number, which
+    is smaller for a catalogue of fewer codes.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -28,8 +27,7 @@ def pruning(run: Run, params: RunParams, device: torch.device) -> None:
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
         kept = torch.zeros(trained.codes.levels, dtype=torch.float64)
         for decoded in trained.decode("test"):
-            eos, softmax = params.decodes_eos, params.objective.softmax
-            scores = full_sort_scores(trained.backbone, decoded.context, trained.trie, codes, eos, softmax)
+            scores = trained.scores(decoded.context, codes)
             best = scores.topk(min(TOP, len(codes)), dim=1).indices
             prefixes = trained.trie.walk(codes[best])
             kept += torch.stack(

@@ -1,8 +1,8 @@
-"""The stage ``publish``: the small files of finished runs, kept in the repository under results/published.
+"""The stage ``publish``: copies the small files of finished runs into results/published in the repository.
 
-A published run is a folder with run.json, metrics.json, ranks.parquet, history.csv, what else was measured, and
-provenance.json: the records of the stages that made them, the machine, and a hash of each file. It states what one
-revision measured on one machine, and no later revision puts it out of date.
+A published run is a folder with run.json, metrics.json, ranks.parquet, history.csv, further measurements, and
+provenance.json: the records of the stages that wrote these files, the machine, and a hash of each file. It documents
+what one revision measured on one machine; later revisions do not put it out of date.
 """
 
 from __future__ import annotations
@@ -35,27 +35,32 @@ from apao.study.runs import Run
 
 REQUIRED = ("run.json", "history.csv", "metrics.json", "ranks.parquet")
 MEASURED = ("pruning.json", "beams.json", "exact.json", "lists.parquet")
-"""Published where they were made."""
+"""Files that are published if they exist."""
 LARGEST_LISTS = 2**20
-"""Bytes of a lists.parquet that is published."""
+"""Maximum bytes of a lists.parquet that is published."""
 RUN, METRICS, PROVENANCE = "run.json", "metrics.json", "provenance.json"
 Records = Mapping[str, Mapping[str, Any]]
-"""What the stages recorded, by stage."""
+"""Provenance records by stage."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is to be published in one folder."""
+    """The files to publish in one folder.
+
+    Attributes:
+        folder: target folder in results/published.
+        files: source path of each file by its name.
+        records: provenance records of the stages that wrote the files.
+        machine: machine that computed them.
+    """
 
     folder: Path
-    """In results/published."""
     files: Mapping[str, Path]
-    """Name to where the file is now."""
     records: Records
     machine: str
 
     def write(self) -> None:
-        """Put all files into the folder at once."""
+        """Write the folder atomically."""
         with atomic_folder(self.folder) as folder:
             for name, path in self.files.items():
                 with atomic_path(folder / name) as temporary:
@@ -68,17 +73,17 @@ class Parcel:
 def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
     """Publish finished runs of the study in the folder ``source``.
 
-    All are checked before the first is written. A run that is published already is compared with what is there:
-    the same numbers leave it as it is, but for measurements that are new.
+    All runs are checked before the first is written. A run that is already published with the same numbers is left
+    unchanged, except that new measurements are added.
 
     Args:
         names: trained and evaluated runs, and ``dataset/baselines`` for the untrained baselines of a dataset.
-        source: the folder that holds ``results``.
-        replace: also where the published numbers are others.
-        machine: what made the runs, where their records do not name it.
+        source: the folder that contains ``results``.
+        replace: replace published runs whose numbers differ.
+        machine: machine that computed the runs, if their records do not name it.
 
     Raises:
-        UserError: for a run that is unfinished or damaged, or published with other numbers.
+        UserError: for a run that is unfinished, damaged, or already published with other numbers.
     """
     parcels = [_parcel(name, source, machine) for name in names]
     for parcel in parcels:
@@ -91,13 +96,13 @@ def _parcel(name: str, source: Path, machine: str | None) -> Parcel:
 
 
 def _run(run: Run, source: Path, machine: str | None) -> Parcel:
-    """Raises UserError where the run is unfinished or damaged."""
+    """Parcel of a run; raises UserError if the run is unfinished or damaged."""
     folder = source / run.folder
     files = {name: folder / name for name in REQUIRED}
     for path in files.values():
         if not path.exists():
             raise UserError(
-                f"{path}: not found, so the run is not finished; make it: snakemake -c2 {run.folder / METRICS}"
+                f"{path}: not found, so the run is not finished; finish it: snakemake -c2 {run.folder / METRICS}"
             )
     files |= {name: folder / name for name in MEASURED if _is_published(folder / name)}
     records = _records(files)
@@ -118,16 +123,16 @@ def _baselines(dataset: str, source: Path, machine: str | None) -> Parcel:
 
 
 def _records(files: Mapping[str, Path]) -> dict[str, Any]:
-    """The records of the stages that made the files, which all lie in one folder.
+    """Records of the stages that wrote the files, which are all in one folder.
 
     Raises:
-        UserError: when one of them is damaged, or listed by no record.
+        UserError: when a file is damaged or not listed in any record.
     """
     folder = next(iter(files.values())).parent
     found = {path.name.partition(".")[0]: read_json(path) for path in sorted(folder.glob("*.provenance.json"))}
     records = {stage: record for stage, record in found.items() if not files.keys().isdisjoint(record["outputs"])}
     for name, path in files.items():
-        # Older revisions did not list run.json; what is in it stands in the record of the training, too.
+        # Older revisions did not list run.json; its content is also in the record of the training.
         if name != RUN and not any(name in record["outputs"] for record in records.values()):
             raise UserError(f"{verified(path)}: no stage's record lists it; delete it and run its stage again")
         verified(path)
@@ -135,15 +140,15 @@ def _records(files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _machine(folder: Path, record: Mapping[str, Any], given: str | None) -> str:
-    """The machine of a stage, with its GPU where it used one."""
+    """Machine of a stage, with the GPU if it used one."""
     machine = record.get("machine", given)
     if machine is None:
-        raise UserError(f"{folder}: its records name no machine; say what made it: --machine 'AMD EPYC, 2 cores'")
+        raise UserError(f"{folder}: its records name no machine; name it: --machine 'AMD EPYC, 2 cores'")
     return machine if record["device"] == "cpu" else f"{record['device']}; {machine}"
 
 
 def _put(parcel: Parcel, replace: bool) -> None:
-    """Write a parcel, unless its folder holds the same or, without ``replace``, other numbers."""
+    """Write a parcel unless its folder has the same numbers; without ``replace``, other numbers are an error."""
     there = parcel.folder / PROVENANCE
     if not there.exists():
         parcel.write()
@@ -156,18 +161,18 @@ def _put(parcel: Parcel, replace: bool) -> None:
     if lines and not replace:
         raise UserError(
             f"{parcel.folder}: published with other numbers, by {_origin(published)}{_changed(parcel)}; these are by "
-            f"{_origin({'machine': parcel.machine, **parcel.records})}; give --replace to replace them"
+            f"{_origin({'machine': parcel.machine, **parcel.records})}; use --replace to replace them"
         )
     new = parcel.files.keys() - published["outputs"].keys()
     if not lines and not new:
-        console.print(f"{parcel.folder}: has the same numbers, by {_origin(published)}; left as it is")
+        console.print(f"{parcel.folder}: has the same numbers, by {_origin(published)}; unchanged")
         return
     parcel.write()
     console.print(f"{parcel.folder}: {'replaced' if lines else 'added ' + ', '.join(sorted(new))}")
 
 
 def _differences(published: Path, made: Path) -> Iterator[str]:
-    """A line for each number of two files of metrics that differs, but for those of the validation items."""
+    """Yield one line for each test metric that differs between two metrics files."""
     old, new = (dict(_numbers(read_json(path))) for path in (published, made))
     for name in (name for name in old if name in new and not name.startswith("valid")):
         if old[name] != new[name]:
@@ -175,26 +180,26 @@ def _differences(published: Path, made: Path) -> Iterator[str]:
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a JSON value with its path."""
+    """Yield the path and value of every number in a JSON value."""
     match value:
         case dict():
             for key, part in value.items():
                 yield from _numbers(part, f"{name} {key}".strip())
         case list():
-            for place, part in enumerate(value):
-                yield from _numbers(part, f"{name}[{place}]")
+            for index, part in enumerate(value):
+                yield from _numbers(part, f"{name}[{index}]")
         case int() | float():
             yield name, value
 
 
 def _origin(published: Mapping[str, Any]) -> str:
-    """Which revision on which machine made what a provenance.json describes."""
+    """Revision and machine in a provenance.json."""
     first = published.get("train") or published["baselines"]
     return f"revision {first['revision']} on {published['machine']}"
 
 
 def _changed(parcel: Parcel) -> str:
-    """How the parameters of a published run differ from those of the parcel."""
+    """Difference between the parameters of a published run and those of the parcel, in words."""
     if RUN not in parcel.files:
         return ""
     old, new = read_json(parcel.folder / RUN), read_json(parcel.files[RUN])
@@ -203,7 +208,7 @@ def _changed(parcel: Parcel) -> str:
 
 
 def published_faults() -> Iterator[str]:
-    """What is wrong with published runs beyond the hashes of their files, one line each."""
+    """Yield one line for each inconsistency of the published runs, besides changed files."""
     for path in sorted(PUBLISHED.results.rglob(RUN)):
         folder = path.parent
         if not (folder / PROVENANCE).exists():
@@ -217,14 +222,14 @@ def published_faults() -> Iterator[str]:
 
 def _published_faults(run: Run, folder: Path) -> Iterator[str]:
     provenance = read_json(folder / PROVENANCE)
-    records = {stage: one for stage, one in provenance.items() if isinstance(one, dict) and "digest" in one}
+    records = {stage: record for stage, record in provenance.items() if isinstance(record, dict) and "digest" in record}
     for stage, record in records.items():
         if digest_of({key: value for key, value in record.items() if key != "digest"}) != record["digest"]:
             yield f"{folder / PROVENANCE}: the record of {stage} does not match the hash inside"
-    stated = {name: hash_ for one in records.values() for name, hash_ in one["outputs"].items()}
+    stated = {name: hash_ for record in records.values() for name, hash_ in record["outputs"].items()}
     for name, hash_ in provenance["outputs"].items():
         if stated.get(name, hash_) != hash_:
-            yield f"{folder / name}: is not the file that its stage made"
+            yield f"{folder / name}: is not the file that its stage wrote"
     for path in sorted(folder.iterdir()):
         if path.name not in {*provenance["outputs"], PROVENANCE}:
             yield f"{path}: not listed in {PROVENANCE}"
@@ -232,20 +237,22 @@ def _published_faults(run: Run, folder: Path) -> Iterator[str]:
 
 
 def _run_faults(run: Run, folder: Path, records: Records) -> Iterator[str]:
-    """Where the files of a run and the records of their stages disagree."""
+    """Yield one line for each disagreement between the files of a run and the records of their stages."""
     if missing := {"train", "evaluate"} - records.keys():
         yield f"{folder}: has no record of {' and '.join(sorted(missing))}"
         return
     record, trained = read_json(folder / RUN), records["train"]
-    if record != {"run": str(run), **trained["params"], "inputs": trained["inputs"]}:
-        yield f"{folder / RUN}: states another run, parameters or inputs than the record of its training"
-    for stage, one in records.items():
-        weights = one["inputs"].get(str(run.model))
+    # The training also read the item table, which is no part of run.json.
+    inputs = {path: trained["inputs"].get(path) for path in record["inputs"]}
+    if record != {"run": str(run), **trained["params"], "inputs": inputs}:
+        yield f"{folder / RUN}: has another run, parameters or inputs than the record of its training"
+    for stage, stage_record in records.items():
+        weights = stage_record["inputs"].get(str(run.model))
         if weights not in (None, trained["outputs"]["model.safetensors"]):
             yield f"{folder}: {stage} read other weights than the training wrote; run that stage again"
     metrics, ranks = read_json(folder / METRICS), read_table(folder / "ranks.parquet", what="table of ranks")
     for split in ("valid", "test"):
         for name, values in user_metrics(ranks[ranks["split"] == split]).items():
-            # Older runs lack metrics that were added since.
+            # Older runs lack metrics that were added later.
             if not math.isclose(metrics[split].get(name, values.mean()), values.mean(), abs_tol=1e-9):
                 yield f"{folder / METRICS}: {split} {name} is not that of ranks.parquet"

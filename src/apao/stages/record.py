@@ -1,6 +1,6 @@
-"""A stage's outputs and the record of how they were made.
+"""A stage's outputs and its provenance record.
 
-The record, ``<stage>.provenance.json``, holds the hashes of what the stage read and wrote, its parameters,
+The record, ``<stage>.provenance.json``, contains the hashes of the stage's inputs and outputs, its parameters,
 package versions, device, machine, seconds and git revision.
 """
 
@@ -23,15 +23,15 @@ from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of
 
 CPU_FACTS = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX"}
-"""Flags of a processor to their names."""
+"""Names of instruction sets by processor flag."""
 RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
 
 
 class Stage:
     """Context manager around one stage: its outputs and its provenance file.
 
-    Use ``with Stage("codes", folder, inputs, params) as stage: with stage.output("codes.parquet")
-    as path: ...``. The provenance file is written last, so its presence says the stage finished.
+    Use ``with Stage("codes", folder, inputs, params) as stage: with stage.output("codes.parquet") as path: ...``.
+    The provenance file is written last, so it exists only if the stage finished.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Stage:
         return self
 
     def forget_record(self) -> None:
-        """Delete the old record, whose hashes are of files about to be replaced; ``output`` does this by itself."""
+        """Delete the record of the files that are about to be replaced; ``output`` does this itself."""
         self.record.unlink(missing_ok=True)
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path for the output ``name``; it appears whole when the block ends."""
+        """Yield a temporary path for the output ``name``, which appears when the block succeeds."""
         path = self.folder / name
         with atomic_path(path) as temporary:
             yield temporary
@@ -86,7 +86,7 @@ class Stage:
 
 
 def machine_name() -> str:
-    """Processor, its instructions that change what is computed, and number of cores; where the system tells."""
+    """Processor, its instruction sets that affect results, and number of cores, as far as the system states them."""
     try:
         facts = dict(line.split(":", 1) for line in CPU_FACTS.read_text().splitlines() if ":" in line)
     except OSError:
@@ -109,7 +109,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The checked-out commit, with ``+changes`` where the tree differs from it; None outside git."""
+    """The checked-out commit, with ``+changes`` if the working tree differs; None outside git."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],

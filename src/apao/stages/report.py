@@ -22,7 +22,7 @@ NAMED_FILES = 12
 
 
 def inputs(name: str, params: Params, collection: Collection = OWN) -> list[Path]:
-    """Every file that the study reads, in a fixed order, without repeats; where there may be gaps, those there are."""
+    """All files that the study reads, in a fixed order, without repeats; only existing ones if gaps are allowed."""
     study = params.study(name)
     files = [
         path
@@ -34,29 +34,29 @@ def inputs(name: str, params: Params, collection: Collection = OWN) -> list[Path
 
 
 def _runs(study: Study, params: Params, collection: Collection) -> list[Run]:
-    """The runs that a study is made from, without repeats; where there may be gaps, those there are."""
+    """The runs of a study, without repeats; only existing ones if gaps are allowed."""
     runs = dict.fromkeys(params.normalised(run) for run in study.runs())
     return [run for run in runs if not collection.gaps or collection.has(run, study.files)]
 
 
 def missing(name: str, params: Params) -> list[Path]:
-    """Those of the study's inputs that have not been made."""
+    """The study's inputs that do not exist."""
     return [path for path in inputs(name, params) if not path.exists()]
 
 
 def report(name: str, params: Params, collection: Collection = OWN) -> list[Path]:
-    """Make the table or figure called ``name`` from the files its study lists, and from no others.
+    """Draw the table or figure ``name`` from exactly the files that its study lists.
 
-    In a collection that may have gaps, what is absent is left out and named.
+    In a collection that allows gaps, missing runs are left out and named.
 
     Tables are written as csv (long form), md and tex (wide form), figures as pdf, png, csv (the plotted
-    numbers) and rst (the caption), beside a provenance file.
+    numbers) and rst (the caption), with a provenance file.
 
     Returns:
         The files that were written.
 
     Raises:
-        UserError: when inputs have not been made, naming them and how to make them; nothing is then drawn.
+        UserError: when inputs are missing; names them and the command that builds them. Nothing is then drawn.
     """
     study = params.study(name)
     written = study.outputs(name, collection)
@@ -66,7 +66,7 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
             shown.append(f"and {len(absent) - NAMED_FILES} more")
         raise UserError(
             f"{name}: {len(absent)} of its {len(inputs(name, params))} input files are missing: "
-            f"{', '.join(shown)}. Make them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
+            f"{', '.join(shown)}. Build them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
         )
     record = {"scale": params.scale, "study": study.model_dump(mode="json")}
     if otherwise := _trained_otherwise(study, params, collection):
@@ -82,7 +82,7 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
 
 
 def _trained_otherwise(study: Study, params: Params, collection: Collection) -> dict[str, str]:
-    """For each run whose run.json has other parameters than params.yaml states, the first of them."""
+    """The first difference between run.json and params.yaml, for each run that has one."""
     differences = {str(run): _difference(run, params, collection) for run in _runs(study, params, collection)}
     return {run: difference for run, difference in differences.items() if difference is not None}
 
@@ -93,6 +93,6 @@ def _difference(run: Run, params: Params, collection: Collection) -> str | None:
     except UserError:
         if not collection.gaps:
             raise
-        # Published by a revision whose parameters this one cannot read; its files are verified with all others.
+        # Published by a revision whose parameters this one cannot read. Its files are verified like all others.
         return "parameters of another revision, not those"
     return record.difference(params.resolve(run))

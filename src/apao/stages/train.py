@@ -1,4 +1,4 @@
-"""The stage ``train``: from a dataset's interactions and codes to a run's weights and history."""
+"""The stage ``train``: a run's weights and history, from a dataset's interactions and codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apao.backbones.exchange import read_weights
 from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
 from apao.progress import console
-from apao.stages.dataset import load_dataset
+from apao.stages.dataset import item_table, load_dataset
 from apao.stages.event_files import EventFiles
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
@@ -25,36 +25,48 @@ from apao.training.parallel import ALONE, Processes
 
 
 def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE, code: str = "") -> None:
-    """Train ``run`` and write run.json, model.safetensors, config.json and history.csv into its folder.
+    """Train ``run`` and write run.json, model.safetensors, config.json, catalogue.parquet and history.csv.
 
-    run.json (``run_params.RunRecord``) holds ``params``, the values that are used here, and the hashes of the
-    inputs. The weights are the best epoch's, under the key names of ``transformers``. A checkpoint is kept
-    after each epoch until the end, so the same command resumes a training that was interrupted; one written by
-    another version of the ``code`` is not resumed. Of several ``processes`` all compute and the first writes.
+    run.json (``run_params.RunRecord``) contains ``params``, the values that are used here, and the hashes of the
+    inputs. The weights are those of the best epoch, with the key names of ``transformers``. A checkpoint is written
+    after each epoch and removed at the end, so the same command resumes an interrupted training.
+
+    Args:
+        run: the run.
+        params: its parameters.
+        device: device of this process.
+        processes: the processes that train together; the first of them writes the files.
+        code: version of the code; a checkpoint of another version is not resumed.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
     record = params.for_training()
     devices = device_name(device) if processes.size == 1 else f"{processes.size} x {device_name(device)}"
-    stage = Stage("train", run.folder, params.training_inputs(), record, devices)
+    inputs = params.training_inputs()
+    # The item table only describes the result: other titles are no reason to train again.
+    stage = Stage("train", run.folder, [*inputs, paths.items], record, devices)
+    decisive = {path: stage.inputs[path] for path in map(str, inputs)}
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)
+        items = item_table(paths, histories, codes)
         embeddings = read_embeddings(paths.embeddings, paths.items) if params.objective.needs().embeddings else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
         checkpoint = run.folder / "checkpoint.safetensors"
-        fingerprint = _fingerprint(record, list(stage.inputs.values()), code)
+        fingerprint = _fingerprint(record, list(decisive.values()), code)
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
             return
         events = EventFiles(run.folder / "tensorboard")
         trained = training.fit(checkpoint, fingerprint, events.write)
 
-        stage.output_json(run.record.name, {"run": str(run), **record, "inputs": stage.inputs})
+        stage.output_json(run.record.name, {"run": str(run), **record, "inputs": decisive})
         training.backbone.load_state_dict(trained.best)
         weights = {name: value.cpu().contiguous() for name, value in training.backbone.to_transformers().items()}
         with stage.output(run.model.name) as path:
             save_file(weights, path, metadata={"format": "pt"})
+        with stage.output(run.catalogue.name) as path:
+            items.write(path)
         stage.output_json("config.json", params.backbone.transformers_config(len(codes.vocabulary)))
         with stage.output("history.csv") as path:
             pd.DataFrame(trained.history).astype({"epoch": int, "steps": int, "examples": int, "best": bool}).to_csv(
@@ -66,6 +78,6 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
 
 
 def _fingerprint(record: dict[str, object], hashes: list[str], code: str) -> str:
-    """Identity of a training: its parameters, the content of what it reads, and its code."""
+    """Hash that identifies a training: its parameters, the hashes of its inputs, and its code."""
     facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A trained run, loaded and ready to rank."""
+"""A trained run, loaded for decoding."""
 
 from __future__ import annotations
 
@@ -13,48 +13,44 @@ from torch import Tensor
 
 from apao.backbones.base import Backbone, Context
 from apao.backbones.exchange import check_sizes, read_weights
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.trie import Trie
+from apao.codes.vocabulary import PAD
 from apao.data.histories import IntArray
 from apao.decoding.beam import Beams, beam_search
+from apao.decoding.fullsort import full_sort_scores
 from apao.errors import UserError
 from apao.progress import console, progress
 from apao.stages.dataset import load_dataset
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams, RunRecord
-from apao.study.runs import Run
+from apao.study.runs import MODEL_FILE, RECORD_FILE, Run
 from apao.training.batches import Examples
 
 Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A batch of users after beam search; rows go together."""
-
-    users: IntArray
-    targets: Tensor
-    context: Context
-    beams: Beams
+def warn_of_changes(run: Run, record: RunRecord, root: Path) -> None:
+    """Print a line for each file of the dataset that is no longer what the run was trained on."""
+    for path in record.changed_inputs(root):
+        console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
 
 
-class TrainedRun:
-    """Weights, catalogue and histories of a run, on a device, for evaluation in fp32."""
+class TrainedModel:
+    """Weights and catalogue of a run, on a device, in fp32."""
 
-    def __init__(self, run: Run, params: RunParams, device: torch.device, root: Path = Path()) -> None:
-        """``params`` as in run.json, and how to decode; ``root`` is the study's folder."""
-        self.run, self.params, self.device = run, params, device
+    def __init__(self, run: Run, params: RunParams, codes: ItemCodes, weights: Path, device: torch.device) -> None:
+        """``params`` are those of run.json with the decoding; ``weights`` is the file of the weights."""
+        self.run, self.params, self.codes, self.device = run, params, codes, device
         torch.set_num_threads(params.training.threads)
-        self.paths = DatasetPaths(run.dataset, root)
-        self.histories, self.codes = load_dataset(self.paths)
-        for path in RunRecord.read(run, root).changed_inputs(root):
-            console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
-        self.examples = Examples(self.histories, self.codes, params.backbone.max_history, device)
-        self.trie = self.examples.trie
+        self.trie = Trie.of(codes, device)
         try:
-            self.beam = params.decoding.width(len(self.codes.distinct))
+            self.beam = params.decoding.width(len(codes.distinct))
         except UserError as error:
             raise UserError(f"{run}: {error}") from error
-        self.backbone = self._backbone(root / run.model)
+        self.backbone = self._backbone(weights)
+        self._tokens = torch.as_tensor(np.vstack([codes.tokens, np.full((1, codes.levels), PAD)]), device=device)
 
     def _backbone(self, path: Path) -> Backbone:
         weights = read_weights(path)
@@ -69,22 +65,68 @@ class TrainedRun:
             ) from error
         return backbone.to(self.device).eval()
 
+    def encode(self, items: IntArray) -> Context:
+        """Read histories (B, L) of item numbers, oldest first, padded with -1 on the right."""
+        return self.backbone.encode(self._tokens[torch.as_tensor(items, device=self.device)].flatten(1))
+
+    def search(self, context: Context, beam: int, trie: Trie | None = None) -> Beams:
+        """Beam search through the catalogue, or through the part of it that ``trie`` allows."""
+        eos, softmax = self.params.decodes_eos, self.params.objective.softmax
+        return beam_search(self.backbone, context, trie or self.trie, beam, eos, softmax)
+
+    def scores(self, context: Context, codes: Tensor) -> Tensor:
+        """Exact scores (B, U) of the distinct codes (U, T), in the order of ``ItemCodes.distinct_tokens``."""
+        eos, softmax = self.params.decodes_eos, self.params.objective.softmax
+        return full_sort_scores(self.backbone, context, self.trie, codes, eos, softmax)
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Tokens per code that scores are means over."""
+        return self.codes.levels + self.params.decodes_eos
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Results of beam search for a batch of users; all attributes have one row per user."""
+
+    users: IntArray
+    targets: Tensor
+    context: Context
+    beams: Beams
+
+
+class TrainedRun(TrainedModel):
+    """A model and the histories of its dataset, for evaluation."""
+
+    def __init__(
+        self, run: Run, params: RunParams, device: torch.device, root: Path = Path(), folder: Path | None = None
+    ) -> None:
+        """``params`` are those of run.json with the decoding; ``root`` is the root folder of the study.
+
+        ``folder`` is that of the run, if it is not its place in the study.
+        """
+        folder = folder or root / run.folder
+        self.histories, codes = load_dataset(DatasetPaths(run.dataset, root))
+        warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
+        super().__init__(run, params, codes, folder / MODEL_FILE, device)
+        self.examples = Examples(self.histories, codes, params.backbone.max_history, device)
+
     @property
     def users(self) -> int:
         """Number of users."""
         return self.histories.users
 
-    def decode(self, split: Split, beam: int | None = None) -> Iterator[Decoded]:
-        """Beam search for every user, in batches sorted by history length."""
+    def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
+        """Decode ``users``, by default all of them, by beam search, in batches sorted by history length."""
         beam = beam or self.beam
         positions = self.histories.evaluation_targets(split)
-        chosen = np.argsort(np.minimum(positions, self.params.backbone.max_history), kind="stable")
+        users = np.arange(self.users) if users is None else users
+        lengths = np.minimum(positions[users], self.params.backbone.max_history)
+        chosen = users[np.argsort(lengths, kind="stable")]
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]
                 batch = self.examples.batch(rows, positions[rows])
                 context = self.backbone.encode(batch.history)
-                eos, softmax = self.params.decodes_eos, self.params.objective.softmax
-                beams = beam_search(self.backbone, context, self.trie, beam, eos, softmax)
-                yield Decoded(rows, batch.targets, context, beams)
+                yield Decoded(rows, batch.targets, context, self.search(context, beam))
                 advance(len(rows))

@@ -52,7 +52,7 @@ else:
     AnySource, AnyTokenizer, AnyStudy = one_of(SOURCES), one_of(TOKENIZERS), one_of(STUDIES)
 
 PUBLISHED_SCALE = "published"
-"""The group of studies that ``snakemake published`` draws from the published runs."""
+"""Group of studies that ``snakemake published`` draws from the published runs."""
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$")]
 """Name that is used in paths and run names."""

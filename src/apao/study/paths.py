@@ -20,29 +20,29 @@ TABLES = RESULTS / "tables"
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection of runs, and where what is drawn from them lies."""
+    """A set of runs, and the folders of its results and figures."""
 
     results: Path
     figures: Path
     gaps: bool
-    """Whether studies are drawn although runs are absent."""
+    """Whether studies are drawn even if runs are missing."""
 
     def place(self, path: Path) -> Path:
-        """Where this collection has the file that lies at ``path`` (below results/ or figures/) in the study's own."""
+        """Path in this collection of the file that ``OWN`` has at ``path`` (below results/ or figures/)."""
         for own, here in ((RESULTS, self.results), (FIGURES, self.figures)):
             if path.is_relative_to(own):
                 return here / path.relative_to(own)
         return path
 
     def has(self, run: Run, files: Iterable[str]) -> bool:
-        """Whether the record of a run and these files of it are here."""
+        """Whether the collection has run.json and these files of a run."""
         return all(self.place(run.folder / name).exists() for name in ("run.json", *files))
 
 
 OWN = Collection(RESULTS, FIGURES, gaps=False)
-"""The runs that are trained here."""
+"""The runs trained in this study."""
 PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True)
-"""The small files of finished runs, kept in the repository."""
+"""The small files of finished runs, in the repository."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,13 @@ class DatasetPaths:
 
     @property
     def items(self) -> Path:
-        """Table item, raw_id, text."""
+        """Table item, raw_id, title, text."""
         return self.folder / "items.parquet"
+
+    @property
+    def users(self) -> Path:
+        """Table user, raw_id."""
+        return self.folder / "users.parquet"
 
     @property
     def stats(self) -> Path:

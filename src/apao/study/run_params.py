@@ -129,8 +129,8 @@ class RunRecord(TrainedParams):
         return cls.at(root / run.record, run)
 
     @classmethod
-    def at(cls, path: Path, run: Run) -> Self:
-        """Read the run.json of ``run`` at ``path``.
+    def at(cls, path: Path, run: Run | None = None) -> Self:
+        """Read the run.json at ``path``, of ``run`` or, without it, of any run.
 
         Raises:
             UserError: when it is missing, damaged, or belongs to another run.
@@ -141,6 +141,7 @@ class RunRecord(TrainedParams):
             record = cls.model_validate(values)
         except ValidationError as error:
             raise UserError(f"{path}: {spelled(*first_mistake(error, values))}; {again}") from error
+        run = run or Run.parse(record.run)
         if (record.run, record.dataset, record.seed) != (str(run), run.dataset, run.seed):
             found = f"{record.run}, dataset {record.dataset}, seed {record.seed}"
             raise UserError(f"{path}: expected the record of {run}, found that of {found}; {again}")

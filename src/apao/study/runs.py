@@ -15,6 +15,7 @@ from apao.errors import UserError
 from apao.parameters import NAME, OBJECTIVE
 from apao.study.paths import RESULTS
 
+RECORD_FILE, MODEL_FILE, CATALOGUE_FILE = "run.json", "model.safetensors", "catalogue.parquet"
 Value = bool | int | float | str
 
 SEED = r"0|[1-9][0-9]{0,8}"
@@ -113,9 +114,14 @@ class Run:
     @property
     def record(self) -> Path:
         """Path of run.json, the parameters and inputs of the training (``run_params.RunRecord``)."""
-        return self.folder / "run.json"
+        return self.folder / RECORD_FILE
 
     @property
     def model(self) -> Path:
         """Path of the trained weights."""
-        return self.folder / "model.safetensors"
+        return self.folder / MODEL_FILE
+
+    @property
+    def catalogue(self) -> Path:
+        """Path of the table of the run's items, with titles and codes (``codes.items.ItemTable``)."""
+        return self.folder / CATALOGUE_FILE

@@ -9,13 +9,13 @@ the batch size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
@@ -74,12 +74,6 @@ class Examples:
         """Code tokens (..., T) of the items at these indices of ``histories.items``; -1 gives padding."""
         item = self._items[interactions.clamp(min=0)]
         return self._tokens[torch.where(interactions >= 0, item, -1)]
-
-    def history_tokens(self, histories: Sequence[Sequence[int]]) -> Tensor:
-        """Tokens (B, L) of the newest ``max_history`` items of each list of item numbers, padded on the right."""
-        rows = [torch.tensor(history[-self.max_history :]) for history in histories]
-        items = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1).to(self.device)
-        return self._tokens[items].flatten(1)
 
     def codes_of(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and prefixes (trie states), each (..., T), of distinct codes by index."""

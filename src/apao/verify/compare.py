@@ -1,8 +1,8 @@
-"""Recomputing what a golden folder holds, through the code that trains and decodes.
+"""Recomputing the values of a golden folder with the code that trains and decodes.
 
 Shapes: B examples, T levels, N negatives, U users, K beams.
 
-Examples and histories are those of the file. Places are counted from 0, as they are there.
+Indices in remarks are counted from 0, as in the file.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from apao.verify.golden import BeamValues, Expected, check_shape, load_backbone,
 
 CPU = torch.device("cpu")
 USUAL_HISTORY = 20
-"""Items that the histories of the beams are cut to, unless an example shows that more are kept."""
+"""Maximum items of the histories for beam search, unless an example has a longer history."""
 STRENGTH = {"msl": "tau", "apao-pointwise": "eta", "apao-pairwise": "eta"}
-"""The parameter by which the values of an objective are filed."""
+"""Parameter by which the values of an objective are indexed."""
 MAX_WHOLE = 1 << 53
-"""JSON has larger ones, tensors of floating-point numbers have not."""
-PLACES = ("".format, "position {}: ".format, "example {}, position {}: ".format)
-"""Spell an index of a number, a row, a table."""
+"""Largest whole number that is exact in float64; JSON allows larger ones."""
+AXES = ("example", "position")
+"""Names of the axes of a table; a list has the last one."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Quantity:
     """One line of the report.
 
     Attributes:
-        backbone: with which it was computed; ``-`` for what the catalogue alone decides.
-        name: what was compared.
-        difference: the largest absolute one; of the beams' codes, how many places differ.
-        agrees: whether that is within the tolerance; NaN never is.
-        remark: where the largest difference is, or what was accepted.
+        backbone: backbone that computed the values; ``-`` for values that depend only on the catalogue.
+        name: name of the values.
+        difference: largest absolute difference; for codes of beams, the number of different ranks.
+        agrees: whether the difference is within the tolerance; false for NaN.
+        remark: position of the largest difference, or what was accepted.
     """
 
     backbone: str
@@ -63,7 +63,7 @@ class Quantity:
 
 
 def report(quantities: Sequence[Quantity], tolerance: float) -> Iterator[str]:
-    """The quantities as aligned lines, and one that sums up."""
+    """The quantities as aligned lines of text, and a summary line."""
     backbone = max(len(each.backbone) for each in quantities)
     name = max(len(each.name) for each in quantities)
     for each in quantities:
@@ -78,10 +78,11 @@ def report(quantities: Sequence[Quantity], tolerance: float) -> Iterator[str]:
 
 @torch.no_grad()
 def verify(folder: Path, tolerance: float, device: torch.device = CPU) -> list[Quantity]:
-    """Recompute everything that a golden folder holds, in fp32 on ``device``.
+    """Recompute all values of a golden folder, in fp32 on ``device``.
 
     Raises:
-        UserError: when a file is missing or damaged, a value malformed, a model not ours, or nothing to verify.
+        UserError: when a file is missing or damaged, a value is malformed, a model is not supported, or there is
+            nothing to verify.
     """
     path = folder / "expected.json"
     expected = read_expected(path)
@@ -95,15 +96,22 @@ def verify(folder: Path, tolerance: float, device: torch.device = CPU) -> list[Q
     return found
 
 
+def spelled_index(index: Sequence[int]) -> str:
+    """Prefix of a remark: ``example 3, position 1: `` in a table, ``position 1: `` in a list, empty for a number."""
+    axes = AXES[len(AXES) - len(index) :]
+    named = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
+    return f"{named}: " if named else ""
+
+
 class _Verification:
-    """The catalogue of one file, as training and decoding hold it, and what follows from it."""
+    """Recomputes the values of one ``expected.json``."""
 
     def __init__(
         self, folder: Path, expected: Expected, codes: ItemCodes, tolerance: float, device: torch.device
     ) -> None:
         self.folder, self.expected, self.codes, self.tolerance = folder, expected, codes, tolerance
         self.device, self.trie = device, Trie.of(codes, device)
-        # No value of such a file depends on what was trained on.
+        # No value of the file depends on training targets.
         self.catalogue = Catalogue(codes, self.trie, targets=np.empty(0, dtype=np.int64))
         self.longest = max((len(example.history) for example in expected.examples), default=1)
 
@@ -113,25 +121,26 @@ class _Verification:
             tokens = [*ours, *sorted(set(theirs) - set(ours))]
             found = torch.tensor([i if i < len(ours) else torch.nan for i in range(len(tokens))])
             ids = [theirs.get(token, torch.nan) for token in tokens]
-            yield self._compared("-", "vocabulary", found, ids, ("vocabulary",), lambda i: f"{tokens[i]}: ")
+            key = ("vocabulary",)
+            yield self._compared("-", "vocabulary", found, ids, key, lambda index: f"{tokens[index[0]]}: ", exact=True)
         if counts is not None:
             found = torch.tensor(self.trie.prefix_counts)
-            yield self._compared("-", "valid_prefixes", found, counts, ("valid_prefixes",), PLACES[1])
-        for key, values in self.expected.backbones.items():
+            yield self._compared("-", "valid_prefixes", found, counts, ("valid_prefixes",), exact=True)
+        for name, values in self.expected.backbones.items():
             losses = list(values.losses())
             if not losses and not values.beam:
                 continue
-            backbone = load_backbone(self.folder, key, len(ours)).to(self.device)
+            backbone = load_backbone(self.folder, name, len(ours)).to(self.device)
             for label, scores in self._scores(backbone, bool(values.pairwise)) if losses else ():
                 for kind, strength, each in losses:
-                    yield from self._objective(label, scores, kind, strength, each, ("backbones", key, kind))
+                    yield from self._objective(label, scores, kind, strength, each, ("backbones", name, kind))
             if values.beam:
-                yield from self._beams(backbone, values.beam, ("backbones", key, "beam"))
+                yield from self._beams(backbone, values.beam, ("backbones", name, "beam"))
 
     def _scores(self, backbone: Backbone, with_negatives: bool) -> Iterator[tuple[str, Scores]]:
-        """Scores of the examples, in each of the ways that training reads them."""
+        """Yield the scores of the examples for each form of batch that training uses: padded, and packed for llama."""
         name, given = backbone.params.type, self.expected.examples
-        # Leave-one-out holds two items of every user out; they are never read.
+        # Targets are repeated because leave-one-out holds out two items per user, which are not read here.
         histories = _histories([[*example.history, *3 * [example.target]] for example in given])
         examples = Examples(histories, self.codes, self.longest, self.device)
         positions = histories.train_end(np.arange(len(given))) - 1
@@ -139,7 +148,7 @@ class _Verification:
         if with_negatives:
             negatives = torch.as_tensor(self.codes.code_of_item[np.array(self.expected.negatives, dtype=np.int64)])
         batch = examples.batch(np.arange(len(given)), positions, negatives)
-        # As in the release, the step after the code counts.
+        # As in the release, the loss includes the eos step after the code.
         yield name, score_batch(backbone, batch, True, self.catalogue)
         if name == "llama":
             rows = Rows(histories.offsets[:-1], positions + 1, np.ones_like(positions))
@@ -162,7 +171,7 @@ class _Verification:
         except ValidationError as error:
             raise AtKey(first_mistake(error)[0], *key) from error
         loss, terms, _ = objective(scores, {})
-        # The release logs the loss of msl as its ce too.
+        # The release logs the loss of msl also as ce.
         found = {"loss": loss} | ({"ce": terms.get("ce", loss)} if kind != "msl" or "ce" in values else {})
         if kind == "ce":
             found["token_logp"] = torch.cat([scores.target_logp, scores.eos_logp[:, None]], dim=1)
@@ -173,7 +182,7 @@ class _Verification:
         for field, value in found.items():
             if field not in values:
                 raise AtKey("required, but not given", *key, field)
-            yield self._compared(label, f"{name} {field}", value, values[field], (*key, field), PLACES[value.dim()])
+            yield self._compared(label, f"{name} {field}", value, values[field], (*key, field))
 
     def _beams(self, backbone: Backbone, values: BeamValues, key: Key) -> Iterator[Quantity]:
         name, users = backbone.params.type, values.users
@@ -186,26 +195,53 @@ class _Verification:
         check_shape(values.scores, beams.scores.shape, *key, "scores")
         scores, swapped, wrong = beams.scores.clone(), 0, []
         for u, (theirs, their_scores) in enumerate(zip(values.codes, values.scores, strict=True)):
-            for place, tokens in enumerate(beams.tokens[u].tolist()):
+            for rank, tokens in enumerate(beams.tokens[u].tolist()):
                 code = [self.codes.vocabulary[token] for token in tokens]
-                there = theirs.index(code) if code in theirs else -1
-                if there == place:
+                their_rank = theirs.index(code) if code in theirs else -1
+                if their_rank == rank:
                     continue
-                if there >= 0 and abs(their_scores[there] - their_scores[place]) < self.tolerance:
+                if their_rank >= 0 and abs(their_scores[their_rank] - their_scores[rank]) < self.tolerance:
                     swapped += 1
-                    # Its score is compared with its own, which is at the other place.
-                    scores[u, there] = beams.scores[u, place]
+                    # Compare the scores of the same code.
+                    scores[u, their_rank] = beams.scores[u, rank]
                 else:
-                    both = f"found {''.join(code)}, expected {''.join(theirs[place])}"
-                    wrong.append(f"user {users[u]}, place {place}: {both}")
-        remark = wrong[0] if wrong else f"{swapped} at another place, among equal scores" if swapped else ""
+                    both = f"found {''.join(code)}, expected {''.join(theirs[rank])}"
+                    wrong.append(f"user {users[u]}, rank {rank}: {both}")
+        remark = wrong[0] if wrong else f"{swapped} at another rank, among equal scores" if swapped else ""
         yield Quantity(name, "beam codes", len(wrong), not wrong, remark)
-        place_of: Callable[..., str] = lambda u, place: f"user {users[u]}, place {place}: "  # noqa: E731
-        yield self._compared(name, "beam scores", scores, values.scores, (*key, "scores"), place_of)
+        yield self._compared(
+            name,
+            "beam scores",
+            scores,
+            values.scores,
+            (*key, "scores"),
+            lambda index: f"user {users[index[0]]}, rank {index[1]}: ",
+        )
 
     def _compared(
-        self, backbone: str, name: str, found: Tensor, expected: Any, key: Key, spelled_place: Callable[..., str]
+        self,
+        backbone: str,
+        name: str,
+        found: Tensor,
+        expected: Any,
+        key: Key,
+        place: Callable[[Sequence[int]], str] = spelled_index,
+        exact: bool = False,
     ) -> Quantity:
+        """Compare values of any shape with those of the file.
+
+        Args:
+            backbone: backbone that computed the values.
+            name: name of the values.
+            found: our values.
+            expected: nested lists of the file's values, or a number.
+            key: key of these values in the file.
+            place: prefix of the remark for an index into the values.
+            exact: accept no difference, regardless of the tolerance.
+
+        Raises:
+            AtKey: when the expected values are not numbers of that shape.
+        """
         check_shape(expected, found.shape, *key)
         found = found.cpu()
         flat = np.array(expected, dtype=object).reshape(-1).tolist() if found.dim() else [expected]
@@ -214,12 +250,11 @@ class _Verification:
                 raise AtKey(f"expected a number, found {textwrap.shorten(repr(value), 80)}", *key)
         wanted = torch.tensor(flat, dtype=torch.float64).reshape(found.shape)
         gap = (found - wanted).abs()
-        # argmax prefers NaN.
-        at = np.unravel_index(int(gap.argmax()), gap.shape)
+        # argmax returns the index of a NaN if there is one.
+        at = tuple(int(i) for i in np.unravel_index(int(gap.argmax()), gap.shape))
         difference = gap[at].item()
-        # Ids and counts, which need no backbone, are whole numbers.
-        agrees = difference <= (0 if backbone == "-" else self.tolerance)
-        remark = f"{spelled_place(*at)}found {found[at].item():.7g}, expected {wanted[at].item():.7g}"
+        agrees = difference <= (0 if exact else self.tolerance)
+        remark = f"{place(at)}found {found[at].item():.7g}, expected {wanted[at].item():.7g}"
         return Quantity(backbone, name, difference, agrees, "" if agrees else remark)
 
 

@@ -1,10 +1,9 @@
-"""A golden folder: values that another implementation computed, with the weights it used.
+"""A golden folder: values computed by another implementation, with the weights it used.
 
 Shapes: B examples, T levels, N negatives, U users, K beams.
 
-``expected.json`` holds a catalogue, training examples with negatives, users' interactions, and what was
-computed from them; beside it are weights and configs in the format of ``transformers``. Every section of
-values may be left out.
+``expected.json`` contains a catalogue, training examples with negatives, users' interactions, and the values computed
+from them. Weights and configs are beside it, in the format of ``transformers``. Every section of values is optional.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SECTIONS = ("ce", "msl", "apao-pointwise", "apao-pairwise", "beam")
 
 
 class Section(BaseModel):
-    """Part of ``expected.json``. A number must be one; keys not named here are remarks."""
+    """Part of ``expected.json``. Types are strict (no number as a string); unknown keys are ignored as remarks."""
 
     model_config = ConfigDict(strict=True)
 
@@ -42,7 +41,7 @@ class Example(Section):
 
 
 class BeamValues(Section):
-    """The best codes of some users' test histories: code strings (U, K, T) and scores (U, K)."""
+    """Results of beam search for test histories of some users: token strings (U, K, T) and scores (U, K)."""
 
     beam_size: PositiveInt
     users: list[int] = Field(min_length=1)
@@ -51,7 +50,7 @@ class BeamValues(Section):
 
 
 class BackboneValues(Section):
-    """What was computed with one backbone, by objective; of several strengths, by tau or eta."""
+    """Values computed with one backbone, by objective, and for some objectives by tau or eta."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -64,22 +63,23 @@ class BackboneValues(Section):
     @model_validator(mode="after")
     def _no_unchecked_values(self) -> BackboneValues:
         for key, value in (self.model_extra or {}).items():
-            # A text is a remark; values that nothing compares would seem to agree.
+            # A string is a remark. Other values are refused: no comparison uses them, so they would seem to agree.
             if not isinstance(value, str):
                 raise AtKey(f"no such section; {nearest(key, SECTIONS)}", key)
         return self
 
     def losses(self) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-        """Objective, its tau or eta, and its values by name: numbers, some as rows or tables."""
+        """Yield each objective with its tau or eta and its values by name (scalars, lists or tables)."""
         if self.ce is not None:
             yield "ce", None, self.ce
-        for kind, filed in (("msl", self.msl), ("apao-pointwise", self.pointwise), ("apao-pairwise", self.pairwise)):
-            for strength, values in filed.items():
+        by_kind = {"msl": self.msl, "apao-pointwise": self.pointwise, "apao-pairwise": self.pairwise}
+        for kind, by_strength in by_kind.items():
+            for strength, values in by_strength.items():
                 yield kind, strength, values
 
 
 class Expected(Section):
-    """The whole file."""
+    """The content of ``expected.json``."""
 
     codes: dict[str, list[str]] = Field(min_length=1)
     vocabulary: dict[str, int] | None = None
@@ -96,17 +96,17 @@ class Expected(Section):
             self._check_items([*example.history, example.target], "examples", i)
         for i, items in enumerate(self.negatives or []):
             self._check_items(items, "negatives", i)
-        for user, items in self.interactions.items():
-            self._check_items(items, "interactions", user)
+        for name, items in self.interactions.items():
+            self._check_items(items, "interactions", name)
         for name, values in self.backbones.items():
             prefix = values.pointwise or values.pairwise
             needed = {"examples": list(values.losses()), "beta": prefix, "negatives": values.pairwise}
             for key, wanted in needed.items():
                 if wanted and getattr(self, key) in (None, []):
                     raise AtKey(f"required by backbones.{name}, but not given", key)
-            for who in values.beam.users if values.beam else []:
-                if len(self.interactions.get(str(who), [])) < 2:
-                    raise AtKey(f"backbones.{name}.beam needs two items or more of this user", "interactions", who)
+            for user in values.beam.users if values.beam else []:
+                if len(self.interactions.get(str(user), [])) < 2:
+                    raise AtKey(f"backbones.{name}.beam needs two items or more of this user", "interactions", user)
         if self.negatives and self.examples:
             check_shape(self.negatives, (len(self.examples), len(self.negatives[0])), "negatives")
         return self
@@ -118,7 +118,11 @@ class Expected(Section):
 
 
 def check_shape(values: Any, shape: Sequence[int], *key: str | int) -> None:
-    """Refuse what is not lists in lists of that shape."""
+    """Check that ``values`` are nested lists of that shape.
+
+    Raises:
+        AtKey: when they are not.
+    """
     if shape and (not isinstance(values, list) or len(values) != shape[0]):
         found = len(values) if isinstance(values, list) else repr(values)
         raise AtKey(f"expected {shape[0]} entries, found {found}", *key)
@@ -149,10 +153,10 @@ def _read(path: Path) -> Any:
 
 
 def load_backbone(folder: Path, key: str, vocabulary: int) -> Backbone:
-    """The one model of that type in the folder; where a config names no type, the file's name does.
+    """Load the only model of type ``key`` in the folder; a config without a type has that of its file's name.
 
     Raises:
-        UserError: when there is not one, a file is damaged, or it is no model of ours with that vocabulary.
+        UserError: when there is no single one, a file is damaged, or it is not a supported model with that vocabulary.
     """
     models = []
     for path in sorted(folder.glob("*.safetensors")):
@@ -169,7 +173,7 @@ def load_backbone(folder: Path, key: str, vocabulary: int) -> Backbone:
         params = BACKBONES[OUR_NAME[key]].from_transformers_config(config)
         if config.get("vocab_size", vocabulary) != vocabulary:
             found = config["vocab_size"]
-            raise UserError(f"vocab_size: {found!r} does not fit the codes, which make {vocabulary} tokens")
+            raise UserError(f"vocab_size: {found!r} does not match the codes, which have {vocabulary} tokens")
         at = path
         weights = load_file(path)
         check_sizes(params, vocabulary, weights)

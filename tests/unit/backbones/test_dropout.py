@@ -1,4 +1,4 @@
-"""The CPU dropout against what dropout is defined to be."""
+"""The CPU dropout against the definition of dropout."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_rates_just_below_one_drop_nearly_everything(p):
 
 
 def test_neighbouring_elements_are_independent():
-    """Four masks come from one random word: they must not be alike, in any of the 16-bit places."""
+    """Four masks come from one random word and must be independent, at each of the four 16-bit positions."""
     torch.manual_seed(0)
     dropped = (Dropout(0.5).train()(torch.ones(ELEMENTS)) == 0).double().view(-1, 4)
     assert (dropped.mean(0) - 0.5).abs().max() < 5 * 0.5 / (ELEMENTS / 4) ** 0.5
@@ -75,7 +75,7 @@ def test_gradient_goes_through_kept_elements_only():
 
 
 def test_says_the_same_as_torchs_own_on_average():
-    """One layer behind either dropout has the same mean and variance of outputs."""
+    """A layer after this dropout has outputs with the same mean and variance as after torch's."""
     torch.manual_seed(0)
     x = torch.randn(64)
     samples = [torch.stack([layer(x.expand(20_000, -1)).sum(dim=1)]) for layer in (Dropout(0.2), nn.Dropout(0.2))]

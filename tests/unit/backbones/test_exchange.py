@@ -1,4 +1,4 @@
-"""Weights that do not fit are refused by name."""
+"""Weights that do not fit are refused by an error that names them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""bf16 autocast: gradients keep the direction of fp32, whatever size the attention scores have grown to."""
+"""bf16 autocast: gradients keep the direction of fp32, also with large attention scores."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ STEPS = 40
 
 
 def examples(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Histories (B, L) of items in a cycle, two fifths of them out of turn, and the codes (B, T) that continue it."""
+    """Histories (B, L) of items in a cycle, two fifths of them out of order, and the codes (B, T) that continue it."""
     generator = torch.Generator().manual_seed(seed)
     codes = 3 + torch.randint(0, VOCABULARY - 3, (ITEMS, LEVELS), generator=torch.Generator().manual_seed(0))
     lengths = torch.randint(1, 12, (count,), generator=generator)
@@ -41,7 +41,7 @@ def loss(backbone: Backbone, history: Tensor, target: Tensor) -> Tensor:
 
 @cache
 def trained(name: str) -> Backbone:
-    """A small model after 40 steps in fp32, whose attention has found something, without dropout."""
+    """A small model without dropout after 40 steps in fp32, so that its attention is not uniform."""
     torch.manual_seed(0)
     backbone = BACKBONES[name](type=name, **SIZES[name]).build(VOCABULARY).eval()
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=2e-3)
@@ -71,7 +71,7 @@ def test_the_gradient_under_autocast_is_that_of_fp32(name):
 
 
 def test_scores_in_bf16_would_turn_the_gradient_of_tiger(monkeypatch):
-    """What the test above would find if the projections and products of attention were left to autocast."""
+    """The test above is sensitive: with projections and products of attention in bf16 it would fail."""
 
     def attend(queries: Tensor, memory: base.KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
         scores = (queries @ memory.keys.transpose(-1, -2)).float() + bias
@@ -85,7 +85,7 @@ def test_scores_in_bf16_would_turn_the_gradient_of_tiger(monkeypatch):
 @pytest.mark.parametrize("visible", [None, "places"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_written_out_is_the_fused_one(visible, dtype):
-    """Values and gradients against torch's kernel in fp32, to the rounding of the type."""
+    """Values and gradients equal those of torch's kernel in fp32, up to the rounding of the type."""
     torch.manual_seed(0)
     parts = [torch.randn(3, 4, 9, 16) for _ in range(3)]
     seen = None if visible is None else torch.rand(3, 1, 9, 9) > 0.3

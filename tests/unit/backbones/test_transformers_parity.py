@@ -20,7 +20,7 @@ transformers = pytest.importorskip("transformers")
 
 HUGGING_FACE = {"tiger": transformers.T5ForConditionalGeneration, "llama": transformers.LlamaForCausalLM}
 VOCABULARY, LEVELS, CANDIDATES = 23, 4, 5
-# One item; some; and more tokens than the 128 after which T5's distances share a bucket.
+# One item; a few; and more than 128 tokens, beyond which T5's distances share a bucket.
 LENGTHS = (4, 12, 28, 168)
 
 
@@ -33,7 +33,7 @@ def batch():
 
 
 def ours(backbone, histories, candidates):
-    """Logits (B, C, T + 1, V) from one reading of the padded histories."""
+    """Logits (B, C, T + 1, V) from a single encoding of the padded histories."""
     context = backbone.encode(padded(histories))
     hidden, _ = backbone.extend(context, candidates)
     start = context.start[:, None, None].expand(-1, candidates.shape[1], -1, -1)
@@ -41,7 +41,7 @@ def ours(backbone, histories, candidates):
 
 
 def theirs(model, name, histories, candidates):
-    """The same, padded as the release does it and with the history repeated for every candidate."""
+    """The same by ``transformers``, padded as in the release and with the history repeated for every candidate."""
     batch, count, levels = candidates.shape
     codes = candidates.flatten(0, 1)
     if name == "tiger":
@@ -72,7 +72,7 @@ def test_our_weights_in_their_class(name, batch, tmp_path):
 
 @pytest.fixture(params=BOTH)
 def both(request, tmp_path):
-    """A model of theirs, and ours with the weights and sizes that it saved."""
+    """A model of ``transformers``, and ours with the weights and sizes that it saved."""
     name = request.param
     sizes = BACKBONES[name](type=name).transformers_config(VOCABULARY)
     if name == "tiger":
@@ -99,11 +99,11 @@ def test_their_weights_in_our_class(both, batch):
 
 
 def test_gradients_of_training_are_theirs(both, batch):
-    """One loss on the target's logits and the candidates', by the pass that training makes."""
+    """A loss on the logits of target and candidates, by the same pass as in training."""
     model, backbone = both
     histories, codes = batch
     weights = torch.randn(*codes.shape[:2], LEVELS + 1, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    weights[:, 1:, 0] = 0  # A candidate's first code is scored once for all, by the target's pass.
+    weights[:, 1:, 0] = 0  # The first token of all candidates is scored once, with the target.
     (theirs(model, backbone.params.type, *batch) * weights).sum().backward()
 
     context = backbone.encode(padded(histories), codes[:, 0], codes[:, 1:])
@@ -112,7 +112,7 @@ def test_gradients_of_training_are_theirs(both, batch):
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.copy_(parameter.grad)
-    found = backbone.to_transformers()  # The gradients, under the names of theirs.
+    found = backbone.to_transformers()  # the gradients, under the names of transformers
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -155,7 +155,7 @@ def test_fresh_weights_are_spread_as_theirs(name):
 
 
 def office_vocabulary():
-    """Tokens of the released Office codes, read where a copy is at hand; else their known number."""
+    """Number of tokens of the released Office codes, from a copy if there is one, else the known number."""
     mirror = os.environ.get("APAO_MIRROR")
     if mirror is None:
         return 1023

@@ -12,7 +12,7 @@ def golden():
 
 @pytest.fixture(scope="session")
 def release():
-    """Folder ``data`` of the authors' release, with a subfolder a dataset."""
+    """Folder ``data`` of the authors' release, with a subfolder per dataset."""
     mirror = os.environ.get("APAO_MIRROR")
     if mirror is None:
         pytest.skip("APAO_MIRROR names no folder with the authors' release")

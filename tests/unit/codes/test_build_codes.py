@@ -24,7 +24,7 @@ PATHS = DatasetPaths("toy")
 
 
 class WithCodes(Source):
-    """A source that has a file of codes and nothing else."""
+    """A source with only a file of codes."""
 
     source: Literal["with-codes"] = "with-codes"
     recipe: str = "small"
@@ -176,7 +176,7 @@ def test_published_codes_follow_the_raw_ids(project):
 
 
 def test_the_codes_of_a_larger_catalogue_are_enough(project, capsys):
-    """As after a stronger filter; what is not used is counted and said."""
+    """As after a stricter filter: unused codes are counted and reported."""
     write_items(["7", "5"])
     write_published({"5": ["<a_1>"], "6": ["<a_2>"], "7": ["<a_3>"], "8": ["<a_4>"]})
     build(WithCodes(), published())

@@ -1,4 +1,4 @@
-"""What objectives may know of a catalogue, against slow loops."""
+"""Statistics of a catalogue against slow loops."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 
-# Few codes a level, so that prefixes and whole codes are shared.
+# Few tokens per level, so that prefixes and whole codes are shared.
 tables = st.tuples(st.integers(1, 12), st.integers(1, 5)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.integers(0, 2))
 )
@@ -25,7 +25,7 @@ def items_of(codes):
 
 
 def targets_of(codes, seed, examples=9):
-    """Training targets, more of some items than of others; some items are none."""
+    """Training targets, with unequal counts of items, some of them 0."""
     return np.random.default_rng(seed).integers(0, codes.items, examples)
 
 
@@ -34,7 +34,7 @@ def catalogue_of(codes, targets=(), embeddings=None):
 
 
 def gains_of(codes, targets):
-    """Prefix -> information gain by the module."""
+    """Prefix to its information gain by the module."""
     found = catalogue_of(codes, targets).information_gain
     return dict(zip(slow.prefixes(items_of(codes)), found.tolist(), strict=True))
 
@@ -86,9 +86,9 @@ def test_items_that_share_a_code_share_its_targets():
 @given(tables, st.integers(0, 10**6))
 @settings(max_examples=40)
 def test_a_token_gains_nothing_where_it_rules_out_no_expected_code(table, seed):
-    """Where one code with a training target is left, and where all that are left go on with this token."""
+    """The gain is 0 where one code with a training target is left, or all that are left have this token."""
     codes = ItemCodes(table)
-    # Every code has another number of targets, so that entropies are equal for no other reason.
+    # All codes have different numbers of targets, so that entropies are not equal by chance.
     present = np.random.default_rng(seed).permutation(len(codes.distinct))[: 1 + len(codes.distinct) // 2]
     first_item = [int(np.flatnonzero(codes.code_of_item == code)[0]) for code in present]
     targets = [item for n, item in enumerate(first_item) for _ in range(7**n % 1009)]
@@ -100,7 +100,7 @@ def test_a_token_gains_nothing_where_it_rules_out_no_expected_code(table, seed):
 
 
 def test_with_a_choice_at_every_step_zero_gain_means_one_expected_code_is_left():
-    """A full tree with targets everywhere: no token is the only way on, so only the last ones can gain nothing."""
+    """A full tree: the gain is 0 only where at most one code with a training target is left."""
     codes = ItemCodes(np.array([[a, b, c] for a in range(3) for b in range(2) for c in range(2)]))
     items = items_of(codes)
     # Below 0: one code has targets; below 1: one on each side; below 2: all.
@@ -111,7 +111,7 @@ def test_with_a_choice_at_every_step_zero_gain_means_one_expected_code_is_left()
 
 
 def test_a_token_may_gain_nothing_by_chance_or_leave_more_to_know_than_before():
-    """Half the prior on one code, half on four: 2 bits, and as many after the token of the four."""
+    """Half the prior on one code, half on four: 2 bits before, and 2 bits after the token of the four."""
     codes = ItemCodes(np.array([[0, 0]] + [[1, i] for i in range(4)]))
     one, four = [p for p in slow.prefixes(items_of(codes)) if len(p) == 1]
     gains = gains_of(codes, [0] * 4 + [1, 2, 3, 4])
@@ -120,7 +120,7 @@ def test_a_token_may_gain_nothing_by_chance_or_leave_more_to_know_than_before():
 
 
 def test_a_level_that_takes_a_group_apart_has_a_negative_gain():
-    """Means minimise squares, not distances: two groups with an outlier each lie further from their centres."""
+    """Means minimise squares and not distances: two groups with one outlier each are further from their centres."""
     codes = ItemCodes(np.array([[0, i] for i in range(4)] + [[1, i] for i in range(4)]))
     embeddings = np.array([-1.0, 0, 0, 0, 0, 0, 0, 1])[:, None]
     # 2/8 before; in each group 0.75 + 3 * 0.25 of 4 after; 0 once every item is alone.
@@ -128,7 +128,7 @@ def test_a_level_that_takes_a_group_apart_has_a_negative_gain():
 
 
 def test_level_gains_take_items_to_their_own_place():
-    """They sum to the mean distance from the centre of all items when every code is one item's."""
+    """Without collisions the gains sum to the mean distance from the centre of all items."""
     codes = ItemCodes(np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 1], [1, 2, 0]]))
     points = np.random.default_rng(3).normal(5, 2, (5, 4))
     total = np.linalg.norm(points - points.mean(0), axis=1).mean()

@@ -49,7 +49,7 @@ def test_even_use_and_one_code():
 def test_released_codes(release, name, items, beyond, sharing, largest, prefixes):
     table = json.loads((release / name / f"{name}.index.rq-kmeans.json").read_text())
     numbers = quality(ItemCodes.from_strings(table, name))
-    # Counted once more from the strings.
+    # Counted again from the strings.
     groups = [list(table.values()).count(code) for code in table.values()] if items < 3000 else None
     assert groups is None or sum(size > 1 for size in groups) == sharing
     assert numbers["items"] == items

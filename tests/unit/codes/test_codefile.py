@@ -1,4 +1,4 @@
-"""Files of codes: every form read as written by hand, every mistake named with its place."""
+"""Files of codes: every form is read like a hand-written one; every error names its place."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def spelled(code):
 
 
 def test_an_index_json():
-    """The order of the file is another one than that of the items."""
+    """The order of the file differs from that of the items."""
     table = {"x y": spelled(CODES[2]), "more": ["<a_0>", "<b_0>"], "9": spelled(CODES[1]), "10": spelled(CODES[0])}
     found = from_json(table)
     assert found.codes.tolist() == CODES and found.facts["file"]["example_of_no_item"] == "more"
@@ -52,7 +52,7 @@ def test_an_index_json():
 @pytest.mark.parametrize("names", [("level_1", "level_2"), ("sid_0", "sid_1"), ("c9", "c10"), ("0", "1")])
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "int32"])
 def test_a_parquet_table(names, dtype):
-    """Levels go by their numbers, not by the order of the columns."""
+    """Levels follow from their numbers, not from the order of the columns."""
     first, second = names
     rows = np.array(CODES, dtype=dtype)
     found = from_parquet({second: rows[::-1, 1], "item": ITEMS[::-1], first: rows[::-1, 0]})

@@ -40,8 +40,8 @@ def test_reassign_by_hand():
     embeddings = np.array([[1.3], [0.9], [1.4], [0.0], [101.4], [101.1]])
     codes = np.array([[0, 1], [0, 1], [0, 1], [0, 0], [1, 1], [1, 1]])
     # Under prefix 0, item 1 is nearest to code 1 and keeps it. Item 0 (distance 0.3) chooses before item 2
-    # (0.4): code 2 is nearest of the free ones (2, 4); item 2 is left with code 3. Under prefix 1 item 5
-    # keeps code 1; item 4, at 1.4, goes to 2 (0.6 away), since there nobody has it.
+    # (0.4): code 2 is the nearest free one (of 2, 4); item 2 gets code 3. Under prefix 1 item 5
+    # keeps code 1; item 4, at 1.4, gets code 2 (0.6 away), which is free there.
     final, codebooks = reassigned(codes, embeddings, [PREFIXES, LAST], most=4)
     assert final.tolist() == [[0, 2], [0, 1], [0, 3], [0, 0], [1, 2], [1, 1]]
     assert codebooks[0] is PREFIXES
@@ -69,7 +69,7 @@ def test_one_level_has_the_empty_prefix():
 
 
 def greedy(codes, embeddings, codebooks, most):
-    """The policy once more, item by item in plain Python."""
+    """A second implementation of the policy, item by item in plain Python."""
     rows = [tuple(row) for row in codes.tolist()]
     left = embeddings.tolist()
     for row, point in zip(rows, left, strict=True):
@@ -120,7 +120,7 @@ def test_reassign_matches_brute_force_and_adds_no_collision(codes, data):
 
 
 def test_policies_of_a_coding():
-    """Reassign ends at the codebook where nothing else bounds the last level."""
+    """Without ``sizes``, reassignment is bounded by the last codebook."""
     coding = Coding(np.zeros((3, 2), dtype=np.int64), [np.zeros((1, 1)), LAST[:2]], np.zeros((3, 1)))
     for policy, sizes, codes, changed in (
         ("keep", None, [[0, 0], [0, 0], [0, 0]], [False, False, False]),

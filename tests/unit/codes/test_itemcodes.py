@@ -18,7 +18,7 @@ tables = st.tuples(st.integers(1, 25), st.integers(1, 6)).flatmap(
 
 
 def strings(codes):
-    """The release's form of a code table, spelled out here by hand."""
+    """The release's form of a code table, hand-written."""
     return {str(i): [f"<{'abcdef'[level]}_{code}>" for level, code in enumerate(row)] for i, row in enumerate(codes)}
 
 

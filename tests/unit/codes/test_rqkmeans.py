@@ -80,7 +80,7 @@ def test_one_item_and_equal_items():
 
 
 def test_rounding_is_not_clustered():
-    # Ten places, five items each, apart by less than float32 can tell.
+    # Ten places with five items each, which differ by less than the resolution of float32.
     rng = np.random.default_rng(2)
     rows = np.repeat(rng.normal(size=(10, 16)), 5, axis=0) + 1e-9 * rng.normal(size=(50, 16))
     found = residual_kmeans(rows, levels=3, clusters=10)

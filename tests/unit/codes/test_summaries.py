@@ -1,4 +1,4 @@
-"""What is said of texts and codes: counted by hand, and a warning where it is more than chance."""
+"""Summaries of texts and codes: counted by hand, with a warning where a count is more than chance."""
 
 import json
 from pathlib import Path
@@ -95,13 +95,13 @@ def test_codes_that_the_policy_gave():
     assert summary.lines[1] == "collision policy reassign: changed the code of 6 of 30 items (20.0 %)"
     assert "7 of 30 items (23.3 %) had the same code before the collision policy reassign gave 6" in summary.warnings[0]
     assert summary.warnings[0].endswith("; raise something")
-    # Many small groups are what the policy is for.
+    # The policy is meant for many small groups.
     assert summary_of(DISTINCT, "reassign", moved=15, before=2).warnings == []
 
 
 @pytest.mark.parametrize("placeholder", ["", "Unknown"])
 def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placeholder):
-    """The two stages together, with the encoder that pip brings."""
+    """Both stages together, with the encoder from pip."""
     pytest.importorskip("sentence_transformers")
     colours = ["red", "blue"] * 45
     texts = [f"{colour} lamp number {n}" if n % 3 == 0 else placeholder for n, colour in enumerate(colours)]
@@ -113,17 +113,16 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     assert (facts["items_without_text"], facts["largest_group_with_one_text"]) == ((0, 60) if placeholder else (60, 1))
     assert (facts["items"], facts["width"], facts["distinct_texts"]) == (90, 384, 30 + bool(placeholder))
     said = " ".join(capsys.readouterr().err.split())
-    assert f"warning: toy: 60 of 90 items (66.7 %) have {'one text' if placeholder else 'no text'}" in said
+    assert f"warning: toy: 60 of 90 items (66.7 %) have {'the same text' if placeholder else 'no text'}" in said
 
     params = ResidualKMeans(method="rq-kmeans", embedder="m", levels=2, clusters=32, collisions="reassign")
     source = SOURCES["csv"](source="csv", path=Path("x.csv"), recipe="small", codes="made")
     build_codes("toy", source, params, DecodingParams(beam="all"), torch.device("cpu"))
     report = json.loads(PATHS.code_quality.read_text())
-    assert report["items_moved"] == 31  # as many as the last level has codes beside the first
+    assert report["items_moved"] == 31  # the last level has 32 tokens
     assert report["largest_group"] == 60 - 31 and report["largest_group_example"]["items"][0] in ids
     said = " ".join(capsys.readouterr().err.split())
     assert "toy: 90 items on 62 distinct codes of 2 levels; 29 of 90 items (32.2 %) share 1 of the codes" in said
     assert "warning: toy: 29 of 90 items (32.2 %) share codes, up to 29 on one" in said
-    assert (
-        "look in data/toy/embeddings.json for items without text or with one text, or raise codes.made.clusters" in said
-    )
+    remedy = "look in data/toy/embeddings.json for items without text or with the same text"
+    assert f"{remedy}, or raise codes.made.clusters" in said

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 
-# Few codes a level, so that prefixes are shared; duplicates are likely too.
+# Few tokens per level, so that prefixes are shared and duplicates likely.
 tables = st.tuples(st.integers(1, 25), st.integers(1, 6)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.integers(0, 3))
 )
@@ -63,7 +63,7 @@ def test_walk_gives_the_state_of_each_prefix(table, data):
     rows = [*codes.tokens.tolist(), path]
     expected = [[number.get(tuple(row[: depth + 1]), -1) for depth in range(codes.levels)] for row in rows]
     assert trie.walk(torch.tensor(rows)).tolist() == expected
-    # Any leading shape will do.
+    # Any leading shape is allowed.
     assert trie.walk(torch.tensor([rows, rows])).tolist() == [expected, expected]
 
 

@@ -1,4 +1,4 @@
-"""Files of vectors: every form gives the rows that were written, every mistake is named with its place."""
+"""Files of vectors: every form gives the rows that were written; every error names its place."""
 
 import io
 import json
@@ -242,7 +242,7 @@ def test_what_params_refuse(keys, message):
 
 @given(st.permutations([f"i{n}" for n in range(8)]), st.integers(0, 8))
 def test_join(ids, items):
-    """Every item has its own row; the others are listed in the order of the file."""
+    """Every item has its own row; missing ones are listed in the order of the file."""
     wanted = [f"i{n}" for n in range(items)]
     join = joined(ids, wanted, Path("file"), PATHS.items)
     assert [ids[row] for row in join.rows] == wanted

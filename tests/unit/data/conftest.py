@@ -1,4 +1,4 @@
-"""What the tests of the data stage share."""
+"""Fixtures for the tests of the data stages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Amazon's own formats, written by hand: gzip with a JSON object or a Python literal a line."""
+"""Amazon's own formats, hand-written: gzip with one JSON object or Python literal per line."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def meta(item="B1", **fields):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writer of the two files; returns their folder."""
+    """A function that writes the two files and returns their folder."""
 
     def write(reviews, metadata, name=REVIEWS):
         for file, lines in ((name, reviews), (METADATA, metadata)):

@@ -1,4 +1,4 @@
-"""Amazon's formats of 2014, 2018 and 2023, written by hand after the publishers' descriptions."""
+"""Amazon's formats of 2014, 2018 and 2023, hand-written after the publishers' descriptions."""
 
 import gzip
 import json

@@ -41,7 +41,7 @@ def test_ids_that_went_through_floats_are_refused_beside_the_others():
 
 
 def test_ids_that_only_look_like_decimals_are_left_alone():
-    """Versions, dates: no other id is meant by them."""
+    """Versions and dates are not spellings of other ids."""
     for given in (["1.0", "2.0"], ["1.0", "1.5"], ["1.0", "01"]):
         found, _ = ids("t.csv", *given)
         found.check_spelling(ids("i.csv", *given)[0])

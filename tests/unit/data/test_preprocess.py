@@ -1,4 +1,4 @@
-"""Filtering, numbering, order and split against plain Python; damaged files are named."""
+"""Filtering, numbering, order and split against plain Python; errors name damaged files."""
 
 import json
 
@@ -28,7 +28,7 @@ def raw_of(rows, items=None):
 
 
 def slow_prepare(rows, core):
-    """Raw ids in the order of their numbers, and (user, item, time, split) sorted, with dictionaries and loops."""
+    """Raw ids of users and items by number, and sorted (user, item, time, split), with dictionaries and loops."""
     while True:
         users, items = [r[0] for r in rows], [r[1] for r in rows]
         kept = [r for r in rows if users.count(r[0]) >= core and items.count(r[1]) >= core]
@@ -41,12 +41,12 @@ def slow_prepare(rows, core):
         history = sorted((r for r in rows if r[0] == user), key=lambda r: r[2])  # sorted() is stable
         splits = ["train"] * (len(history) - 2) + ["valid", "test"]
         table += [(number, item_ids.index(r[1]), r[2], split) for r, split in zip(history, splits, strict=True)]
-    return item_ids, table
+    return user_ids, item_ids, table
 
 
 @given(rows_of_raw)
 def test_prepare(rows):
-    item_ids, expected = slow_prepare(rows, 3)
+    user_ids, item_ids, expected = slow_prepare(rows, 3)
     if not expected:
         with pytest.raises(UserError, match=r"none of the .* interactions is left after the 3-core filter"):
             prepare("d", raw_of(rows), 3)
@@ -56,6 +56,7 @@ def test_prepare(rows):
     assert [str(t) for t in prepared.interactions.dtypes] == ["int32", "int32", "int64", "category"]
     assert prepared.items["raw_id"].tolist() == item_ids
     assert prepared.items["item"].tolist() == list(range(len(item_ids)))
+    assert prepared.users["raw_id"].tolist() == user_ids
     assert prepared.duplicates == len(rows) - len(set(rows))
     raw_rows = [rows[i] for i in prepared.rows]
     assert [(item, time) for _, item, time in raw_rows] == [(item_ids[i], time) for _, i, time, _ in expected]
@@ -80,7 +81,7 @@ def test_ties_keep_the_order_of_the_file():
 
 @given(rows_of_raw)
 def test_a_numbered_table_keeps_its_numbers(rows):
-    _, table = slow_prepare(rows, 3)
+    _, _, table = slow_prepare(rows, 3)
     assume(table)
     first = list(dict.fromkeys(item for _, item, _, _ in table))
     table = [(user, first.index(item), time, split) for user, item, time, split in table]
@@ -97,12 +98,14 @@ def test_texts_are_joined_in_the_order_of_the_columns():
     )
     prepared = prepare("d", raw_of(rows, items), 3)
     assert prepared.items["text"].tolist() == ["Name. Drama, War", "Two words", "", "Only this"]
-    assert prepare("d", raw_of(rows), 3).items["text"].tolist() == [""] * 4
+    assert prepared.items["title"].tolist() == ["Name", "Two words.", "", ""]
+    without = prepare("d", raw_of(rows), 3).items
+    assert without["text"].tolist() == without["title"].tolist() == [""] * 4
 
 
 @pytest.fixture
 def shop(project):
-    """A table of the user's own, downloaded: 3 users x 4 items and one user who falls to the filter."""
+    """A downloaded table of the user's own: 3 users x 4 items and one user whom the filter removes."""
     lines = ["user,item,timestamp,name"]
     lines += [f"u{u},i{i},{100 - i},Item {i}" for u in range(3) for i in range(4)] + ["lonely,i0,1,Item 0"]
     (project / "shop.csv").write_text("\n".join(lines) + "\n")
@@ -144,10 +147,11 @@ def test_the_stage_writes_what_later_stages_read(shop):
     assert table["item"].tolist() == [3, 2, 1, 0] * 3
     assert table["split"].tolist() == ["train", "train", "valid", "test"] * 3
     assert pd.read_parquet(verified(paths.items))["text"].tolist() == ["Item 0", "Item 1", "Item 2", "Item 3"]
+    assert pd.read_parquet(verified(paths.users))["raw_id"].tolist() == ["u0", "u1", "u2"]
     assert Histories.load(paths.interactions).items.tolist() == [3, 2, 1, 0] * 3
     record = json.loads((paths.folder / "preprocess.provenance.json").read_text())
     assert list(record["inputs"]) == [str(paths.manifest)]
-    assert sorted(record["outputs"]) == ["interactions.parquet", "items.parquet", "stats.json"]
+    assert sorted(record["outputs"]) == ["interactions.parquet", "items.parquet", "stats.json", "users.parquet"]
 
 
 def test_running_twice_gives_the_same_bytes(shop):
@@ -168,7 +172,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"has \d+ bytes, had \d+"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"expected \d+ bytes as downloaded, found \d+"),
         (flip_a_bit, "its content changed"),
         (lambda path: path.unlink(), "not found, though the manifest lists it"),
     ],
@@ -188,7 +192,8 @@ def test_a_damaged_manifest_is_named(shop):
 
 def test_a_manifest_of_another_table_is_named(shop):
     other = shop.model_copy(update={"path": shop.path.with_name("other.csv")})
-    with pytest.raises(UserError, match=r"manifest\.json: was made for .*shop\.csv.*other\.csv.*apao download shop"):
+    message = r"manifest\.json: is a download for .*shop\.csv.*other\.csv.*apao download shop"
+    with pytest.raises(UserError, match=message):
         preprocess("shop", other)
 
 

@@ -1,4 +1,4 @@
-"""What preprocess counts and says, held against tables whose flaws were put there."""
+"""Counts and warnings of ``preprocess`` for tables with deliberate flaws."""
 
 import json
 import random

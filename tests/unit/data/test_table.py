@@ -1,4 +1,4 @@
-"""Tables of the user's own, and their errors with file and line."""
+"""A user's own tables, and errors in them, reported with file and line."""
 
 import datetime
 
@@ -109,7 +109,7 @@ QUOTES = {"i1": '"Heroes', "i2": 'Monitor 24"', "i3": '"both"', "i4": 'a "b" c',
 
 @pytest.mark.parametrize("name", ["items.tsv", "items.txt"])
 def test_tab_separated_tables_have_no_quotation_marks(project, name):
-    """Among them a mark that an inch sign on the next row would close."""
+    """Quotes in text, among them one that an inch sign in the next row would close."""
     (project / "t.tsv").write_text("user\titem\ttimestamp\n" + "".join(f"u\t{item}\t1\n" for item in QUOTES))
     (project / name).write_text("item\ttitle\n" + "".join(f"{item}\t{text}\n" for item, text in QUOTES.items()))
     separator = {} if name.endswith("tsv") else {"separator": "\t"}
@@ -170,7 +170,7 @@ def test_another_separator_is_named(project):
 
 
 def test_ids_that_went_through_floats(project):
-    """Wholly, in part, and within one column: never matched by halves."""
+    """Ids with a decimal point, in another table or in the same column, are an error and never matched in part."""
     (project / "i.csv").write_text("item,title\n101,A\n102,B\n")
     for item in ("102.0", "101.0"):
         (project / "t.csv").write_text(f"user,item,timestamp\na,101,1\na,{item},2\n")

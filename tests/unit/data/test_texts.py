@@ -1,4 +1,4 @@
-"""The first text of each column that is not blank, against a loop over the rows."""
+"""The first non-blank text of each column, against a loop over the rows."""
 
 from hypothesis import given
 from hypothesis import strategies as st

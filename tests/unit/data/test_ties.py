@@ -1,4 +1,4 @@
-"""Ties: a drawn order that no order of the rows changes, and the detection of one that is no chance."""
+"""Ties: a random order independent of the order of rows, and the detection of a suspicious number of ties."""
 
 import hashlib
 import random
@@ -43,7 +43,7 @@ def test_random_ties_do_not_follow_the_file(rows, shuffler, seed):
 
 
 def test_every_order_comes_up_about_equally_often():
-    """2,000 users with the same three items at one time: six orders, and another draw for another seed."""
+    """2,000 users with the same three items at one time: all six orders occur, and they depend on the seed."""
     rows = [(f"u{user}", item, 0) for user in range(2000) for item in "pqr"]
     found = histories(rows, ties="random")
     orders = pd.Series(["".join(item for item, _ in history) for history in found.values()]).value_counts()
@@ -53,7 +53,7 @@ def test_every_order_comes_up_about_equally_often():
 
 
 def test_the_draw_is_the_same_on_every_machine():
-    """Against Python's integers of any size, in place of numpy's of 64 bits."""
+    """Compare with Python's unbounded integers in place of 64 bits."""
 
     def drawn(user, item):
         hashed = [hashlib.blake2b(f"5 {each}".encode(), digest_size=8).digest() for each in (user, item)]
@@ -90,7 +90,7 @@ def test_an_order_by_item_is_seen_and_none_is_not(seed):
 
 
 def test_an_order_of_numbers_is_seen():
-    """By user, then number: neither the first appearance nor the order of the letters."""
+    """Sorted by user, then number, not by first appearance or alphabetically."""
     rows = [(user, str(int(item[1:]) * 7), time) for user, item, time in sorted(log(users=40))]
     rows.sort(key=lambda row: (row[0], int(row[1])))
     assert sorted_by_item(prepared(rows)) == 1.0

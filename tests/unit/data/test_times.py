@@ -16,7 +16,7 @@ BASE = 1_546_300_800  # 2019-01-01T00:00:00Z
 
 
 def clock(*texts):
-    """A clock of so many rows, the first on line 2."""
+    """A clock with one row per time, the first on line 2."""
     found = Clock(Path("t.csv"))
     for line, text in enumerate(texts, start=2):
         found.add(text, line)
@@ -76,7 +76,7 @@ def test_numbers_keep_order_and_distances(times):
     texts = [f"{seconds}.{digits}" if digits else str(seconds) for seconds, digits in times]
     exact = [seconds + Fraction(int(digits or 0), 10 ** len(digits)) for seconds, digits in times]
     values, decimals = integers(*texts)
-    if decimals is None:  # finer than 64 bits hold: ranks
+    if decimals is None:  # finer than 64 bits: ranks
         ranked = sorted(set(exact))
         assert values == [ranked.index(time) for time in exact]
     else:
@@ -86,7 +86,7 @@ def test_numbers_keep_order_and_distances(times):
 
 @given(st.lists(st.tuples(st.integers(-(10**9), 4 * 10**9), st.integers(0, 10**9 - 1), st.integers(-720, 720))))
 def test_dates_keep_order_and_distances(times):
-    """Nanoseconds, of which Python's own dates have three digits fewer, and any offset."""
+    """Times with nanoseconds, three digits more than Python's dates have, and any offset."""
     texts = [
         datetime.fromtimestamp(seconds, timezone(timedelta(minutes=offset))).isoformat().replace("+", f".{ns:09d}+")
         for seconds, ns, offset in times

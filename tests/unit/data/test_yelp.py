@@ -1,4 +1,4 @@
-"""Yelp's own formats, written by hand."""
+"""Yelp's own formats, hand-written."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_files_are_linked_and_run_through_the_filter(write, project):
     preprocess("yelp-raw", source())
     assert pd.read_parquet(paths.interactions)["item"].tolist() == [4, 3, 2, 1, 0] * 5
     assert pd.read_parquet(paths.items)["text"].tolist() == [f"N{i}. Food, Bars" for i in range(5)]
-    # Newer files in the same place: the link stays, the manifest is made anew.
+    # Newer files in the same place: the link stays, the manifest is made again.
     write([review("u", "b", "2020-01-01 00:00:00")], [])
     with pytest.raises(UserError, match=REVIEWS):
         preprocess("yelp-raw", source())

@@ -1,4 +1,4 @@
-"""Beam search and exact ranking against slow searches that ask the model one prefix at a time."""
+"""Beam search and full sorting against slow searches that score one prefix at a time."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def test_full_sorting_scores_everything(name, codes, eos, monkeypatch):
     backbone, histories, context, trie, slow = setting(name, codes)
     tokens = torch.as_tensor(codes.distinct_tokens)
     expected = [[slow.model.score(history, tuple(code), eos) for code in tokens.tolist()] for history in histories]
-    # All codes at once, and in pieces that cut through prefixes and leave a rest.
+    # All codes at once, and in pieces that split prefixes and leave a remainder.
     for at_once in (8192, 4 * len(histories), 1):
         monkeypatch.setattr(fullsort, "CANDIDATES_AT_ONCE", at_once)
         scores = full_sort_scores(backbone, context, trie, tokens, eos)
@@ -120,7 +120,7 @@ def test_narrow_beams_prune_as_the_slow_search_does(name, codes, eos):
     width=st.integers(1, 14),
     eos=st.booleans(),
 )
-# The same examples every time: two scores that differ by a rounding error would rank either way.
+# Always the same examples, because scores that differ by a rounding error may be ranked either way.
 @settings(max_examples=25, derandomize=True)
 def test_any_catalogue_and_width(table, width, eos):
     """Every beam is filled, legal, distinct and sorted, and equal to the slow search's."""
@@ -146,7 +146,7 @@ def test_scores_are_not_renormalised_over_legal_codes():
 
 
 def test_one_level_with_every_token_legal_sums_to_the_level():
-    """The only loss is what the model gives to pad, eos and unk."""
+    """Only the probability of pad, eos and unk is missing from 1."""
     codes = ItemCodes(np.arange(5)[:, None])
     backbone, _, context, trie, _ = setting("tiger", codes)
     beams = beam_search(backbone, context, trie, 5, eos=False)

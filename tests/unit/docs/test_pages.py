@@ -1,4 +1,4 @@
-"""What the documentation points to is there: pages, headings, files and commands, also on a code host's view."""
+"""Links of the documentation resolve (pages, headings, files, commands), also when read on a code host."""
 
 import re
 
@@ -10,7 +10,7 @@ from apao.cli import app
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 NEW = set(re.findall(r'title="(.+?)"', (ROOT / "docs/extending.md").read_text()))
-"""Files that the examples of extensions add."""
+"""Files that the examples in docs/extending.md add."""
 
 
 def id_of(page):
@@ -18,7 +18,7 @@ def id_of(page):
 
 
 def anchors(page):
-    """The ids that a heading gets from its text."""
+    """The ids that are derived from a heading's text."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -29,7 +29,7 @@ def test_links_lead_somewhere(page):
         name, _, anchor = target.partition("#")
         found = (page.parent / name).resolve() if name else page
         assert found.exists(), target
-        # Names of the reference become anchors when the site is built, which checks them.
+        # Names in the reference become anchors when the site is built, which checks them.
         assert not anchor or found.parent.name == "reference" or anchor in anchors(found), target
 
 

@@ -1,23 +1,24 @@
-"""A folder with one small dataset and one trained run, as the earlier stages leave them."""
+"""A folder with a small dataset and a trained run, as written by the earlier stages."""
 
 from dataclasses import dataclass
 
 import pytest
 from helpers.models import backbone_of, random_codes, run_params
-from helpers.project import write_dataset
+from helpers.project import TOY, write_dataset
 from safetensors.torch import save_file
 
 from apao.backbones.base import Backbone
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.files import sha256_of, write_json
+from apao.stages.dataset import item_table
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
 
 @dataclass
 class Toy:
-    """What is on the disk below the working folder."""
+    """The files below the working folder."""
 
     run: Run
     params: RunParams
@@ -37,7 +38,7 @@ def toy(request, tmp_path, monkeypatch) -> Toy:
 
 @pytest.fixture(params=["tiger", "llama"])
 def crowded_toy(request, tmp_path, monkeypatch) -> Toy:
-    """The same with more than 20 codes, and with 4 and at most 16 prefixes before the last level."""
+    """A dataset and run with more than 20 codes, and with 4 and at most 16 prefixes at the levels before the last."""
     monkeypatch.chdir(tmp_path)
     codes = random_codes(60, 3, 4)
     assert len(codes.distinct) > 20
@@ -54,5 +55,6 @@ def make_toy(backbone_name: str, codes: ItemCodes) -> Toy:
     run.folder.mkdir(parents=True)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
     inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
+    item_table(TOY, histories, codes).write(run.catalogue)
     write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
     return Toy(run, params, codes, histories, backbone)

@@ -17,7 +17,7 @@ from apao.study.paths import DatasetPaths
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30))
 def test_most_popular_ranks(catalogue):
-    """Against writing the lists down: pairs of training count and code."""
+    """Compare with explicit lists of pairs of training count and code."""
     counts, drawn = np.array(catalogue).T
     codes = ItemCodes(drawn[:, None])
     code_ranks, item_ranks = most_popular_ranks(counts, codes.code_of_item, np.arange(len(counts)))

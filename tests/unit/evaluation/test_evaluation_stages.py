@@ -1,4 +1,4 @@
-"""The stages that rank: against a slow ranking of every code for every user."""
+"""The stages that rank, against a slow ranking of every code for every user."""
 
 import json
 import math
@@ -10,8 +10,10 @@ import torch
 from helpers.content import record_of
 from helpers.models import SlowModel, run_params
 
+import apao
 from apao.errors import UserError
-from apao.evaluation.metrics import METRICS, Metric
+from apao.evaluation.list_metrics import GROUPS, LIST_METRICS
+from apao.evaluation.metrics import METRICS, Metric, user_metrics
 from apao.files import write_json
 from apao.stages.baselines import baselines
 from apao.stages.beams import beams as beam_sizes
@@ -50,7 +52,8 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
     metrics = json.loads((toy.run.folder / "metrics.json").read_text())
     table = pd.read_parquet(toy.run.folder / "ranks.parquet")
     assert metrics["run"] == str(toy.run) and metrics["eos"] == (toy.run.backbone == "tiger")
-    assert list(table.columns) == ["split", "user", "item", "rank", "items_before", "group"]
+    columns = ["split", "user", "item", "rank", "items_before", "group"]
+    assert list(table.columns) == [*columns, *(f"prefix_{level}" for level in (1, 2, 3))]
     tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
     for split in ("valid", "test"):
         rows = table[table["split"] == split]
@@ -69,7 +72,7 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
 
 
 def test_prefix_recall_is_over_the_best_twenty(crowded_toy):
-    """Of the prefixes of each length, whether the target's is among the twenty likeliest."""
+    """Prefix recall is the share of users whose target's prefix is among the 20 most likely of its length."""
     toy, slow = crowded_toy, SlowModel(crowded_toy.backbone)
     tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
     kept = []
@@ -79,33 +82,70 @@ def test_prefix_recall_is_over_the_best_twenty(crowded_toy):
             for m in (1, 2, 3)
         ]
         kept.append([tokens[target][: m + 1] in ranking[:20] for m, ranking in enumerate(rankings)])
-    _, metrics, _ = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")
+    metrics = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test").metrics
     assert metrics["prefix_recall@20"] == pytest.approx(np.mean(kept, axis=0))
     assert metrics["prefix_recall@20"][:2] == [1, 1] and 0 < metrics["prefix_recall@20"][2] < 1
 
 
+def test_lists_are_those_of_the_library(toy):
+    """The top 20 of every test user, with the items of the history, as the metrics count them."""
+    evaluate(toy.run, toy.params, CPU)
+    found = pd.read_parquet(toy.run.folder / "lists.parquet")
+    rows = [toy.histories.rows_of(np.array([user]))[1][:-1] for user in range(toy.histories.users)]
+    histories = [[f"i{item}" for item in row] for row in rows]
+    lists = apao.load(toy.run.folder, device="cpu").recommend(histories, keep_seen=True)
+    assert found.columns.tolist() == ["user", "rank", "item", "logp"] and len(found) == 20 * toy.histories.users
+    assert found["user"].tolist() == lists["history"].tolist() and found["rank"].tolist() == lists["rank"].tolist()
+    assert [f"i{item}" for item in found["item"]] == lists["item"].tolist()
+    assert found["logp"].tolist() == pytest.approx(lists["logp"].tolist(), abs=1e-4)
+
+
+def test_list_metrics_by_plain_loops(toy):
+    evaluate(toy.run, toy.params, CPU)
+    found = json.loads((toy.run.folder / "metrics.json").read_text())["test"]
+    lists, items = pd.read_parquet(toy.run.folder / "lists.parquet"), range(toy.codes.items)
+    ranks = pd.read_parquet(toy.run.folder / "ranks.parquet").query("split == 'test'")
+    trained_on = [item for user in range(9) for item in toy.histories.rows_of(np.array([user]))[1][:-2].tolist()]
+    popularity = [trained_on.count(item) for item in items]
+    counts = [lists["item"].tolist().count(item) for item in items]
+    assert found["coverage@20"] == pytest.approx(sum(count > 0 for count in counts) / len(items))
+    assert found["popularity@20"] == pytest.approx(np.mean([popularity[item] for item in lists["item"]]))
+    differences = sum(abs(one - other) for one in counts for other in counts)
+    assert found["gini@20"] == pytest.approx(differences / (2 * len(items) * sum(counts)))
+    most_popular = sorted(items, key=lambda item: -popularity[item])
+    head = {item for item in most_popular[:6] if popularity[item]}  # 20 % of 30
+    cold = {item for item in items if not popularity[item]}
+    recalls = dict(zip(ranks["user"], user_metrics(ranks)["item_recall@20"], strict=True))
+    for name, group in (("head", head), ("tail", set(items) - head - cold), ("cold", cold)):
+        those = [recalls[row.user] for row in ranks.itertuples() if row.item in group]
+        expected = np.mean(those) if those else None
+        assert found[f"{name}_item_recall@20"] == (None if expected is None else pytest.approx(expected))
+
+
 def test_no_metric_beyond_what_was_ranked(toy):
-    """Six beams are enough for the cutoff 5; at 10 and 20 they would give recall@6 under another name."""
+    """Six beams suffice for the cutoff 5; at 10 and 20 the value would be recall@6 under another name."""
     trained = TrainedRun(toy.run, toy.params, CPU)
     assert 10 < len(toy.codes.distinct) < 20
-    whole = evaluate_split(trained, "test")[1]
-    table, narrow, _ = evaluate_split(trained, "test", beam=6)
+    whole = evaluate_split(trained, "test").metrics
+    found = evaluate_split(trained, "test", beam=6)
+    table, narrow = found.ranks, found.metrics
     assert (table["rank"] <= 6).all() and list(narrow) == list(whole)
     for level in ("", "item_"):
         for kind in ("recall", "ndcg"):
             assert 0 <= narrow[f"{level}{kind}@5"] <= 1
             assert narrow[f"{level}{kind}@10"] is None and narrow[f"{level}{kind}@20"] is None
     assert narrow["recall@5"] == (table["rank"].between(1, 5)).mean()
-    assert narrow["prefix_recall@20"] is None
-    # Every code was ranked, so every cutoff is what it says, also one larger than the catalogue.
-    assert None not in whole.values() and whole["recall@20"] == 1
-    assert evaluate_split(trained, "test", beam=50)[1] == whole
+    assert narrow["prefix_recall@20"] is None and all(narrow[name] is None for name in LIST_METRICS)
+    # Every code was ranked, so every cutoff is valid, also one larger than the catalogue.
+    assert {name for name, value in whole.items() if value is None} <= {f"{group}_item_recall@20" for group in GROUPS}
+    assert whole["recall@20"] == 1
+    assert evaluate_split(trained, "test", beam=50).metrics == whole
 
 
 def test_users_come_in_any_batches(toy):
-    wide = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")[0]
+    wide = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test").ranks
     one = toy.params.model_copy(update={"decoding": toy.params.decoding.model_copy(update={"batch_users": 1})})
-    pd.testing.assert_frame_equal(evaluate_split(TrainedRun(toy.run, one, CPU), "test")[0], wide)
+    pd.testing.assert_frame_equal(evaluate_split(TrainedRun(toy.run, one, CPU), "test").ranks, wide)
 
 
 def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
@@ -115,7 +155,7 @@ def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
 
 
 def test_pruning_of_a_narrow_beam(toy):
-    """The share of the true top 20 (all codes here: there are fewer) whose prefix is still in a beam of 2."""
+    """The share of the true top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
     params = with_beam(toy.params, 2)
     pruning(toy.run, params, CPU)
     kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]
@@ -148,7 +188,7 @@ def test_beam_sizes_agree_with_evaluation(toy):
     found = json.loads((toy.run.folder / "beams.json").read_text())["beams"]
     assert [row["beam"] for row in found] == [1, 3]
     for row in found:
-        _, metrics, _ = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test")
+        metrics = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test").metrics
         assert {name: row[name] for name in metrics} == metrics
         assert row["recall@5"] is None and row["prefix_recall@20"] is None
 
@@ -195,7 +235,7 @@ def test_a_model_of_other_sizes_is_named(toy):
 
 
 def test_a_model_changed_after_its_stage_is_named(toy):
-    """The record of training holds the hash of the weights."""
+    """The training's record contains the hash of the weights."""
     write_json(toy.run.folder / "train.provenance.json", record_of({"model.safetensors": "0" * 64}))
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)

@@ -30,7 +30,7 @@ def history_of(toy, user, length=None):
 def test_load_takes_parameters_and_decoding_from_the_folder(toy, model, monkeypatch, tmp_path):
     assert model.trained.run == toy.run
     assert model.trained.params.decoding == toy.params.decoding
-    # From anywhere: nothing is read relative to the working directory.
+    # From another working directory, to which no path may be relative.
     folder = toy.run.folder.resolve()
     monkeypatch.chdir(tmp_path.parent)
     again = apao.load(folder, device="cpu").recommend([["i0", "i1"]], k=3)
@@ -65,7 +65,7 @@ def test_recommend_leaves_out_what_the_user_has(toy, model):
     found = model.recommend([history, history[:1]], k=toy.codes.items)
     first = found[found["history"] == 0]
     assert not set(first["item"]) & set(history) and len(first) == toy.codes.items - len(set(history))
-    # The order of the others is as with them.
+    # The order of the remaining items is unchanged.
     everything = model.recommend([history], k=toy.codes.items, keep_seen=True)
     assert first["item"].tolist() == [item for item in everything["item"] if item not in set(history)]
     assert first["rank"].tolist() == list(range(1, len(first) + 1))
@@ -123,7 +123,7 @@ def test_a_part_of_the_catalogue_keeps_scores_and_order(toy, model, exact):
 
 
 def test_a_narrow_search_of_a_part_finds_what_it_would_lose_to_the_rest(toy, model):
-    """With one beam over the whole catalogue, the worst items are never met; alone, they are found."""
+    """A beam over the catalogue never reaches the worst items; restricted to these, it finds them."""
     histories = [history_of(toy, user) for user in range(toy.histories.users)]
     for history, mine in zip(histories, everything(model, histories), strict=True):
         worst = list(mine)[-3:]
@@ -144,7 +144,7 @@ def test_a_moved_folder_is_enough(toy, model, monkeypatch, tmp_path):
     metrics = read_json(toy.run.folder / "metrics.json")
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("results")
-    assert apao.load(moved, device="cpu").evaluate("valid") == pytest.approx(metrics["valid"])  # data is still here
+    assert apao.load(moved, device="cpu").evaluate("valid") == metrics["valid"]  # data is still here
     shutil.rmtree("data")
     again = apao.load(moved, device="cpu")
     pd.testing.assert_frame_equal(again.recommend([["i0", "i1"]], k=5), expected)
@@ -198,7 +198,7 @@ def test_load_refuses_a_folder_that_is_no_run(tmp_path):
 
 
 def example(beginning):
-    """The code block of the README that begins so."""
+    """The code block of the README that begins with this text."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (found,) = [block for block in blocks if block.startswith(beginning)]
     return found
@@ -216,7 +216,7 @@ def test_readme_loads_a_run(toy, model):
 
 
 def test_readme_trains_somebody_elses_model():
-    """T5 of transformers with a vocabulary of its own, to lower loss."""
+    """Training a T5 of transformers with its own vocabulary lowers the loss."""
     transformers = pytest.importorskip("transformers")
     sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1}
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Metrics on cases computed by hand, and item-level ones by going through every order of the items."""
+"""Metrics on cases computed by hand, and item-level ones by enumerating every order of the items."""
 
 import math
 from itertools import permutations
@@ -70,7 +70,7 @@ def test_a_collision_at_the_cutoff_by_hand():
     assert rank_metrics(table_of([5], [8], [3]))["item_recall@10"] == pytest.approx(2 / 3)
 
 
-# Integer order and the order of the strings ("10" < "2") differ, so tokens and codes are sorted differently.
+# Numeric and string order ("10" < "2") differ, so tokens and codes are sorted differently.
 VALUES = [2, 10, 3, 11, 1, 20, 100, 5]
 
 
@@ -129,6 +129,6 @@ def test_prefixes_kept_by_hand():
     states = (torch.tensor([[1, 2], [2, 1]]), torch.tensor([[5, 4, 6], [5, 4, -1]]))
     targets = torch.tensor([[2, 6], [1, 7]])
     assert prefixes_kept(states, targets).tolist() == [[True, True], [True, False]]
-    # Among the best one alone.
+    # Among the best beam only.
     assert prefixes_kept(states, targets, beams=1).tolist() == [[False, False], [False, False]]
     assert prefixes_kept(states, torch.tensor([[1, 5], [2, 5]]), beams=1).tolist() == [[True, True], [True, True]]

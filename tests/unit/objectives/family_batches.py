@@ -1,4 +1,4 @@
-"""Small random batches over a real catalogue, as plain lists for the slow formulas and as tensors for the fast ones."""
+"""Small random batches over a real catalogue, as plain lists for the slow formulas and as tensors for ours."""
 
 from dataclasses import dataclass, replace
 
@@ -38,7 +38,7 @@ class Batch:
     """One batch in both forms.
 
     ``items`` are the token ids of every item, ``trained`` the training targets, ``leaves`` the tensors
-    that ask for gradients.
+    that require gradients.
     """
 
     items: list
@@ -50,7 +50,7 @@ class Batch:
 
 
 def catalogue_of(codes, trained, embeddings):
-    """All that can be known of the codes."""
+    """Facts about the codes."""
     return Catalogue(codes, Trie.of(codes), trained, embeddings)
 
 
@@ -65,7 +65,7 @@ def batch_of(seed, levels=3, batch=3, negatives=5, eos=True, reference=False, co
     vocabulary = len(codes.vocabulary)
 
     def said():
-        """One model's words on the batch."""
+        """Random scores of one model for the batch."""
         return [
             slow.Example(
                 logits=rng.normal(0, 1.5, (codes.levels, vocabulary)).tolist(),
@@ -127,13 +127,13 @@ def gradients(loss, leaves):
 
 
 def assert_same(one, other, leaves, factor=1.0):
-    """``one`` is ``factor`` times ``other``, and so are their gradients."""
+    """Assert that ``one`` is ``factor`` times ``other``, and likewise their gradients."""
     torch.testing.assert_close(one, factor * other, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(gradients(one, leaves), factor * gradients(other, leaves), atol=1e-12, rtol=1e-10)
 
 
 def gradcheck(objective, batch, state=None):
-    """Autograd's own check, in everything a backbone says."""
+    """Autograd's own gradient check, for all scores of a backbone."""
 
     def loss(*values):
         scores = replace(batch.scores, **dict(zip(LEAVES, values, strict=True)))

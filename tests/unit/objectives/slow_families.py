@@ -1,7 +1,7 @@
-"""The other objectives' formulas once more: plain loops over Python floats, one example at a time.
+"""A second implementation of the other objectives: plain loops over Python floats, one example at a time.
 
-What carries no gradient (BEAR's b_t and its weights, token weights) is computed apart from the loss, so
-that a finite difference can hold it still.
+Quantities without a gradient (BEAR's b_t and its weights, token weights) are computed apart from the loss, so
+that finite differences can keep them constant.
 """
 
 import math
@@ -13,7 +13,7 @@ from slow_losses import EOS, Example, cross_entropy, log_probability, mean, targ
 
 @dataclass
 class Referred(Example):
-    """An example of which a frozen reference has spoken too."""
+    """An example with the scores of a frozen reference."""
 
     reference: Example | None = None
 
@@ -22,7 +22,7 @@ class Referred(Example):
 
 
 def legal_logp(example, items, tau):
-    """A dict a step: log-probability of every legal token under a softmax over these alone."""
+    """One dict per step: log-probability of every legal token under a softmax over these alone."""
     steps = []
     for t, row in enumerate(example.logits):
         scaled = {token: row[token] / tau for token in legal_tokens(items, tuple(example.target[:t]))}
@@ -38,7 +38,7 @@ def legal_target_logp(example, items, tau):
 
 
 def msl(examples, items, tau, eos):
-    """Mean of -s_t; eos is the only legal token after a code, so it adds a token and no loss."""
+    """Mean of -s_t. eos is the only legal token after a code, so it adds a token and no loss."""
     losses = []
     for example in examples:
         steps = legal_target_logp(example, items, tau) + ([0.0] if eos else [])
@@ -63,7 +63,7 @@ def bear_paper(examples, items, tau, xi, lam, thresholds):
 
 
 def bear_weights(examples, items, tau, xi, lam, beam):
-    """1 + lambda' sigmoid((s_t - log b_t) / xi), None where the token has no rival; ``lam`` is lambda'."""
+    """1 + lambda' sigmoid((s_t - log b_t) / xi), None where only one token is legal; ``lam`` is lambda'."""
     rows = []
     for example in examples:
         row = []
@@ -75,7 +75,7 @@ def bear_weights(examples, items, tau, xi, lam, beam):
 
 
 def bear_release(examples, items, tau, weights):
-    """Mean of -s_t over the batch's tokens that have rivals, so weighted."""
+    """Weighted mean of -s_t over the batch's tokens that are not the only legal ones."""
     total = norm = 0.0
     for example, row in zip(examples, weights, strict=True):
         for s_t, weight in zip(legal_target_logp(example, items, tau), row, strict=True):
@@ -146,25 +146,25 @@ def weighted_cross_entropy(examples, weights, eos):
 
 
 def front_greater_weights(gains):
-    """Proportional to log(1 + g_l), with sum T. A level that takes items apart (g_l < 0) gets nothing."""
+    """Proportional to log(1 + g_l), with sum T; negative g_l count as 0."""
     raw = [math.log(1 + max(gain, 0.0)) for gain in gains]
     return [value * len(raw) / sum(raw) for value in raw]
 
 
 def frequency_weights(target, items, trained, b):
-    """(1 - b) / (1 - b^n), with sum T; tokens that no training target has count as seen once."""
+    """(1 - b) / (1 - b^n), with sum T; tokens without a training target count as seen once."""
     raw = [(1 - b) / (1 - b ** max(token_count(items, trained, token), 1)) for token in target]
     return [value * len(raw) / sum(raw) for value in raw]
 
 
 def igd_weights(target, items, trained, beta):
-    """``beta`` for tokens that say nothing new of the item."""
+    """``beta`` for tokens without information gain, else 1."""
     gains = [information_gain(items, trained, tuple(target[:m])) for m in range(1, len(target) + 1)]
     return [beta if abs(gain) < 1e-9 else 1.0 for gain in gains]
 
 
 def position_weights(levels, beta):
-    """From 1 down to ``beta`` in equal steps."""
+    """Weights from 1 down to ``beta`` in equal steps."""
     return [1 - (1 - beta) * t / (levels - 1) if t else 1.0 for t in range(levels)]
 
 

@@ -1,4 +1,4 @@
-"""The formulas of the paper and of its release once more: plain loops over Python floats, one example at a time.
+"""A second implementation of the paper's and the release's formulas: plain loops over Python floats, per example.
 
 Log-probabilities of the target come from logits [T][V] (and [V] for eos); those of negatives are given.
 Weights are computed apart from the loss, because no gradient flows through them.
@@ -12,7 +12,7 @@ EOS = 1
 
 @dataclass
 class Example:
-    """One example: what a backbone says of its target and of its negatives."""
+    """One example: a backbone's scores of its target and negatives."""
 
     logits: list[list[float]]
     eos_logits: list[float]
@@ -52,7 +52,7 @@ def pointwise(example, m):
 
 
 def pairwise(example, m, release, divide, prefix_counts):
-    """L_m = -log(e^S+ / (e^S+ + sum_j e^S_j)), in either form; the release adds 1e-12 below."""
+    """L_m = -log(e^S+ / (e^S+ + sum_j e^S_j)), in either form; the release adds 1e-12 to the denominator."""
     positive = sum(target_logp(example)[:m])
     seen = [example.target[:m]]
     terms = []
@@ -74,7 +74,7 @@ def prefix_losses(examples, one_loss, levels):
 
 
 def weights(losses, form, eta, carried, drop_level):
-    """w_m; ``carried`` are those of the step before (1/T at the start). A dropped level weighs nothing."""
+    """w_m; ``carried`` are those of the step before (1/T at the start). A dropped level has weight 0."""
     used = [m for m in range(len(losses)) if m != drop_level]
     total = sum(losses[m] for m in used)
     if form == "uniform":

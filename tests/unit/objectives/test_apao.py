@@ -1,4 +1,4 @@
-"""What must hold for the prefix losses whatever the numbers are."""
+"""Properties of the prefix losses that hold for any scores."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def scores_of(seed, batch=3, levels=4, negatives=6, size=1.0, clusters=3):
 
 
 def consistent(scores):
-    """Scores in which equal prefixes have equal log-probabilities, as any model gives them.
+    """Scores in which equal prefixes have equal log-probabilities, as from any model.
 
     The log-probability of a token is a function of the prefix that ends with it.
     """
@@ -142,7 +142,7 @@ def test_one_level_and_pointwise_is_a_multiple_of_cross_entropy():
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("negatives", [1, 4])
 def test_negatives_that_equal_the_positive(form, negatives):
-    """Plain: each is an equal rival, L = log(1 + N). Release: nothing is left to lose against, L = 0."""
+    """Negatives equal to the target. Plain: L = log(1 + N). Release: no negative is kept, L = 0."""
     scores = scores_of(2, batch=1, levels=3, negatives=negatives)
     scores = replace(
         scores,
@@ -192,7 +192,7 @@ def test_weights_are_a_distribution_that_leans_towards_the_worst(losses, eta, fo
 
 
 def test_a_batch_without_losses_leaves_carried_weights_alone():
-    """exp(eta * 0) = 1: the carried weights stay; where nothing is carried there is nothing to lean towards."""
+    """Losses of 0: carried weights do not change, since exp(eta * 0) = 1; the others are equal."""
     carried, kept, nothing = torch.tensor([0.2, 0.5, 0.3]).log(), torch.ones(3, dtype=torch.bool), torch.zeros(3)
     for form in ("eq17", "algorithm1"):
         torch.testing.assert_close(log_prefix_weights(nothing, kept, form, 0.5, carried), carried)
@@ -218,7 +218,7 @@ def test_dropped_levels_get_nothing_and_no_gradient():
 
 
 def test_the_release_adds_to_the_denominator_what_matters_before_training():
-    """An untrained model: S = -30 for the target, one rival as likely; e^S+ / (2 e^S+ + 1e-12), in float64."""
+    """S = -30 for the target and one equally likely negative, as before training: e^S+ / (2 e^S+ + 1e-12)."""
     scores = scores_of(4, batch=1, levels=1, negatives=1)
     logits = torch.zeros(1, 1, VOCABULARY, dtype=torch.float64)
     logits[0, 0, scores.targets[0, 0]] = -30.0
@@ -238,7 +238,7 @@ def test_the_release_adds_to_the_denominator_what_matters_before_training():
 
 
 def one_after_another(form, eta, batches):
-    """Algorithm 1 by the letter: for each forward pass move w, then weigh its losses; returns w and all used ones."""
+    """Algorithm 1 literally: each forward pass updates w, then weights its losses; returns the final and all used w."""
     w = np.full(len(batches[0]), 1 / len(batches[0]))
     used = []
     for losses in batches:
@@ -274,7 +274,7 @@ def test_moves_of_a_step_are_those_of_its_forward_passes(form):
     assert outcome.state[CARRIED].exp().numpy() == pytest.approx(expected, rel=1e-6 if form == "eq17" else 1e-5)
     weights = [outcome.terms[f"prefix_weight_{m}"].item() for m in range(1, 5)]
     assert np.abs(used / weights - 1).max() < 5e-3
-    # Once per step, the other setting, moves an eighth as far.
+    # With carry: step, the weights change an eighth as much.
     by_step = objective_of("apao-pointwise", weights=form, eta=eta, carry="step")(scores, state).state[CARRIED]
     far, near = (np.abs(w.numpy() - np.log(1 / 4)).max() for w in (outcome.state[CARRIED], by_step))
     assert far == pytest.approx(8 * near, rel=0.02)

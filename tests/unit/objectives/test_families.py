@@ -1,4 +1,4 @@
-"""What must hold for all the other objectives whatever the numbers are."""
+"""Properties of the other objectives that hold for any scores."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from family_batches import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# One item, two items, two items that share a code, two that part at once.
+# One item, two items, two items that share a code, two that differ in the first token.
 CATALOGUES = [[[0, 0]], [[0, 0], [0, 1]], [[1, 1], [1, 1]], [[0, 0], [1, 0]]]
 
 
@@ -50,7 +50,7 @@ def test_a_constant_added_to_all_logits_of_a_step_does_not_matter(kind, options)
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_any_depth_one_example_and_one_negative(kind, options, levels):
-    """The loss is the mean over the examples one by one, but for BEAR's release, which has one norm a batch."""
+    """The loss is the mean of the losses of single examples, except for BEAR's release, which normalises per batch."""
     batch = batch_of(2, levels, batch=4, negatives=1, reference=kind in PREFERENCES)
     objective = objective_of(kind, **options)
     whole = evaluate(objective, batch.scores).loss
@@ -69,7 +69,7 @@ def row_of(scores, i):
 @pytest.mark.parametrize("table", CATALOGUES)
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_tiny_catalogues_and_extreme_logits_stay_finite(kind, options, table):
-    """In single precision, over ten steps, every other with logits of 1e4 either way and negatives down to -2e4."""
+    """Ten steps in single precision, every other one with logits of +-1e4 and negatives down to -2e4."""
     objective = objective_of(kind, **options)
     state = objective.initial_state(2, torch.device("cpu"))
     for step in range(10):
@@ -93,7 +93,7 @@ def test_tiny_catalogues_and_extreme_logits_stay_finite(kind, options, table):
 
 
 def extreme(scores, rng):
-    """Logits of +-1e4, so that log-probabilities are 0 or near -2e4; those of the negatives down to -2e4."""
+    """Logits of +-1e4, so that log-probabilities are 0 or near -2e4, and negatives down to -2e4."""
 
     def drawn(like):
         return torch.tensor(1e4 * rng.choice([-1.0, 1.0], like.shape), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""msl and bear: values and gradients against slow formulas, and what ties them to each other and to ce."""
+"""msl and bear: values and gradients against slow formulas, and their relations to each other and to ce."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import torch
 from family_batches import LEVELS, assert_same, batch_of, evaluate, gradcheck, gradients, objective_of
 from gradients import assert_gradients
 
-# One, a few, and more than there are tokens.
+# One, a few, and more than the number of tokens.
 BEAMS = (1, 2, 20)
 
 
@@ -37,7 +37,7 @@ def test_msl(levels, tau, eos):
 @pytest.mark.parametrize("form", ["paper", "release"])
 @pytest.mark.parametrize("levels", LEVELS)
 def test_bear(levels, form, beam):
-    """b_t and the weights of the release are numbers: the finite differences do not move them."""
+    """b_t and the release's weights are constants in the finite differences."""
     tau, xi, lam = 1.5, 0.8, 0.6
     batch = batch_of(10 + levels, levels, batch=4)
     outcome = evaluate(objective_of("bear", form=form, tau=tau, xi=xi, lam=lam, beam=beam), batch.scores)
@@ -86,7 +86,7 @@ def test_both_forms_of_bear_have_one_gradient_direction(seed, beam, shape):
         loss = evaluate(objective_of("bear", form=form, **options), batch.scores).loss
         found.append(gradients(loss, {"logits": batch.leaves["logits"]}))
     assert torch.cosine_similarity(*found, dim=0).item() == pytest.approx(1, abs=1e-9)
-    # The cosine forgives small differences; the vectors do not.
+    # The cosine tolerates small differences; the comparison of the vectors does not.
     torch.testing.assert_close(*(one / one.norm() for one in found), atol=1e-12, rtol=1e-9)
 
 
@@ -104,7 +104,7 @@ def test_bear_without_lambda_points_where_msl_does(seed, form):
 
 
 def test_lambda_turns_the_gradient():
-    """The directions agree above because they should, not because nothing moves them."""
+    """The agreement above is not trivial: the penalty changes the direction."""
     batch = batch_of(0)
     logits = {"logits": batch.leaves["logits"]}
     one, other = (
@@ -116,7 +116,7 @@ def test_lambda_turns_the_gradient():
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_msl_is_ce_where_everything_is_legal(levels):
-    """Its eos step costs nothing even so, and only makes the mean one token longer."""
+    """The loss of the eos step is 0; it only adds a token to the mean."""
     batch = batch_of(4, levels)
     everything = torch.ones_like(batch.scores.catalogue.legal)
     scores = replace(batch.scores, catalogue=SimpleNamespace(legal=everything))
@@ -127,7 +127,7 @@ def test_msl_is_ce_where_everything_is_legal(levels):
 
 @pytest.mark.parametrize(("kind", "options"), [("msl", {}), ("bear", {"form": "paper"}), ("bear", {"form": "release"})])
 def test_tokens_that_are_not_legal_do_not_matter(kind, options):
-    """Neither their logits for the loss, nor the loss for their logits."""
+    """Illegal tokens neither change the loss nor get a gradient."""
     batch = batch_of(5)
     objective = objective_of(kind, **options)
     logits = batch.leaves["logits"]
@@ -137,13 +137,13 @@ def test_tokens_that_are_not_legal_do_not_matter(kind, options):
     assert one.item() == other.item()
     (gradient,) = torch.autograd.grad(one, logits)
     assert (gradient[~legal] == 0).all()
-    # A token without rivals has nothing to learn; every other has.
+    # The only legal token gets no gradient; all others do.
     assert ((gradient != 0) == (legal & (legal.sum(-1, keepdim=True) > 1))).all()
 
 
 @pytest.mark.parametrize("form", ["paper", "release"])
 def test_the_worst_legal_token_is_the_threshold_of_a_beam_wider_than_the_choice(form):
-    """Beyond three legal tokens (all there are at any step) a wider beam changes nothing."""
+    """No step has more than three legal tokens, so a beam beyond three changes nothing."""
     batch = batch_of(6, batch=6)
     assert branches(batch).max() == 3
     losses = [

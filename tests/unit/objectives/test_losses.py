@@ -1,4 +1,4 @@
-"""Value and gradient of every objective against a second, slow implementation of the formulas."""
+"""Value and gradient of the prefix losses against a second, slow implementation of the formulas."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def examples_of(seed, levels):
 
 
 def scores_of(examples, levels, eos=True):
-    """The same as tensors; logits and negatives' log-probabilities ask for gradients."""
+    """The same as tensors; logits and negatives' log-probabilities require gradients."""
     leaves = {
         name: torch.tensor([getattr(example, name) for example in examples], dtype=torch.float64, requires_grad=True)
         for name in LEAVES
@@ -97,7 +97,7 @@ def one_loss_of(kind, options, counts):
 @pytest.mark.parametrize("form", WEIGHTINGS)
 @pytest.mark.parametrize(("kind", "options"), VARIANTS)
 def test_prefix_losses_over_three_steps(kind, options, form, drop_level):
-    """Values and gradients of three batches in a row, the state handed from one to the next."""
+    """Values and gradients of three consecutive batches, with the state passed on."""
     levels, beta, eta = 3, 0.7, 0.4
     _, _, counts = catalogue(levels)
     one_loss = one_loss_of(kind, options, counts)
@@ -131,7 +131,7 @@ def test_prefix_losses_over_three_steps(kind, options, form, drop_level):
     ("kind", "options"), [("ce", {}), *((kind, {**options, "weights": "uniform"}) for kind, options in VARIANTS)]
 )
 def test_gradcheck(kind, options):
-    """Where the weights are constants the whole loss is smooth, and autograd's own check applies."""
+    """With constant weights the loss is smooth, and autograd's own gradient check applies."""
     levels = 3
     scores, leaves = scores_of(examples_of(5, levels), levels)
     objective = OBJECTIVES[kind](type=kind, **options)
@@ -169,7 +169,7 @@ def test_beta_zero_is_cross_entropy(kind, options, eos):
 @pytest.mark.parametrize("form", WEIGHTINGS)
 @pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])
 def test_no_gradient_through_the_weights(kind, form):
-    """Gradient = that of the loss with the weights written down as numbers."""
+    """The gradient equals that of the loss with the weights as constants."""
     levels, beta = 3, 0.5
     scores, leaves = scores_of(examples_of(4, levels), levels)
     objective = OBJECTIVES[kind](type=kind, beta=beta, eta=2.0, weights=form)

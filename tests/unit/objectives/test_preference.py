@@ -1,4 +1,4 @@
-"""dpo, dmpo, s-dpo and ce+s-dpo: values and gradients against slow formulas, and what ties them to each other."""
+"""dpo, dmpo, s-dpo and ce+s-dpo: values and gradients against slow formulas, and their relations to each other."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ SHAPES = [
     {"levels": 2, "batch": 1, "negatives": 4},
     {"levels": 6, "batch": 2, "negatives": 1},
 ]
-# Trained from random weights, ce+s-dpo has no reference; the others always have one.
+# Without ``start`` ce+s-dpo has no reference; the others always have one.
 REFERRED = [(kind, True) for kind in PREFERENCES] + [("ce+s-dpo", False)]
 LAM = 0.7
 
@@ -102,7 +102,7 @@ def test_with_one_negative_all_three_are_one(seed, beta):
 
 @pytest.mark.parametrize("negatives", [1, 5])
 def test_a_model_that_is_its_reference_has_no_preference_yet(negatives):
-    """All rewards are 0: log 2 for the two that ask for one comparison, log(1 + N) for the softmax of all."""
+    """All rewards are 0: the loss is log 2 for dpo and dmpo, log(1 + N) for s-dpo."""
     batch = batch_of(5, negatives=negatives)
     scores = replace(batch.scores, reference=replace(batch.scores))
     for kind, expected in (("dpo", 2), ("dmpo", 2), ("s-dpo", 1 + negatives)):
@@ -113,7 +113,7 @@ def test_a_model_that_is_its_reference_has_no_preference_yet(negatives):
 
 @pytest.mark.parametrize("negatives", [1, 4])
 def test_negatives_that_equal_the_positive(negatives):
-    """Nothing is to be preferred whatever the reference says, so long as it says the same of both."""
+    """Equal codes give the loss of no preference and no gradient, for any reference that scores both alike."""
     batch = batch_of(6, negatives=negatives, reference=True)
 
     def same(scores):
@@ -139,7 +139,7 @@ def test_ce_and_s_dpo_without_lambda_is_ce(eos, reference):
 
 
 def test_a_uniform_reference_is_no_reference():
-    """It says the same of every code, and only differences count."""
+    """A uniform reference cancels, because only differences count."""
     batch = batch_of(8)
     uniform = replace(
         batch.scores,

@@ -1,4 +1,4 @@
-"""front-greater, frequency, multi-target, igd and position: against slow formulas, and what their weights keep."""
+"""front-greater, frequency, multi-target, igd and position: against slow formulas, and invariants of the weights."""
 
 import math
 from dataclasses import replace
@@ -25,12 +25,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-# Weights that single precision holds exactly at every depth of LEVELS: 1, 0.875, ... 0.375.
+# Weights that are exact in single precision at every depth of LEVELS: 1, 0.875, ... 0.375.
 OPTIONS = {"front-greater": {}, "frequency": {"b": 0.9}, "igd": {"beta": 0.25}, "position": {"beta": 0.375}}
 
 
 def slow_weights(kind, batch):
-    """One list of T weights an example."""
+    """One list of T weights per example."""
     levels = len(batch.examples[0].target)
     if kind == "front-greater":
         one = slow.front_greater_weights(slow_catalogue.level_gains(batch.items, batch.embeddings))
@@ -71,7 +71,7 @@ def test_gradcheck(kind):
 @pytest.mark.parametrize("pace", [True, False])
 @pytest.mark.parametrize("levels", [1, 3])
 def test_multi_target_over_four_steps(levels, pace, eos):
-    """Four batches, the state handed on and the mixture moved in between as an optimiser would."""
+    """Four batches, with the state passed on and the mixture changed in between as by an optimizer."""
     c, names = 0.3, ("ce", "front_greater", "frequency")
     objective = objective_of("multi-target", b=0.9, pace=pace, c=c, eos=eos)
     state = objective.initial_state(levels, torch.device("cpu"))
@@ -100,7 +100,7 @@ def test_multi_target_over_four_steps(levels, pace, eos):
         if pace and step == 0:
             assert outcome.terms["share_frequency"] == 0 and state["mixture"].grad[2] == 0
         assert outcome.state["step"].item() == step + 1 and outcome.state["mixture"] is state["mixture"]
-        # One level knows no order of levels, so there front-greater is ce; elsewhere the mixture must move.
+        # With one level front-greater equals ce; otherwise the mixture must change.
         assert levels == 1 or state["mixture"].grad.abs().max() > 0
         state = {**outcome.state, "mixture": torch.tensor([0.4 * step, -0.7, 0.3 - step]).double().requires_grad_()}
 
@@ -116,7 +116,7 @@ def test_multi_target_gradcheck_in_the_mixture_too(pace):
 
 
 def test_the_paces_hand_over_from_the_front_to_the_rare():
-    """At first half ce and half front-greater; in the end frequency alone."""
+    """At first half ce and half front-greater, at the end only frequency."""
     batch = batch_of(3)
     objective = objective_of("multi-target", b=0.9, c=2e-5)
     state = objective.initial_state(3, torch.device("cpu"))
@@ -129,7 +129,7 @@ def test_the_paces_hand_over_from_the_front_to_the_rare():
 
 
 def test_the_share_of_frequency_is_not_lost_to_rounding_in_the_first_steps():
-    """In single precision 1 - exp(-2e-5) keeps three digits; expm1 keeps all."""
+    """In single precision 1 - exp(-2e-5) has three correct digits; expm1 has all."""
     objective = objective_of("multi-target", c=2e-5)
     state = objective.initial_state(3, torch.device("cpu"))
     scores = batch_of(3, dtype=torch.float32).scores
@@ -172,7 +172,7 @@ def test_weights_of_a_code_sum_to_its_length(seed, levels, b):
 
 
 def test_rare_tokens_weigh_more_and_unseen_ones_as_if_seen_once():
-    """Second tokens seen 0, 1 and 6 times among 7 targets, below a first token that all share."""
+    """Second tokens with 0, 1 and 6 of 7 targets, after a first token that all share."""
     batch = batch_of(0, codes=codes_of([[0, 0], [0, 1], [0, 2]]))
     codes = torch.tensor([[3, 4], [3, 5], [3, 6]])
     counts = torch.tensor([0, 0, 0, 7, 0, 1, 6])
@@ -195,7 +195,7 @@ def test_levels_that_gain_nothing_or_take_items_apart_get_no_weight():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_igd_weighs_down_exactly_the_tokens_that_rule_out_no_expected_code(seed):
-    """One code with a training target is left before it, or all that are left go on with it."""
+    """Before the token one code with a training target is left, or all that are left have the token."""
     batch = batch_of(seed, batch=14)
     weights = objective_of("igd", beta=0.0).token_weights(batch.scores)
     for row, example in zip(weights.tolist(), batch.examples, strict=True):
@@ -216,7 +216,7 @@ def test_igd_weighs_a_token_in_full_that_leaves_more_to_know_than_before():
     weights = objective_of("igd", beta=0.0).token_weights(replace(batch.scores, catalogue=known))
     first = batch.scores.targets[:, 0].tolist()
     assert set(first) == {3, 4}
-    # The code by itself is settled by its first token, the four by their second.
+    # The single code is determined by its first token, the four by their second.
     assert weights.tolist() == [[1, float(token == 4)] for token in first]
 
 
@@ -244,7 +244,7 @@ def test_no_weight_falls_on_the_eos_step(kind):
 
 
 def test_frequency_holds_in_single_precision_next_to_one():
-    """For b -> 1 the weights go to 1 / n; in single precision nothing would be left of 1 - b^n."""
+    """For b -> 1 the weights go to 1 / n; in single precision 1 - b^n would be lost to rounding."""
     scores = batch_of(0, dtype=torch.float32).scores
     weights = objective_of("frequency", b=0.99999998).token_weights(scores)
     seen = 1 / scores.catalogue.token_counts.clamp(min=1)[scores.targets]

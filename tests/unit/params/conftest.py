@@ -1,4 +1,4 @@
-"""A small params.yaml and a way to load it with one passage replaced."""
+"""A small params.yaml, and a function that loads it with one passage replaced."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def text():
 
 @pytest.fixture
 def read(tmp_path):
-    """Load that text with one passage replaced."""
+    """A function that loads the text with one passage replaced."""
 
     def load_changed(old: str = "", new: str = "", scale: str | None = None) -> Params:
         assert TEXT.count(old) == 1 or not old

@@ -1,4 +1,4 @@
-"""params.yaml: every mistake is named with file, line and key, in one line."""
+"""params.yaml: every error is reported in one line with file, line and key."""
 
 import re
 
@@ -145,7 +145,7 @@ MISTAKES = [
 
 
 ELSEWHERE = {
-    # A mistake that shows where two entries meet is put down to one of them.
+    # An error in the combination of two entries is reported at one of them.
     "recipes.tiny.decoding.beam": "      beam: 20",
     "studies.small.table1": "    table1:",
     "studies.large.table2": "    table2:",
@@ -165,8 +165,8 @@ def test_a_mistake_is_named_with_line_and_key(text, read, old, new, key, message
     assert found_key == key
     assert re.search(message, found)
     changed = text.replace(old, new)
-    told = ELSEWHERE.get(key, new)
-    assert int(line) == changed[: changed.index(told if told in changed else new)].count("\n") + 1
+    named = ELSEWHERE.get(key, new)
+    assert int(line) == changed[: changed.index(named if named in changed else new)].count("\n") + 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run's parameters follow one precedence, and hold only what the run depends on."""
+"""Precedence of a run's parameters, which contain only what the run depends on."""
 
 import itertools
 import json
@@ -20,13 +20,13 @@ def test_eos_is_decoded_only_where_it_is_trained(read):
     for run in (Run("films", "llama", "bare-ce"), Run("films", "llama", "ce", (("eos", False),))):
         with pytest.raises(UserError, match=r"decoding\.eos is true but the objective does not train eos"):
             params.resolve(run)
-    # By default tiger does where it was trained, llama never.
+    # By default tiger decodes eos if it was trained, llama never.
     found = {
         (backbone, objective): read().resolve(Run("films", backbone, objective)).decodes_eos
         for backbone, objective in itertools.product(("tiger", "llama"), ("ce", "bare-ce"))
     }
     assert [pair for pair, decodes in found.items() if decodes] == [("tiger", "ce")]
-    # The release's way: tiger always.
+    # As in the release: tiger always.
     release = read("      beam: 20", "      beam: 20\n      eos: release")
     for backbone, objective in itertools.product(("tiger", "llama"), ("ce", "bare-ce")):
         assert release.resolve(Run("films", backbone, objective)).decodes_eos == (backbone == "tiger")
@@ -79,7 +79,7 @@ def test_overrides_reach_objective_training_and_backbone(read):
 
 def test_overrides_are_checked_together(read):
     params = read()
-    # Neither alone suits the recipe's hidden: 32, heads: 4.
+    # Neither value alone is valid with the recipe's hidden: 32, heads: 4.
     both = params.resolve(Run.parse("films/llama/ce+heads=3+hidden=36/seed1")).backbone
     assert (both.heads, both.hidden) == (3, 36)
     assert params.normalised(Run.parse("films/llama/ce+heads=3+hidden=36/seed1")).overrides == (
@@ -180,7 +180,7 @@ def test_a_job_resolves_its_own_run_alone(text, tmp_path):
     assert list(params._resolved) == ["films/llama/ce/seed1"]
     with pytest.raises(UserError, match="unknown objective 'pairwice'"):
         params.resolve(Run.parse("films/llama/pairwice/seed1"))
-    # What an entry mentions is looked up all the same.
+    # Names in an entry are checked even if the entry is not used.
     path.write_text(text.replace("codes: made}", "codes: maid}"))
     with pytest.raises(UserError, match=r"datasets\.films\.codes: 'maid' is not defined"):
         load(path, check_runs=False)

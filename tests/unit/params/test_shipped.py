@@ -36,7 +36,7 @@ def test_changing_beta_changes_the_default_study(objective, tmp_path):
 
 def test_the_shipped_schema_is_that_of_the_models():
     assert (ROOT / "schema.json").read_text() == schema_text(), (
-        "schema.json is not what the parameter models say; write it anew: apao params schema > schema.json"
+        "schema.json does not match the parameter models; regenerate it: apao params schema > schema.json"
     )
 
 

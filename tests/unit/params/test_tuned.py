@@ -1,4 +1,4 @@
-"""A file of chosen values: read, checked with file and line, kept in a copy, and written by finished sweeps."""
+"""A file of tuned values: reading, errors with file and line, its copy, and writing it from finished sweeps."""
 
 import json
 import re
@@ -127,7 +127,7 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
     values = yaml.safe_load((project / "params.yaml").read_text()) | yaml.safe_load(SWEEP)
     values["objectives"]["msl"] = {"type": "msl"}
     (project / "params.yaml").write_text(yaml.safe_dump(values))
-    # Validation and test disagree; llama is best at its own value, whose run is the plain one.
+    # Validation and test disagree; llama is best at its own value, which is the plain run.
     valid = {"tiger": {1: 0.1, 2: 0.3, 3: 0.2}, "llama": {1: 0.3, 2: 0.1, 3: 0.2}}
     for backbone, by_tau in valid.items():
         for tau, score in by_tau.items():
@@ -146,6 +146,6 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
     assert tuning.chosen_by == "apao tune: best validation ndcg@10 of tau in 1, 2, 3, seed 1"
     assert len(params.tuned["pairwise"]) == 2
     wrong = CliRunner().invoke(app, ["tune", "table1"])
-    assert wrong.exit_code == 1 and "'table1' is no study of scale small that sweeps" in wrong.output
+    assert wrong.exit_code == 1 and "'table1' is not a study of scale small with sweeps" in wrong.output
     wrong = CliRunner().invoke(app, ["tune", "table5", "ce"])
     assert wrong.exit_code == 1 and "does not sweep 'ce'" in wrong.output

@@ -8,6 +8,6 @@ from helpers.results import MadeUp
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
-    """An empty project that is the working folder."""
+    """An empty project as the working folder."""
     monkeypatch.chdir(tmp_path)
     return MadeUp(tmp_path)

@@ -1,4 +1,4 @@
-"""A metric that one entry of METRICS adds is shown everywhere, under its own name."""
+"""A metric added to METRICS is shown everywhere under its own name."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def _mrr(monkeypatch):
 
 
 def test_it_is_computed_at_both_levels_and_for_the_random_baseline():
-    # Rank 2 of two items each: places 3 and 4.
+    # Rank 2 with two items per code: item ranks 3 and 4.
     found = rank_metrics(pd.DataFrame({"rank": [1, 2, 0, 11], "items_before": [0, 2, 0, 20], "group": [1, 2, 1, 1]}))
     assert found["mrr@10"] == pytest.approx((1 + 1 / 2) / 4)
     assert found["mrr@20"] == pytest.approx((1 + 1 / 2 + 1 / 11) / 4)

@@ -52,7 +52,7 @@ def test_markdown_bold_and_title():
 @given(PRINTABLE)
 def test_latex_has_no_live_special_character(text):
     escaped = latex_text(text)
-    # Take out what the escapes write; nothing that TeX acts on may be left.
+    # Remove the escapes; no character that is special in TeX may be left.
     rest = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]", "", escaped)
     assert not set(rest) & set("\\&%$#_{}~^<>|")
 

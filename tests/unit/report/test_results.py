@@ -1,4 +1,4 @@
-"""Numbers out of other people's JSON."""
+"""Numbers from untrusted JSON."""
 
 import json
 from pathlib import Path

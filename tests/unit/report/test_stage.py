@@ -60,7 +60,7 @@ def test_outputs_are_complete_recorded_and_the_same_twice(project, study):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_reads_nothing_that_it_does_not_list(project, study):
-    # The inputs alone, in a fresh folder, are enough; without any one of them nothing is drawn.
+    # The inputs alone suffice in a new folder; without any one of them nothing is drawn.
     params = project.params(**{study: STUDIES[study]})
     project.fill(study, params)
     files = inputs(study, params)
@@ -132,7 +132,7 @@ def test_sweep_points_equal_to_the_objective_are_its_plain_run(project):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m["test"].pop("ndcg@20"), r"expected an entry of that name at 'test\.ndcg@20'"),
+        (lambda m: m["test"].pop("ndcg@20"), r"expected an entry with this name at 'test\.ndcg@20'"),
         (lambda m: m["test"].update({"ndcg@20": None}), r"expected a finite number at 'test\.ndcg@20'"),
         (lambda m: m["test"].update({"ndcg@20": float("nan")}), "expected a finite number"),
         (lambda m: m.update(test=3), "expected an entry"),
@@ -150,7 +150,7 @@ def test_metrics_that_lack_something_are_named(project, change, said):
     assert not Path("results/tables/table1.csv").exists()
 
 
-def test_a_changed_input_is_not_believed(project):
+def test_a_changed_input_is_an_error(project):
     params = project.params(table2={"datasets": ["office"]})
     project.fill("table2", params)
     record = {"outputs": {"stats.json": "0" * 64}}
@@ -160,7 +160,7 @@ def test_a_changed_input_is_not_believed(project):
 
 
 def test_every_number_of_the_paper_is_found_once():
-    # printed() asserts that the keys name one row; a spot check of each table, read off the paper.
+    # printed() asserts that the keys name one row; one value per table, copied from the paper.
     assert (
         paper.printed("table1", "value", backbone="tiger", objective="ce", dataset="beauty", metric="ndcg@10") == 0.0318
     )

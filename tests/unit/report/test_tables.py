@@ -10,7 +10,7 @@ from apao.stages.report import report
 
 
 def cells(name):
-    """Rows of the Markdown table, without its head."""
+    """Rows of the Markdown table, without its header."""
     with open(f"results/tables/{name}.md", encoding="utf-8") as file:
         lines = [line.strip().strip("|") for line in file if line.startswith("|")]
     return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
@@ -86,7 +86,7 @@ def test_table3_sets_the_best_one_stage_objective_against_each_other(project):
     assert frame.loc["apao-pointwise", ["gain_percent", "p_users", "p_seeds", "gain_ci_low"]].isna().all()
     others = frame.drop("apao-pointwise")
     assert others["best_one_stage"].tolist() == ["apao-pointwise"] * 3
-    # 0.035 over 0.02 and over 0.02.
+    # 0.035 over 0.02.
     assert others["gain_percent"].iloc[:2].tolist() == pytest.approx([75, 75])
     # Seeds 0.03 and 0.04 against 0.02: t = 3 with one degree of freedom, where p = 1 - 2 atan(t) / pi.
     assert others["p_seeds"].iloc[0] == pytest.approx(1 - 2 * math.atan(3) / math.pi)
@@ -102,7 +102,7 @@ def test_table3_without_two_stage_objectives_says_so(project):
     project.fill("table3", params)
     report("table3", params)
     text = (project.folder / "results/tables/table3.md").read_text()
-    assert "trains no two-stage objective" in text
+    assert "has no two-stage objective" in text
     assert "best one-stage objective" not in text
     assert [row[1] for row in cells("table3")] == ["apao-pairwise"]
 
@@ -158,7 +158,7 @@ def test_table5_chooses_on_validation_and_shares_the_plain_run(project):
     for overrides, valid in (("", 0.01), ("+tau=2", 0.02)):
         project.metrics(f"office/tiger/msl{overrides}/seed42", {"ndcg@10": 0.1}, {"ndcg@10": valid})
     report("table5", params)
-    # Equal validation for both eta: the smaller one. The paper lists beta and eta alone.
+    # Equal validation for both eta: the smaller one. The paper only lists beta and eta.
     assert cells("table5") == [
         ["office", "tiger", "apao-pairwise", "β", "0.4", "0.2", "0.0400", "0.0500", "0.0450"],
         ["", "", "", "η", "3e-5", "3e-5", "0.0300", "0.7000", "0.6300"],

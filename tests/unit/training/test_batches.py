@@ -13,7 +13,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.training.batches import Examples, ExampleSampler
 
 CPU = torch.device("cpu")
-# Every item has a code of its own, so a batch tells which items it holds.
+# Every item has its own code, so that the items of a batch are known from its tokens.
 CODES = ItemCodes(np.array([[i // 4, i % 4] for i in range(12)]))
 TOKENS = CODES.tokens.tolist()
 
@@ -35,7 +35,7 @@ def expected_examples(rows, max_history):
 
 
 def examples_in(batch):
-    """The same, read from a batch; padding may only stand behind a history."""
+    """The same, read from a batch; asserts that padding is only at the end of a history."""
     found = []
     for history, target in zip(batch.history.tolist(), batch.targets.tolist(), strict=True):
         kept = [token for token in history if token]
@@ -147,7 +147,7 @@ def test_negatives_are_drawn_anew_each_epoch():
 
 
 def test_no_history_is_looked_up_across_users():
-    """The first example of a user has one item of history, whatever the user before it did."""
+    """The first example of a user has one item of history and none of the user before."""
     sampler = sampler_of([[1, 2, 3, 4], [5, 6, 7, 8]], max_history=20)
     batch = sampler.source.batch(np.array([1]), np.array([1]))
     assert batch.history.tolist() == [TOKENS[5]] and batch.targets.tolist() == [TOKENS[6]]

@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was saved, or not at all."""
+"""A checkpoint is read as it was saved, or refused."""
 
 import random
 
@@ -55,7 +55,7 @@ def test_replacing_is_whole_and_leaves_nothing_behind(path):
 
 
 def test_every_damage_is_noticed(path):
-    """One bit flipped anywhere, or the end cut off anywhere: named, never loaded."""
+    """A bit flipped or the end cut off anywhere is an error that names the file."""
     whole = path.read_bytes()
     rng = random.Random(0)
     header = int.from_bytes(whole[:8], "little") + 8

@@ -43,7 +43,7 @@ def gradients(backbone):
 )
 @pytest.mark.parametrize("name", BOTH)
 def test_micro_batches_accumulate_to_the_gradient_of_the_whole(name, objective, tmp_path):
-    """One step on everything, in pieces of one to all examples, against one big batch scored by itself."""
+    """One step on all examples, in micro-batches of one to all of them, against one big batch."""
     found = []
     for budget in (1, 150, 10**6):
         params = run_params(
@@ -71,7 +71,7 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_whole(name, objective, 
 
 
 def test_packing_gives_the_same_step(tmp_path):
-    """All examples in one step: read one by one or packed, the gradient is the same."""
+    """All examples in one step: packed or not, the gradient is the same."""
     found = []
     for pack in (False, True):
         params = run_params("llama", epochs=1, batch_size=10**6, grad_clip=1e9, sizes={"pack": pack, "max_history": 4})
@@ -102,7 +102,7 @@ def test_only_matrices_decay(name):
 @pytest.mark.parametrize(("epochs", "batch_size"), [(1, 10**6), (3, 10**6), (1, 10), (2, 7)])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5, 0.9])
 def test_no_step_has_a_learning_rate_of_0(epochs, batch_size, warmup, tmp_path):
-    """Also where an epoch, or the whole training, is one step; every step changes the weights."""
+    """Every step changes the weights, also if an epoch or the whole training is a single step."""
     training = training_of(run_params(epochs=epochs, batch_size=batch_size, warmup=warmup))
     rates = []
     step = training.step
@@ -155,7 +155,7 @@ def test_examples_per_epoch(tmp_path):
 
 
 class StoppedError(Exception):
-    """Stands for a kill after an epoch."""
+    """Simulates a kill after an epoch."""
 
 
 CASES = {
@@ -168,7 +168,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(case, tmp_path):
-    """Killed after epochs 1 and 3, each time taken up by a new process: bit for bit the same."""
+    """Killed after epochs 1 and 3 and resumed each time: bit-identical."""
     name, objective, settings = CASES[case]
     params = run_params(name, objective, epochs=5, **settings)
     whole = training_of(params)
@@ -185,7 +185,7 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(case, tmp_path):
         return on_epoch
 
     for epoch in (1, 3):
-        # Nothing may depend on what the process did before.
+        # Nothing may depend on the earlier state of the process.
         torch.manual_seed(epoch)
         with pytest.raises(StoppedError):
             training_of(params).fit(tmp_path / "killed", "x", stop_after(epoch))
@@ -206,15 +206,15 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(case, tmp_path):
 
 
 def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
-    """Another fingerprint starts anew; the same one goes on, here from an end that leaves nothing to do."""
+    """Another fingerprint starts from scratch; the same one resumes, here from a finished training."""
     one, other = (run_params(epochs=2).model_copy(update={"seed": seed}) for seed in (1, 2))
     first = training_of(one).fit(tmp_path / "x", "one").best
-    taken_up = training_of(other).fit(tmp_path / "x", "one").best
-    anew = training_of(other).fit(tmp_path / "x", "two").best
+    resumed = training_of(other).fit(tmp_path / "x", "one").best
+    restarted = training_of(other).fit(tmp_path / "x", "two").best
     expected = training_of(other).fit(tmp_path / "y", "two").best
     for key in first:
-        assert torch.equal(taken_up[key], first[key]) and torch.equal(anew[key], expected[key])
-    assert any(not torch.equal(anew[key], first[key]) for key in first)
+        assert torch.equal(resumed[key], first[key]) and torch.equal(restarted[key], expected[key])
+    assert any(not torch.equal(restarted[key], first[key]) for key in first)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
     ],
 )
 def test_a_checkpoint_with_another_content_is_one_clear_error(tmp_path, damage):
-    """Its hash is right: another version of the program, or someone else, wrote it."""
+    """The hash matches, but another version of the program wrote the content."""
     params = run_params("tiger", PAIRWISE, epochs=1)
     training_of(params).fit(tmp_path / "x", "x")
     saved = load_checkpoint(tmp_path / "x", "x")
@@ -249,12 +249,12 @@ def test_a_finished_training_is_not_trained_further(tmp_path):
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_patience(patience, tmp_path):
-    """Weights that do not move never get better than after the first epoch."""
+    """With constant weights no epoch is better than the first."""
     params = run_params(epochs=9, patience=patience, lr=1e-30)
     trained = training_of(params).fit(tmp_path / "x", "x")
     assert len(trained.history) == 1 + patience and trained.best_epoch == 1
     assert [row["best"] for row in trained.history] == [1.0] + [0.0] * patience
-    # The same decision after a restart.
+    # The same decision after resuming.
     assert len(training_of(params).fit(tmp_path / "x", "x").history) == 1 + patience
 
 
@@ -289,7 +289,7 @@ def test_validation_is_the_mean_over_users_and_touches_no_random_state():
 @pytest.mark.parametrize("users", [RELEASE_BATCH, RELEASE_BATCH + 1, 2 * RELEASE_BATCH + 40])
 @pytest.mark.parametrize("kind", ["ce", "apao-pointwise"])
 def test_release_selection_looks_at_the_last_validation_batch(kind, users):
-    """APAO: the last batch of 128, taken in the order of the users; cross-entropy: all of them, as by default."""
+    """APAO: the last batch of 128, in the order of the users; cross-entropy: all users, as by default."""
     histories = random_histories([3 + user % 4 for user in range(users)], CODES.items)
     last = (users - 1) % RELEASE_BATCH + 1 if kind != "ce" else users
     positions = histories.evaluation_targets("valid")
@@ -307,7 +307,7 @@ def test_release_selection_looks_at_the_last_validation_batch(kind, users):
 
 @pytest.mark.parametrize(("examples", "where"), [(None, "epoch 1, step 4"), (8, "validation after epoch [12]")])
 def test_divergence_names_run_step_and_term(examples, where, tmp_path):
-    """A rate of 1e30 spoils the weights at the first step; with one step an epoch only validation sees it."""
+    """A learning rate of 1e30 destroys the weights at the first step; with one step per epoch validation finds it."""
     params = run_params(lr=1e30, warmup=0.0, examples_per_epoch=examples)
     with pytest.raises(UserError, match=rf"toy/run, {where}.*(loss|ce) is (nan|inf).*Lower lr"):
         training_of(params).fit(tmp_path / "x", "x")
@@ -315,7 +315,7 @@ def test_divergence_names_run_step_and_term(examples, where, tmp_path):
 
 @pytest.mark.parametrize("name", BOTH)
 def test_bf16_computes_in_bf16_and_keeps_fp32_weights(name, tmp_path):
-    """Autocast on the CPU: close to fp32, not equal to it, and it learns."""
+    """Autocast on the CPU: close to fp32 but not equal, and the loss decreases."""
     losses = {}
     for precision in ("fp32", "bf16"):
         params = run_params(name, PAIRWISE, lr=1e-2, precision=precision, sizes=NO_DROPOUT[name])

@@ -30,7 +30,7 @@ def test_rows_hold_every_example_once_and_enough_history(lengths, max_history):
         assert 1 <= examples < length <= max_history + 1
         for place in range(first + length - examples, first + length):
             position = place - offsets[user]
-            # What is before the target in the row is exactly the cut history.
+            # The items before the target in the row are exactly the cut history.
             assert place - first == min(position, max_history)
             found[user, position] += 1
     users, positions = histories.training_examples()
@@ -73,7 +73,7 @@ def test_an_epoch_draws_whole_rows_until_enough(lengths, max_history, batch_size
 
 
 def alone(packed, row, slot, index):
-    """An example of a packed batch as a batch of its own."""
+    """An example of a packed batch as a separate batch."""
     history = packed.tokens[row, : packed.starts[row, slot] + 1]
     own = slice(index, index + 1)
     negatives = ids = None
@@ -125,7 +125,7 @@ def test_scores_and_gradients_are_those_of_the_examples_alone(objective, max_his
 
 
 def test_all_examples_of_both_samplers_agree():
-    """The packed epoch and the plain one hold the same (history, target) pairs."""
+    """The packed epoch and the plain one have the same (history, target) pairs."""
     codes = random_codes(20, 2, 5)
     histories = histories_of([[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8], [9, 7, 9, 3, 2]])
     examples = Examples(histories, codes, 3, CPU)

@@ -1,4 +1,4 @@
-"""Two and three processes train as one does."""
+"""Two and three processes give the same training as one."""
 
 from functools import cache
 from pathlib import Path
@@ -60,7 +60,7 @@ def train_as_one_of(rank: int, cases: tuple[str, ...], folder: Path) -> Found:
 
 @pytest.fixture(scope="module")
 def found_by(tmp_path_factory: pytest.TempPathFactory):
-    """What each of so many processes found of some cases, computed once."""
+    """Results of some cases by each of ``size`` processes, computed once."""
 
     @cache
     def found(size: int, cases: tuple[str, ...] | None = None) -> list[Found]:
@@ -73,7 +73,7 @@ def found_by(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_some_steps_cannot_be_shared_evenly(size):
-    """In the cases here some have fewer parts than there are processes, and some leave a part over."""
+    """Some steps have fewer micro-batches than processes, some a number that is not a multiple of it."""
     epochs = [training.sampler.epoch(30, 10, training.generator) for training in map(training_of, CASES)]
     counts = [sum(1 for _ in batch.parts) for epoch in epochs for batch in epoch]
     assert any(count < size for count in counts)
@@ -82,13 +82,13 @@ def test_some_steps_cannot_be_shared_evenly(size):
 
 @pytest.mark.parametrize(("size", "case"), [(2, case) for case in CASES] + [(3, case) for case in BY_THREE])
 def test_history_and_weights_are_those_of_one_process(size, case, found_by):
-    """To rounding: the same numbers are added up in another order."""
+    """Equal up to rounding, since the same numbers are summed in another order."""
     (history, weights), (expected, expected_weights) = found_by(size)[0][case], found_by(1)[0][case]
     assert len(history) == len(expected) == 2
     for row, other in zip(history, expected, strict=True):
-        # A negative may equal the target; whether its reward is the smaller one is then a matter of rounding.
+        # A negative may equal the target; which reward is smaller then depends on rounding.
         exact = {name: value for name, value in row.items() if not name.endswith("preferred")}
-        # Rewards are differences of log-probabilities near 3, a fraction of a percent of either.
+        # Rewards are small differences of log-probabilities near 3.
         assert exact == pytest.approx({name: other[name] for name in exact}, rel=1e-6, abs=1e-6)
         assert all(row[name] == other[name] for name in ("epoch", "steps", "examples", "lr", "best"))
     assert weights.keys() == expected_weights.keys()
@@ -98,7 +98,7 @@ def test_history_and_weights_are_those_of_one_process(size, case, found_by):
 
 @pytest.mark.parametrize(("size", "case"), [(2, case) for case in CASES] + [(3, case) for case in BY_THREE])
 def test_all_processes_hold_the_same(size, case, found_by):
-    """Bit for bit, or they would drift apart."""
+    """The processes are bit-identical; otherwise they would diverge."""
     (history, weights), *others = (found[case] for found in found_by(size))
     for other_history, other_weights in others:
         assert other_history == history
@@ -106,7 +106,7 @@ def test_all_processes_hold_the_same(size, case, found_by):
 
 
 def test_as_many_processes_give_the_same_numbers_again(found_by):
-    """Bit for bit, dropout included."""
+    """Bit-identical, including dropout."""
     history, weights = found_by(2)[0]["dropout"]
     again, weights_again = found_by(2, ("dropout",))[0]["dropout"]
     assert again == history
@@ -114,7 +114,7 @@ def test_as_many_processes_give_the_same_numbers_again(found_by):
 
 
 def test_processes_that_cannot_meet(monkeypatch):
-    """A number of processes in the environment that nobody started."""
+    """WORLD_SIZE is set, but there are no other processes."""
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match=r"WORLD_SIZE is 3.*torchrun"), joined():

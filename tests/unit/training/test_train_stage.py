@@ -1,4 +1,4 @@
-"""The stage ``train`` on the disk: what it leaves, and that a kill in the middle changes nothing."""
+"""The files of the stage ``train``, which an interruption does not change."""
 
 import json
 
@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 from helpers.models import backbone_of, random_codes, run_params
-from helpers.project import write_dataset
+from helpers.project import TOY, write_dataset
 from safetensors.torch import load_file
 
 from apao.backbones.base import BACKBONES
+from apao.codes.items import ItemTable
 from apao.files import read_json, verified
 from apao.stages import train as stage
 from apao.stages.train import train
@@ -31,7 +32,8 @@ def params(tmp_path, monkeypatch):
 def test_outputs(params):
     train(RUN, params, CPU)
     names = {path.name for path in RUN.folder.iterdir() if path.is_file()}
-    assert names == {"run.json", "model.safetensors", "config.json", "history.csv", "train.provenance.json"}
+    results = {"run.json", "model.safetensors", "config.json", "catalogue.parquet", "history.csv"}
+    assert names == results | {"train.provenance.json"}
     history = pd.read_csv(RUN.folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
     best = history[history["best"]].iloc[-1]
@@ -39,7 +41,13 @@ def test_outputs(params):
 
     record = read_json(RUN.folder / "train.provenance.json")
     assert record["params"] == json.loads(json.dumps(params.for_training()))
-    assert set(record["outputs"]) == names - {"train.provenance.json"}
+    assert set(record["outputs"]) == results
+    items = ItemTable.read(RUN.folder / "catalogue.parquet")
+    assert items.raw_ids.tolist() == [f"i{item}" for item in range(CODES.items)] and items.titles[3] == "Item 3"
+    assert (items.codes.codes == CODES.codes).all()
+    interactions = pd.read_parquet(TOY.interactions)
+    in_training = interactions[interactions.groupby("user").cumcount(ascending=False) > 1]
+    assert items.train_counts.tolist() == [int((in_training["item"] == item).sum()) for item in range(CODES.items)]
     config = read_json(RUN.folder / "config.json")
     rebuilt = BACKBONES["tiger"].from_transformers_config(config).build(config["vocab_size"])
     rebuilt.load_transformers(load_file(verified(RUN.folder / "model.safetensors")))

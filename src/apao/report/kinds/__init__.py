@@ -1,1 +1,1 @@
-"""The kinds of tables and figures, one module each: what params.yaml says of such a study, and how it is drawn."""
+"""Kinds of tables and figures, one per module: the model of its entries in params.yaml, and how it is drawn."""

@@ -1,10 +1,11 @@
-"""A figure of (a) an objective without one of its parts, (b) without the loss on one prefix."""
+"""A figure of (a) an objective without one of its parts and (b) without the loss of one prefix length."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 from typing_extensions import override
@@ -13,14 +14,15 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import spread
-from apao.report.results import Estimate, Results, seed_list, seeds_sentence
+from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seed_list
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Seeds, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = ["panel", "label", "dataset", "backbone", "objective", "metric", "value", "sd", "seeds"]
+NOT_RUN = "not run"
+COLUMNS = ["panel", "label", "dataset", "backbone", "objective", "metric", *ESTIMATE, "seeds"]
 Variants = Annotated[dict[str, str], Field(min_length=1)]
 """Label to objective, drawn in this order."""
 
@@ -35,10 +37,12 @@ class Ablation(FigureStudy):
     modules: Variants
     """Panel (a): label to objective, drawn in this order."""
     prefixes: Variants
-    """Panel (b), likewise."""
+    """Panel (b): label to objective, drawn in this order."""
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("ndcg@10", "recall@10")
     """Code-level metrics, one column of panels each."""
     seeds: Seeds
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
 
     @override
     def runs(self) -> list[Run]:
@@ -57,27 +61,33 @@ class Ablation(FigureStudy):
             for j, metric in enumerate(self.metrics):
                 scores = {label: self._score(results, objective, metric) for label, objective in variants.items()}
                 _draw_bars(axes[i, j], scores, i)
-                longest[j] = max(longest[j], *(one.mean for one in scores.values()))
+                longest[j] = max(longest[j], *(_end(one) for one in scores.values()))
                 axes[i, j].set_title(f"({panel}) {what}: {metric_title(metric)}")
                 axes[i, j].set_xlabel(metric_title(metric) if i else "")
                 place = (self.dataset, self.backbone)
                 rows += [
-                    (panel, label, *place, variants[label], metric, one.mean, one.sd, seed_list(self.seeds))
+                    (*(panel, label, *place, variants[label], metric), *one.numbers(), seed_list(self.seeds))
                     for label, one in scores.items()
                 ]
         for j, value in enumerate(longest):
             # Room for the numbers behind the bars; ± asks for more of it.
-            axes[0, j].set_xlim(0, (1.35 if len(self.seeds) == 1 else 1.8) * (value or 1))
+            axes[0, j].set_xlim(0, (1.3 if len(self.seeds) == 1 else 1.7) * (value or 1))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level) (a) without one module "
             "and (b) without the loss on the prefix that ends at one level, numbered from 0; higher is better. "
-            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars and ± are")
+            f"{results.origin(self)} {error_bars_sentence(self.seeds)}"
+            f"{' ± is the sample standard deviation over them.' if len(self.seeds) > 1 else ''}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
     def _score(self, results: Results, objective: str, metric: str) -> Estimate:
         runs = results.experiment(self.dataset, self.backbone, objective, self.seeds)
-        return results.metric(runs, "test", metric)
+        return results.test_metric(runs, metric)
+
+
+def _end(score: Estimate) -> float:
+    """Where the error bar ends, or the bar where it has none."""
+    return float(np.nanmax([0, score.mean, *score.interval]))
 
 
 def _draw_bars(axes: Axes, scores: dict[str, Estimate], panel: int) -> None:
@@ -85,7 +95,7 @@ def _draw_bars(axes: Axes, scores: dict[str, Estimate], panel: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     at = range(len(scores))
-    means = [one.mean for one in scores.values()]
+    means = [0 if math.isnan(one.mean) else one.mean for one in scores.values()]
     bars = axes.barh(
         at,
         means,
@@ -94,9 +104,12 @@ def _draw_bars(axes: Axes, scores: dict[str, Estimate], panel: int) -> None:
         edgecolor="black",
         linewidth=0.6,
         hatch=["" if i == 0 else style.HATCHES[1 + panel] for i in at],
-        xerr=None if any(math.isnan(one.sd) for one in scores.values()) else [one.sd for one in scores.values()],
+        xerr=style.reach(list(scores.values())),
+        error_kw={"elinewidth": 1},
     )
-    axes.bar_label(bars, labels=[spread(one.mean, one.sd) for one in scores.values()], padding=3, fontsize=7.5)
+    labels = [spread(one.mean, one.sd) if one.values else NOT_RUN for one in scores.values()]
+    for text, one in zip(axes.bar_label(bars, labels=labels, padding=3, fontsize=7.5), scores.values(), strict=True):
+        text.set_color("black" if one.values else style.ABSENT)
     axes.set_yticks(list(at), labels=list(scores))
     axes.set_ylim(len(scores) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from textwrap import fill
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 from typing_extensions import override
 
 from apao.errors import UserError
 from apao.evaluation.metrics import MetricName, metric_title
+from apao.evaluation.significance import UNKNOWN, Ends
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import Estimate, Results, entry, machine, number, seed_list, seeds_sentence
+from apao.report.results import ESTIMATE, Estimate, Results, entry, error_bars_sentence, machine, number, seed_list
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SECONDS = "seconds_per_1000_users"
-COLUMNS = ["dataset", "backbone", "objective", "beam", "quantity", "value", "sd", "seeds"]
+COLUMNS = ["dataset", "backbone", "objective", "beam", "quantity", *ESTIMATE, "seeds"]
 
 
 @STUDIES.register
@@ -41,6 +43,7 @@ class BeamSizes(GridStudy, FigureStudy):
         axes = figure.subplots(2, len(self.datasets), squeeze=False, sharex="col")
         rows = []
         machines: dict[str, None] = {}
+        nowhere, gaps = results.gaps(product(self.datasets, self.backbones), self.objectives, self.seeds)
         for j, dataset in enumerate(self.datasets):
             beams = self._beams(dataset, results)
             for (b, backbone), (s, objective) in product(enumerate(self.backbones), enumerate(self.objectives)):
@@ -50,9 +53,13 @@ class BeamSizes(GridStudy, FigureStudy):
                     estimates = _estimates(runs, results, quantity, beams)
                     self._draw(axes[i, j], beams, estimates, s, b)
                     rows += [
-                        (dataset, backbone, objective, beam, quantity, one.mean, one.sd, seed_list(self.seeds))
+                        (dataset, backbone, objective, beam, quantity, *one.numbers(), seed_list(self.seeds))
                         for beam, one in zip(beams, estimates, strict=True)
+                        if runs
                     ]
+            missing = [f"{name} ({backbone})" for backbone in self.backbones for name in gaps[dataset, backbone]]
+            for panel in axes[:, j]:
+                style.mark_gaps(panel, missing, empty=not beams)
             axes[0, j].set_title(dataset)
             axes[-1, j].set_xlabel("Beam size")
             axes[-1, j].set_ylim(bottom=0)
@@ -60,21 +67,27 @@ class BeamSizes(GridStudy, FigureStudy):
         measured_on = "\n" + fill(f"({next(iter(machines))})", 24) if len(machines) == 1 else ""
         axes[1, 0].set_ylabel("Seconds per 1,000 users" + measured_on)
         figure.align_ylabels()
-        style.make_room(figure, style.legend(figure, width, self.objectives, self.backbones))
+        style.make_room(figure, style.legend(figure, width, self.objectives, self.backbones, absent=nowhere))
         narrow = any(math.isnan(float(row[5])) for row in rows)
         cutoff = title.rpartition("@")[2]
         caption = (
             f"{title} on the test items (code level, above) and decoding time (below) against the number of beams; "
-            f"time measured on {' and '.join(machines)}. The beam sizes are evenly spaced, not to scale"
-            f"{f'; fewer than {cutoff} beams give no {title}' if narrow else ''}. "
-            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
+            f"time measured on {' and '.join(machines) or 'no machine yet'}. The beam sizes are evenly spaced, not to "
+            f"scale{f'; fewer than {cutoff} beams give no {title}' if narrow else ''}. "
+            f"{results.origin(self)} {self._error_bars(rows)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
+    def _error_bars(self, rows: Sequence[Sequence[Any]]) -> str:
+        known = all(not math.isnan(row[7]) for row in rows if row[4] == self.metric and not math.isnan(row[5]))
+        if known or len(self.seeds) > 1:
+            return error_bars_sentence(self.seeds) + " A time has none for one seed." * (len(self.seeds) == 1)
+        return "One seed; a line without error bars was measured before intervals over the test users were kept."
+
     def _beams(self, dataset: str, results: Results) -> list[int]:
-        """The sizes that were measured for any of the dataset's runs."""
+        """The beam sizes that were measured for any of the dataset's runs."""
         runs = (results.normalised(run) for run in self.runs() if run.dataset == dataset)
-        return sorted({beam for run in runs for beam in _by_beam(run, results, SECONDS)})
+        return sorted({beam for run in runs if results.has(run) for beam in _by_beam(run, results, SECONDS)})
 
     def _draw(self, axes: Axes, beams: list[int], estimates: list[Estimate], series: int, dashes: int) -> None:
         places = style.places(axes, [f"{beam:,}" for beam in beams])
@@ -89,13 +102,28 @@ def _machine(run: Run, results: Results) -> str:
 
 
 def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int]) -> list[Estimate]:
-    """One for each beam size."""
+    """One estimate per beam size."""
     of_runs = [_by_beam(run, results, quantity) for run in runs]
-    return [Estimate(tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True))) for beam in beams]
+    values = [tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
+    ends = _intervals(runs[0], results, quantity) if len(runs) == 1 else {}
+    return [Estimate(value, ends.get(beam, UNKNOWN)) for beam, value in zip(beams, values, strict=True)]
+
+
+def _intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
+    """Beam size to the interval of a metric over the users, where the run's file has it."""
+    path = results.file(run, "beams.json")
+    measured = entry(path, results.json(path), "beams")
+    found = {}
+    for i, one in enumerate(measured):
+        if one.get("intervals", {}).get(quantity) is not None:
+            where = (i, "intervals", quantity)
+            low, high = (number(path, measured, *where, end, within=("beams",)) for end in (0, 1))
+            found[int(number(path, measured, i, "beam", within=("beams",)))] = low, high
+    return found
 
 
 def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
-    """Beam size to quantity; NaN where the beam was too narrow for the metric."""
+    """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = results.file(run, "beams.json")
     data = results.json(path)
     measured = entry(path, data, "beams")
@@ -113,5 +141,5 @@ def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
 
 def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
     if beam not in by_beam:
-        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and make it again")
+        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and rerun its stage")
     return by_beam[beam]

@@ -1,4 +1,4 @@
-"""A table of objectives x backbones x datasets beside the untrained baselines, and our numbers beside the paper's."""
+"""A table of objectives x backbones x datasets with the untrained baselines, and of our numbers beside the paper's."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ from apao.report import comparisons
 from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
-from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, fixed, spread
+from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
 from apao.report.results import Estimate, Results, number, seed_list, seeds_sentence
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
 """Those of the paper's columns; the CSV has all."""
+INTERVAL_HEADS = ("ours", "95 % interval", "paper", "difference", "p")
+PAPER_HEADS = ("paper", "difference")
+OUTSIDE = "†"
+"""Behind a number of the paper that lies outside our interval."""
 NO_BACKBONE = "baseline"
-"""What the column ``backbone`` says of an untrained baseline."""
+"""Value of the column ``backbone`` for untrained baselines."""
 COLUMNS = (
     *("backbone", "objective", "dataset", "metric", "value", "sd", "seeds", "runs", "paper", "difference"),
     *("best_baseline", *comparisons.COLUMNS, "best_of_all", "gain_over_all_percent"),
 )
 Trained = dict[str, list[Experiment]]
-"""The experiments on one dataset by backbone, in the order of the objectives."""
+"""Backbone to the experiments on one dataset, in the order of the objectives."""
 Verdicts = dict[tuple[str, str, str], Verdict]
-"""By backbone, objective and metric."""
+"""Verdict by backbone, objective and metric."""
 Gains = dict[tuple[str, str, str], tuple[str, float]]
-"""Likewise: the objective compared with, and the gain over it in percent."""
+"""The objective compared with and the gain over it in percent, by backbone, objective and metric."""
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """What recommending without a model achieves."""
+    """Test metrics of an untrained baseline."""
 
     name: str
     scores: dict[str, Estimate]
@@ -68,8 +72,7 @@ class Comparison(GridStudy, TableStudy):
             trained_of_all += chain.from_iterable(trained.values())
             verdicts, overall = _verdicts(trained), _gains_over_all(trained)
             grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
-            if not coverage([dataset]):
-                grids.append(_paper_grid(dataset, trained))
+            grids += [_interval_grid(dataset, kind, trained, verdicts) for kind in METRICS]
             rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
             for backbone, experiments in trained.items():
                 for one in experiments:
@@ -79,10 +82,17 @@ class Comparison(GridStudy, TableStudy):
             tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
         notes = [
             results.origin(self),
-            "Test items. Code level: a hit is the target's code, as the paper counts. Item level, strict: the items of "
-            "one code share its rank in expectation. The baselines rank items; at code level a code "
-            "stands where its most popular item does, and random ranks the codes. Bold: the best objective of a "
+            "Test items. Code level: a hit is the target's code, as in the paper. Item level, strict: the items of "
+            "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
+            "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + seeds_sentence(self.seeds, "± is"),
+            f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
+            "seeds); they hold the models as they are, so another seed is not in them."
+            + (
+                f" {OUTSIDE}: the paper's number lies outside ours."
+                if not all(map(_has_no_paper, self.datasets))
+                else ""
+            ),
             _tuning_note(trained_of_all, results),
             _gains_note(users, tests, len(self.seeds), _baselines(trained)) if tests else "",
             coverage(self.datasets),
@@ -109,21 +119,21 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
     else:
         test = (
             f"p <= {ALPHA} in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
-            f"dataset and metric ({tests}: every objective and backbone), since one seed leaves the paper's test over "
-            "seeds nothing to go by"
+            f"dataset and metric ({tests}: every objective and backbone), since the paper's test over seeds needs "
+            "several seeds"
         )
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are in percent of the best baseline: the best by the same metric and with the same backbone of the "
-        f"paper's baselines, {', '.join(baselines)}. A star marks {test}. The CSV holds both tests, 95 % percentile "
-        f"bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds), and the gain "
-        "over the best of all objectives that the paper does not propose. "
+        "Gains are over the best baseline: the best by the same metric and with the same backbone of the paper's "
+        f"baselines, {', '.join(baselines)}. They are in percent first, in the metric's own unit beside the intervals. "
+        f"A star marks {test}; p is of the same test. The CSV holds both tests, the intervals of all metrics, and the "
+        "gain over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
 
 
 def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
-    """Which rows are tuned on what."""
+    """A note on which objectives were tuned for which dataset and how."""
     places: dict[tuple[str, str], list[str]] = {}
     for one in (one for one in experiments if one.runs):
         place = f"{one.runs[0].dataset}/{one.backbone}"
@@ -137,7 +147,7 @@ def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
 
 
 def _baselines(trained: Trained) -> list[str]:
-    """Objectives, as the study spells them, that are baselines in the paper."""
+    """Objectives, as spelled in the study, that are baselines in the paper."""
     found = (one.objective for experiments in trained.values() for one in experiments if one.role == "baseline")
     return list(dict.fromkeys(found))
 
@@ -151,7 +161,7 @@ def _untrained(dataset: str, results: Results) -> list[Untrained]:
 
 
 def _verdicts(trained: Trained) -> Verdicts:
-    """Every trained objective against the best baseline; a family of tests is one metric of the dataset."""
+    """Every trained objective against the best baseline; the tests of one metric on the dataset are a family."""
     verdicts: Verdicts = {}
     for backbone, experiments in trained.items():
 
@@ -165,7 +175,7 @@ def _verdicts(trained: Trained) -> Verdicts:
 
 
 def _gains_over_all(trained: Trained) -> Gains:
-    """Of every trained objective over the best of all that the paper does not propose."""
+    """Gains of every trained objective over the best one that the paper does not propose."""
     gains: Gains = {}
     for backbone, experiments in trained.items():
         for one, metric in product((one for one in experiments if one.runs), metric_names()):
@@ -226,7 +236,7 @@ def _shows_gain(one: Experiment, verdicts: Verdicts) -> bool:
 
 
 def _is_compared(one: Experiment, verdicts: Verdicts) -> bool:
-    """Whether there is a baseline to compare with: for one metric as for all."""
+    """Whether there is a baseline to compare with, which does not depend on the metric."""
     return verdicts[one.backbone, one.objective, metric_names()[0]].other != ""
 
 
@@ -239,17 +249,79 @@ def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> li
     return cells
 
 
-def _paper_grid(dataset: str, trained: Trained) -> Grid:
-    shown = metric_names(SHOWN_CUTOFFS, [CODE_LEVEL])
-    names = [(short_name(metric), name) for metric in shown for name in COMPARED]
-    grid = Grid(f"{dataset}, ours and the paper's", 2, [("", "Backbone"), ("", "Objective"), *names])
+def _interval_grid(dataset: str, kind: str, trained: Trained, verdicts: Verdicts) -> Grid:
+    """One kind of metric with its intervals, and the paper's numbers where it has the dataset."""
+    metrics = [f"{kind}@{k}" for k in SHOWN_CUTOFFS]
+    has_paper = not _has_no_paper(dataset)
+    heads = [head for head in INTERVAL_HEADS if has_paper or head not in PAPER_HEADS]
+    beside = ", ours and the paper's" if has_paper else ""
+    names = [(short_name(metric), head) for metric in metrics for head in heads]
+    grid = Grid(f"{dataset}: {METRICS[kind].title}{beside}", 2, [("", "Backbone"), ("", "Objective"), *names])
+
+    def row(backbone: str, label: str, of_metrics: Sequence[dict[str, str]]) -> list[Cell]:
+        return [Cell(backbone), Cell(label), *(Cell(cells[head]) for cells in of_metrics for head in heads)]
+
     for backbone, experiments in trained.items():
-        rows = []
-        for i, one in enumerate(experiments):
-            rows.append([Cell(backbone if i == 0 else ""), Cell(one.objective)])
-            for metric in shown:
-                keys = {"backbone": backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
-                score = one.scores[metric]
-                rows[-1] += compared(score.mean, score.sd, printed("table1", "value", **keys))
+        own = [[_score_cells(dataset, one, metric, verdicts) for metric in metrics] for one in experiments]
+        rows = [
+            row("" if i else backbone, one.objective, cells)
+            for i, (one, cells) in enumerate(zip(experiments, own, strict=True))
+        ]
+        for one in experiments:
+            if _shows_gain(one, verdicts):
+                gains = [_gain_cells(dataset, one, experiments, metric, verdicts) for metric in metrics]
+                rows.append(row("", f"gain of {one.objective}", gains))
         grid.parts.append(rows)
     return grid
+
+
+def _has_no_paper(dataset: str) -> bool:
+    return bool(coverage([dataset]))
+
+
+def _score_cells(dataset: str, one: Experiment, metric: str, verdicts: Verdicts) -> dict[str, str]:
+    """Texts of ``INTERVAL_HEADS``: an objective's metric."""
+    score, verdict = one.scores[metric], _verdict(one, metric, verdicts)
+    paper = _paper(dataset, one, metric)
+    return {
+        "ours": spread(score.mean, score.sd),
+        "95 % interval": _interval(verdict.low, verdict.high),
+        "paper": _marked(paper, verdict.low, verdict.high),
+        "difference": fixed(score.mean - paper, signed=True),
+        "p": "",
+    }
+
+
+def _gain_cells(
+    dataset: str, one: Experiment, experiments: Sequence[Experiment], metric: str, verdicts: Verdicts
+) -> dict[str, str]:
+    """The same of how much an objective is above the best baseline by the metric."""
+    verdict = _verdict(one, metric, verdicts)
+    other = next(each for each in experiments if each.objective == verdict.other)
+    gain = one.scores[metric].mean - other.scores[metric].mean
+    paper = _paper(dataset, one, metric) - _paper(dataset, other, metric)
+    return {
+        "ours": fixed(gain, signed=True),
+        "95 % interval": _interval(verdict.gain_low, verdict.gain_high, signed=True),
+        "paper": _marked(paper, verdict.gain_low, verdict.gain_high, signed=True),
+        "difference": fixed(gain - paper, signed=True),
+        "p": p_text(verdict.p(len(one.runs))),
+    }
+
+
+def _verdict(one: Experiment, metric: str, verdicts: Verdicts) -> Verdict:
+    return verdicts[one.backbone, one.objective, metric]
+
+
+def _paper(dataset: str, one: Experiment, metric: str) -> float:
+    keys = {"backbone": one.backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
+    return printed("table1", "value", **keys)
+
+
+def _interval(low: float, high: float, signed: bool = False) -> str:
+    return ABSENT if math.isnan(low) else f"{fixed(low, signed=signed)} to {fixed(high, signed=signed)}"
+
+
+def _marked(paper: float, low: float, high: float, signed: bool = False) -> str:
+    """The paper's number, marked where it lies outside our interval."""
+    return fixed(paper, signed=signed) + (OUTSIDE if paper < low or paper > high else "")

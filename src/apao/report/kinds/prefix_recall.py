@@ -1,116 +1,155 @@
-"""A figure of Recall@20 of every prefix length, and the gain of the last objective over the best of the others."""
+"""A figure of Recall@20 per prefix length, and of the gain of the last objective over the best of the others."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 from typing_extensions import override
 
+from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_interval, unpaired_gain_interval
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
-from apao.report.results import Estimate, Results, seed_list, seeds_sentence
+from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seed_list
+from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = ["dataset", "backbone", "series", "prefix", "quantity", "value", "sd", "seeds"]
+COLUMNS = ["dataset", "backbone", "series", "prefix", "quantity", *ESTIMATE, "seeds"]
 BARS: dict[str, Any] = {"facecolor": "#bbbbbb", "edgecolor": "black", "linewidth": 0.6, "hatch": style.HATCHES[1]}
 QUANTITY = "prefix_recall@20"
+UNPAIRED = (
+    " Those of a gain take the users of both objectives as independent, which makes them wider: some run was evaluated "
+    "before each user's prefixes were kept."
+)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Of one objective over another at one prefix."""
+
+    percent: float
+    interval: Ends
+    paired: bool = True
+    """Whether the interval is of the same users under both objectives."""
 
 
 @STUDIES.register
 class PrefixRecall(GridStudy, FigureStudy):
-    """Recall@20 of every prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
+    """Recall@20 per prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
 
     kind: Literal["prefix-recall"]
     objectives: Annotated[tuple[str, ...], Field(min_length=2)]
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
 
     @override
     def build(self, results: Results) -> style.Drawing:
         from matplotlib.patches import Patch
 
-        columns = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
-        width = max(style.WIDTH, 1.8 * len(columns))
+        places = list(product(self.datasets, self.backbones))
+        width = max(style.WIDTH, 1.8 * len(places))
         figure = style.blank(width, 3.7)
-        axes = figure.subplots(2, len(columns), squeeze=False, sharey="row", height_ratios=(3, 2))
+        axes = figure.subplots(2, len(places), squeeze=False, sharey="row", height_ratios=(3, 2))
         *others, last = self.objectives
-        panels = {place: self._recalls(results, *place) for place in columns}
-        drawn = {objective for recalls in panels.values() for objective in recalls}
-        for j, (place, recalls) in enumerate(panels.items()):
-            self._draw_recalls(axes[0, j], recalls, drawn)
-            _draw_gains(axes[1, j], _gains(recalls, last))
-            style.mark_gaps(axes[1, j], [], empty=not _gains(recalls, last))
-            for i in range(2):
-                style.places(axes[i, j], [str(m) for m in range(max(map(len, recalls.values()), default=1))])
+        nowhere, gaps = results.gaps(places, self.objectives, self.seeds)
+        rows: list[tuple[object, ...]] = []
+        paired = True
+        for j, place in enumerate(places):
+            runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
+            recalls = {name: results.prefix_recall(some, QUANTITY) for name, some in runs.items() if some}
+            gains = self._gains(results, runs, recalls)
+            paired &= all(gain.paired for gain in gains)
+            self._draw_recalls(axes[0, j], recalls)
+            _draw_gains(axes[1, j], gains)
+            style.mark_gaps(axes[0, j], gaps[place], empty=not recalls)
+            style.mark_gaps(axes[1, j], [], empty=not gains)
+            for panel in axes[:, j]:
+                style.places(panel, [str(m) for m in range(max(map(len, recalls.values()), default=1))])
             axes[0, j].set_title(", ".join(place))
             axes[1, j].set_xlabel("Prefix")
+            seeds = {name: seed_list(run.seed for run in some) for name, some in runs.items()}
+            for name, recall in recalls.items():
+                rows += [(*place, name, m, QUANTITY, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
+            rows += [
+                (*place, last, m, "gain_percent", gain.percent, math.nan, *gain.interval, seeds[last])
+                for m, gain in enumerate(gains)
+            ]
         axes[0, 0].set_ylabel("Recall@20 of the prefix")
         axes[1, 0].set_ylabel("Gain over the\nbest other (%)")
         figure.align_ylabels()
         gain = Patch(label=f"gain of {last}", **BARS)
-        absent = set(self.objectives) - drawn
-        style.make_room(figure, style.legend(figure, width, self.objectives, others=[gain], absent=absent))
+        style.make_room(figure, style.legend(figure, width, self.objectives, others=[gain], absent=nowhere))
         caption = (
             "Above: share of test users for whom the target's prefix is among the 20 beams after its step; prefix m "
             f"holds the codes of levels 0 to m. Below: by how many percent {last} is above the best of "
-            f"{', '.join(others)} at that prefix. "
-            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
+            f"{', '.join(others)} at that prefix. {results.origin(self)} {error_bars_sentence(self.seeds)}"
+            f"{'' if paired else UNPAIRED}"
         )
-        rows = [row for place, recalls in panels.items() for row in self._long(results, place, recalls)]
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
-    def _recalls(self, results: Results, dataset: str, backbone: str) -> dict[str, list[Estimate]]:
-        """The recall of every prefix by objective, of those that were run."""
-        runs = {name: results.experiment(dataset, backbone, name, self.seeds) for name in self.objectives}
-        return {name: results.levels(some, "metrics.json", "test", QUANTITY) for name, some in runs.items() if some}
-
-    def _draw_recalls(self, axes: Axes, recalls: dict[str, list[Estimate]], drawn: set[str]) -> None:
+    def _draw_recalls(self, axes: Axes, recalls: Mapping[str, list[Estimate]]) -> None:
         for series, objective in enumerate(self.objectives):
             recall = recalls.get(objective, [])
             style.draw_line(axes, range(len(recall)), recall, series, len(self.objectives))
-        style.mark_gaps(axes, [name for name in self.objectives if name in drawn - set(recalls)], empty=not recalls)
 
-    def _long(
-        self, results: Results, place: tuple[str, str], recalls: dict[str, list[Estimate]]
-    ) -> Iterator[tuple[object, ...]]:
-        seeds = {name: seed_list(run.seed for run in results.experiment(*place, name, self.seeds)) for name in recalls}
-        for name, recall in recalls.items():
-            for m, one in enumerate(recall):
-                yield (*place, name, m, QUANTITY, one.mean, one.sd, seeds[name])
-        last = self.objectives[-1]
-        for m, gain in enumerate(_gains(recalls, last)):
-            yield (*place, last, m, "gain_percent", gain, math.nan, seeds[last])
-
-
-def _gains(recalls: dict[str, list[Estimate]], last: str) -> list[float]:
-    """Those of ``last`` over the best other, none where either was not run."""
-    others = [recall for name, recall in recalls.items() if name != last]
-    return gain_over_best(recalls[last], others) if last in recalls and others else []
+    def _gains(
+        self, results: Results, runs: Mapping[str, list[Run]], recalls: Mapping[str, list[Estimate]]
+    ) -> list[Gain]:
+        """Of the last objective over the best other at every prefix; none where either was not run."""
+        *others, last = self.objectives
+        known = [name for name in others if name in recalls]
+        if last not in recalls or not known:
+            return []
+        gains = []
+        for m, ours in enumerate(recalls[last]):
+            best = max(known, key=lambda name: recalls[name][m].mean)
+            gains.append(_gain(results, m, (runs[last], ours), (runs[best], recalls[best][m])))
+        return gains
 
 
-def gain_over_best(ours: list[Estimate], others: list[list[Estimate]]) -> list[float]:
-    """Percent by which each of ``ours`` is above the largest of the others; NaN where that is 0."""
-    gains = []
-    for m, one in enumerate(ours):
-        best = max(other[m].mean for other in others)
-        gains.append(100 * (one.mean / best - 1) if best else math.nan)
-    return gains
+def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tuple[list[Run], Estimate]) -> Gain:
+    """At prefix ``m``, with its interval over the users for one seed, over the seeds for several."""
+    (our_runs, our_recall), (their_runs, their_recall) = ours, theirs
+    percent = gain_percent(our_recall.mean, their_recall.mean)
+    if len(our_runs) > 1 or len(their_runs) > 1:
+        by_seed = zip(our_recall.values, their_recall.values, strict=False)
+        same = [run.seed for run in our_runs] == [run.seed for run in their_runs]
+        return Gain(percent, seeds_interval([gain_percent(*pair) for pair in by_seed]) if same else UNKNOWN)
+    our_users, their_users = (results.user_prefixes(run) for run in (our_runs[0], their_runs[0]))
+    if our_users is None or their_users is None:
+        ends = unpaired_gain_interval(our_recall.mean, their_recall.mean, results.test_users(our_runs[0]))
+        return Gain(percent, ends, paired=False)
+    return Gain(percent, gain_interval(our_users[:, m], their_users[:, m]))
 
 
-def _draw_gains(axes: Axes, gains: list[float]) -> None:
+def gain_percent(ours: float, theirs: float) -> float:
+    """By how many percent ``ours`` is above ``theirs``; NaN where that is 0."""
+    return 100 * (ours / theirs - 1) if theirs else math.nan
+
+
+def _draw_gains(axes: Axes, gains: Sequence[Gain]) -> None:
+    percents = np.array([gain.percent for gain in gains])
+    ends = np.array([gain.interval for gain in gains]).reshape(-1, 2).T
+    heights = np.nan_to_num(percents)
     bars = axes.bar(
         range(len(gains)),
-        [0 if math.isnan(gain) else gain for gain in gains],
+        heights,
         width=0.6,
+        yerr=np.maximum([heights - ends[0], ends[1] - heights], 0),
+        error_kw={"elinewidth": 1},
         **BARS,
     )
-    labels = [ABSENT if math.isnan(gain) else fixed(gain, 1, signed=True) for gain in gains]
+    labels = [ABSENT if math.isnan(percent) else fixed(percent, 1, signed=True) for percent in percents]
     axes.bar_label(bars, labels=labels, padding=2, fontsize=7)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.25)

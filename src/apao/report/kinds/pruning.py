@@ -1,9 +1,10 @@
-"""A figure of (b) the time of beam search and full sorting; (c) the true top items that each beam step keeps."""
+"""A figure of (b) the time of beam search and full sorting and (c) the true top items kept by each beam step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,7 +16,7 @@ from typing_extensions import override
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import NAN
-from apao.report.results import Results, entry, machine, number, seed_list, seeds_sentence
+from apao.report.results import ESTIMATE, Results, entry, error_bars_sentence, machine, number, seed_list
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 METHODS = {"beam search": "beam_seconds_per_user", "full sorting": "full_sort_seconds_per_user"}
 FIRST_METHOD = 4
 """The methods of (b) take looks that the objectives of (c) leave alone, unless those are more than four."""
-COLUMNS = ["panel", "backbone", "series", "x", "value", "sd", "seeds", "unit"]
+COLUMNS = ["panel", "backbone", "series", "x", *ESTIMATE, "seeds", "unit"]
 Row = tuple[object, ...]
 
 
 @STUDIES.register
 class Pruning(FigureStudy):
-    """(b) Time of beam search against full sorting; (c) what beam search loses (the paper's Figure 1)."""
+    """(b) Time of beam search and full sorting; (c) top items that beam search loses (the paper's Figure 1)."""
 
     kind: Literal["pruning"]
     dataset: str
@@ -56,60 +57,73 @@ class Pruning(FigureStudy):
         left, right = np.asarray(figure.subfigures(1, 2))
         timing, machines, timed = self._draw_times(left.subplots(), results)
         kept, top = self._draw_kept(right.subplots(), results)
+        nowhere, _ = results.gaps(product([self.dataset], self.backbones), self.objectives, self.seeds)
         half = style.WIDTH / 2
         above_left = style.legend(left, half, list(METHODS), self.backbones, first=FIRST_METHOD)
-        above_right = style.legend(right, half, self.objectives, self.backbones)
+        above_right = style.legend(right, half, self.objectives, self.backbones, absent=nowhere)
         style.make_room(figure, max(above_left, above_right))
         caption = (
-            f"(b) Time of decoding the top items of one user by beam search (beam {timed}) and by full sorting, which "
+            f"(b) Time of decoding the top items of one user by beam search{timed} and by full sorting, which "
             f"scores every item, against the number of items; untrained models of the sizes of {self.dataset}'s recipe "
-            f"and synthetic codes, measured on {machines}. (c) Share of the {top} items that full sorting ranks "
+            f"and synthetic codes{machines}. (c) Share of the {top} that full sorting ranks "
             "highest whose prefix is still in the beam after each step, mean over test users. "
-            f"{results.origin(self)} " + seeds_sentence(self.seeds, "error bars are")
+            f"{results.origin(self)} {error_bars_sentence(self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
 
-    def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str, int]:
-        """Rows, the machines and the beam."""
+    def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str, str]:
+        """Rows, the machines and the beam in words."""
         rows: list[Row] = []
         machines: dict[str, None] = {}
         for b, backbone in enumerate(self.backbones):
             path = results.collection.place(decoding_time_file(self.dataset, backbone))
+            if results.collection.gaps and not path.exists():
+                continue
             data = results.json(path)
             machines[machine(path, data)] = None
             for s, (method, key) in enumerate(METHODS.items()):
                 seconds = _seconds(path, data, key)
                 axes.plot(list(seconds), list(seconds.values()), **style.look(FIRST_METHOD + s, b))
                 rows += [
-                    ("b", backbone, method, size, value, NAN, "", "seconds per user") for size, value in seconds.items()
+                    ("b", backbone, method, size, value, NAN, NAN, NAN, "", "seconds per user")
+                    for size, value in seconds.items()
                 ]
+        if not rows:
+            style.mark_gaps(axes, [], empty=True)
+            return rows, "", ""
         _label_times(axes, sizes=list(seconds), values=[float(str(row[4])) for row in rows])
         measured_on = " and ".join(machines)
         axes.set_title(fill(f"(b) Decoding time on {measured_on}", 44))
-        return rows, measured_on, int(number(path, data, "beam"))
+        return rows, f", measured on {measured_on}", f" (beam {number(path, data, 'beam'):.0f})"
 
-    def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], int]:
-        """Rows, and how many of the top items are looked for."""
+    def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
+        """Rows, and in words how many of the top items are looked for."""
         rows: list[Row] = []
+        found: list[Run] = []
         for b, backbone in enumerate(self.backbones):
             for s, objective in enumerate(self.objectives):
                 runs = results.experiment(self.dataset, backbone, objective, self.seeds)
+                found += runs
                 kept = results.levels(runs, "pruning.json", "kept")
                 steps = list(range(1, len(kept) + 1))
                 style.draw_line(axes, steps, kept, s, len(self.objectives), b, scale=100)
                 rows += [
-                    ("c", backbone, objective, step, one.mean, one.sd, seed_list(self.seeds), "share kept")
+                    ("c", backbone, objective, step, *one.numbers(), seed_list(self.seeds), "share kept")
                     for step, one in zip(steps, kept, strict=True)
                 ]
-        path = results.file(runs[0], "pruning.json")
+        if not found:
+            style.mark_gaps(axes, [], empty=True)
+            return rows, "items"
+        path = results.file(found[0], "pruning.json")
         beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
-        axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)", xticks=steps)
+        axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)")
+        axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
         axes.set_title(f"(c) {self.dataset}: true top {top} kept, beam {beam}")
-        return rows, top
+        return rows, f"{top} items"
 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
-    """Items of the catalogue to seconds per user by one method, by size."""
+    """Number of items to seconds per user of one method, sorted by the number of items."""
     measured = entry(path, data, "rows")
     found = {
         int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))

@@ -44,8 +44,8 @@ class SweepBest(SweepStudy, TableStudy):
             grid.parts.append(part)
         notes = [
             results.origin(self, self.objectives),
-            f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best has the highest "
-            f"{title} on the validation items (code level: a hit is the target's code, as the paper counts; item "
+            f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best value has the "
+            f"highest {title} on the validation items (code level: a hit is the target's code, as in the paper; item "
             "level, strict: the items of one code share its rank in expectation). "
             + seeds_sentence(self.seeds, "± is"),
             coverage(self.datasets),
@@ -70,12 +70,12 @@ class SweepBest(SweepStudy, TableStudy):
 
 def _cells(key: str, best: Point, paper: float) -> list[Cell]:
     """What follows the names of a row."""
-    values = (format_value(best.value), ABSENT if math.isnan(paper) else format_value(paper))
+    values = (ABSENT if math.isnan(value) else format_value(value) for value in (best.value, paper))
     scores = (spread(score.mean, score.sd) for score in (best.validation, best.test, best.strict))
     return [Cell(text) for text in (symbol(key), *values, *scores)]
 
 
 def _paper(curve: Curve) -> float:
-    # The paper does not say with which form of the weights it swept.
+    # The paper does not state which form of the weights its sweeps used.
     objective = Run.of(curve.dataset, curve.backbone, curve.objective, 0).objective
     return printed("table5", curve.key, dataset=curve.dataset, backbone=curve.backbone, objective=objective)

@@ -1,4 +1,4 @@
-"""A table of what training costs, in seconds per epoch and in epochs to convergence."""
+"""A table of training cost: seconds per epoch and epochs to convergence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainingCost(GridStudy, TableStudy):
 
     @override
     def build(self, results: Results) -> Table:
-        names = [(title, name) for title in ("Seconds an epoch", "Epochs to converge") for name in COMPARED]
+        names = [(title, name) for title in ("Seconds per epoch", "Epochs to converge") for name in COMPARED]
         grid = Grid("", 3, [("", "Dataset"), ("", "Backbone"), ("", "Objective"), *names])
         digits = DIGITS if len(self.seeds) == 1 else DIGITS | {"epochs": 1}
         rows = []
@@ -49,9 +49,9 @@ class TrainingCost(GridStudy, TableStudy):
             grid.parts.append(part)
         notes = [
             results.origin(self),
-            "Seconds: mean wall time of an epoch's training on the machine that trained the run, which its provenance "
-            "file names; the paper's are of another machine. Epochs: number of the epoch with the best validation "
-            "loss, without those of patience that follow it; what the paper counts is not stated. "
+            "Seconds: mean wall time of training per epoch on the machine named in the run's provenance file; the "
+            "paper's are from another machine. Epochs: number of the epoch with the best validation loss, without the "
+            "epochs of patience after it; the paper does not state what it counts. "
             + seeds_sentence(self.seeds, "± is"),
             coverage(self.datasets),
         ]
@@ -62,6 +62,6 @@ def _costs(runs: list[Run], results: Results) -> dict[str, Estimate]:
     histories = [results.history(run) for run in runs]
     return {
         "seconds_per_epoch": Estimate(tuple(float(history["seconds"].mean()) for history in histories)),
-        # Every epoch that was the best so far is marked; the last of them stayed it.
+        # Every epoch that was the best so far is marked; the last of them is the best one.
         "epochs": Estimate(tuple(float(history.loc[history["best"], "epoch"].iloc[-1]) for history in histories)),
     }

@@ -1,4 +1,4 @@
-"""A figure of the cross-entropy after every epoch, on the training and on the validation items."""
+"""A figure of the cross-entropy per epoch on training and validation items."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TERMS = {"valid_ce": "validation", "train_ce": "training"}
-"""Column of history.csv to its name: objectives differ in their loss, and all that have this term agree on it."""
+"""Column of history.csv to its name. The cross-entropy, unlike the loss, is comparable between objectives."""
 MARKED = 5
-"""Epochs from one marker of a line to the next."""
+"""Epochs between markers of a line."""
 COLUMNS = ["dataset", "backbone", "objective", "seed", "epoch", "quantity", "value", "best"]
 
 
 @STUDIES.register
 class TrainingCurves(GridStudy, FigureStudy):
-    """Cross-entropy of training and validation items after every epoch, one pair of lines per run."""
+    """Cross-entropy per epoch on training and validation items, one pair of lines per run."""
 
     kind: Literal["training-curves"]
 
@@ -39,17 +39,17 @@ class TrainingCurves(GridStudy, FigureStudy):
         axes = figure.subplots(1, len(columns), squeeze=False, sharey="row")[0]
         panels = {place: self._curves(results, *place) for place in columns}
         frames = [frame for panel in panels.values() for frame in panel]
-        drawn = {str(frame["objective"].iloc[0]) for frame in frames}
+        nowhere, gaps = results.gaps(columns, self.objectives, self.seeds)
         for panel, (place, curves) in zip(axes, panels.items(), strict=True):
-            self._draw(panel, curves, drawn)
+            self._draw(panel, curves)
+            style.mark_gaps(panel, gaps[place], empty=not curves)
             panel.set(title=", ".join(place), xlabel="Epoch")
         axes[0].set_ylabel("Cross-entropy per token")
-        absent = set(self.objectives) - drawn
-        style.make_room(figure, style.legend(figure, width, self.objectives, list(TERMS.values()), absent=absent))
+        style.make_room(figure, style.legend(figure, width, self.objectives, list(TERMS.values()), absent=nowhere))
         caption = (
             "Mean cross-entropy of the target's tokens (nats) on the validation items after every epoch, and on the "
-            "training items during it, while the weights change. A ring marks the epoch whose weights are kept, which "
-            "has the lowest validation loss of the objective itself; a training stops when none that follow is better. "
+            "training items during it, while the weights change. A ring marks the epoch whose weights are kept: that "
+            "with the lowest validation loss of the objective itself; training stops when no later one is better. "
             f"{results.origin(self)}"
         )
         numbers = pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
@@ -67,26 +67,23 @@ class TrainingCurves(GridStudy, FigureStudy):
             for term in TERMS
         ]
 
-    def _draw(self, axes: Axes, curves: list[pd.DataFrame], drawn: set[str]) -> None:
+    def _draw(self, axes: Axes, curves: list[pd.DataFrame]) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        shown = set()
         for curve in curves:
             objective, quantity = str(curve["objective"].iloc[0]), str(curve["quantity"].iloc[0])
-            shown.add(objective)
             series, dashes = self.objectives.index(objective), list(TERMS).index(quantity)
             look: dict[str, Any] = style.look(series, dashes)
-            # A marker on every epoch would cover the line; each series has its own epochs.
+            # Markers at every epoch would cover the line. The offset differs by series.
             axes.plot(curve["epoch"], curve["value"], markevery=(series % MARKED, MARKED), **look)
             if dashes == 0:
                 kept = curve[curve["best"]]
                 axes.plot(kept["epoch"], kept["value"], **(style.RING | {"color": look["color"]}))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        style.mark_gaps(axes, [name for name in self.objectives if name in drawn - shown], empty=not curves)
 
 
 def _curve(history: pd.DataFrame, term: str) -> pd.DataFrame:
-    """The term by epoch, NaN for an objective without it; ``best`` marks the epoch whose weights are kept."""
+    """The term per epoch, NaN if the objective does not have it; ``best`` marks the epoch whose weights are kept."""
     values = history[term] if term in history else pd.Series(float("nan"), index=history.index)
     frame = pd.DataFrame({"epoch": history["epoch"], "quantity": term, "value": values})
     return frame.assign(best=history["epoch"] == history.loc[history["best"], "epoch"].iloc[-1])

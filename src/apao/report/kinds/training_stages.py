@@ -1,4 +1,4 @@
-"""A table of objectives trained at once against those that start from a trained model."""
+"""A table of objectives trained in one stage against those that start from a trained model."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class TrainingStages(TableStudy):
         title = metric_title(self.metric)
         notes = [
             results.origin(self),
-            f"{title} on the test items. Code level: a hit is the target's code, as the paper counts. Item level, "
-            "strict: the items of one code share its rank in expectation. Bold: the best of a column. "
+            f"{title} on the test items. Code level: a hit is the target's code, as in the paper. Item level, "
+            "strict: the items of one code share its rank in expectation. Bold: the best of each column. "
             + seeds_sentence(self.seeds, "± is"),
             _comparison_note(trained) if self.one_stage and len(self._objectives()) > 1 else "",
-            "" if self.two_stage else "This scale trains no two-stage objective.",
-            "" if self.one_stage else "This scale trains no one-stage objective.",
+            "" if self.two_stage else "This study has no two-stage objective.",
+            "" if self.one_stage else "This study has no one-stage objective.",
             coverage(self.datasets),
         ]
         return Table(
@@ -88,15 +88,15 @@ class TrainingStages(TableStudy):
         )
 
     def _metrics(self) -> tuple[str, str]:
-        """At code and at item level."""
+        """The metric at code level and at item level."""
         return self.metric, f"{ITEM_LEVEL}{self.metric}"
 
     def _objectives(self) -> list[tuple[str, str]]:
-        """Number of stages, as the paper's numbers name it, and objective."""
+        """Pairs of the number of stages (as in the paper's numbers) and the objective."""
         return [*(("1", name) for name in self.one_stage), *(("2", name) for name in self.two_stage)]
 
     def _verdicts(self, experiments: list[Experiment]) -> dict[Key, Verdict]:
-        """The best one-stage objective against each other; a family of tests is one metric."""
+        """The best one-stage objective against each other objective; the tests of one metric are a family."""
 
         def best_against(one: Experiment, metric: str) -> Pair | None:
             ours = best(experiments[: len(self.one_stage)], metric)
@@ -116,7 +116,15 @@ class TrainingStages(TableStudy):
             verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.objective)
             rows.append(
                 (
-                    *(stages, one.objective, *place, metric, score.mean, score.sd, seed_list(self.seeds)),
+                    *(
+                        stages,
+                        one.objective,
+                        *place,
+                        metric,
+                        score.mean,
+                        score.sd,
+                        seed_list(run.seed for run in one.runs),
+                    ),
                     *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
                 )
             )
@@ -145,11 +153,13 @@ class TrainingStages(TableStudy):
 
 
 def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
-    users = {dataset: len(experiments[0].users) for (dataset, _), experiments in trained.items()}
+    users: dict[str, int] = {}
+    for (dataset, _), experiments in trained.items():
+        users[dataset] = max(users.get(dataset, 0), *(len(one.users) for one in experiments))
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "The CSV compares the best one-stage objective with every other of its column: gain over it, two-sided paired "
-        "t-test over users, plain and after Holm's correction for the comparisons of the column, one-sample t-test of "
+        "The CSV compares the best one-stage objective with every other one of its column: gain, two-sided paired "
+        "t-test over users, plain and with Holm's correction for the comparisons of the column, one-sample t-test of "
         "its seeds against the other's mean, and 95 % percentile bootstrap intervals "
         f"({RESAMPLES:,} resamples of the test users). Test users: {counted}."
     )

@@ -1,0 +1,137 @@
+"""Recommendations as a table to read, JSON lines, CSV or parquet, written as they are computed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import override
+
+from apao.errors import UserError, nearest
+from apao.files import atomic_path
+
+TITLE_WIDTH = 48
+"""Characters of a title in the table."""
+
+
+class Writer(ABC):
+    """Takes frames with the columns user, rank, item, title, code, logp, shared_by; all rows of a user in one."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    @abstractmethod
+    def write(self, frame: pd.DataFrame) -> None:
+        """Write some users' lists."""
+
+
+class Table(Writer):
+    """Aligned columns for a reader, a block per user."""
+
+    @override
+    def write(self, frame: pd.DataFrame) -> None:
+        for user, rows in frame.groupby("user", sort=False):
+            print(f"user {user}", file=self.file)
+            cells = [HEADINGS, *(_cells(row) for row in rows.itertuples(index=False))]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            for row in cells:
+                print("", *map(_aligned, row, widths, ALIGNMENT), sep="  ", file=self.file)
+
+
+HEADINGS, ALIGNMENT = ("rank", "item", "title", "code", "logp", "shared by"), "><<<>>"
+
+
+def _cells(row: Any) -> tuple[str, ...]:
+    title = row.title if len(row.title) <= TITLE_WIDTH else f"{row.title[: TITLE_WIDTH - 1]}…"
+    return str(row.rank), row.item, title, row.code, f"{row.logp:.3f}", str(row.shared_by)
+
+
+def _aligned(cell: str, width: int, alignment: str) -> str:
+    return f"{cell:{alignment}{width}}"
+
+
+class JsonLines(Writer):
+    """An object per user: ``{"user": ..., "items": [{"rank": 1, ...}, ...]}``."""
+
+    @override
+    def write(self, frame: pd.DataFrame) -> None:
+        for user, rows in frame.groupby("user", sort=False):
+            record = {"user": user, "items": rows.drop(columns="user").to_dict("records")}
+            print(json.dumps(record, ensure_ascii=False), file=self.file)
+
+
+class Csv(Writer):
+    """A row per item."""
+
+    header = True
+
+    @override
+    def write(self, frame: pd.DataFrame) -> None:
+        frame.to_csv(self.file, index=False, header=self.header, lineterminator="\n")
+        self.header = False
+
+
+TEXTS: dict[str, type[Writer]] = {"table": Table, "json": JsonLines, "csv": Csv}
+PARQUET = "parquet"
+FORMATS = (*TEXTS, PARQUET)
+_OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": PARQUET}
+
+
+class Parquet(Writer):
+    """A row per item, a row group per frame."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer: pq.ParquetWriter | None = None
+
+    @override
+    def write(self, frame: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.path, table.schema)
+        self.writer.write_table(table)
+
+    def close(self) -> None:
+        """End the file."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def format_of(chosen: str | None, output: Path | None) -> str:
+    """The format that is asked for, else that of the output's name, else a table.
+
+    Raises:
+        UserError: when it is none, or one that cannot be printed.
+    """
+    found = chosen or (_OF_SUFFIX.get(output.suffix, "table") if output else "table")
+    if found not in FORMATS:
+        raise UserError(f"--format {found}: unknown format; {nearest(found, FORMATS)}")
+    if found == PARQUET and output is None:
+        raise UserError("--format parquet: is no text to print; name a file with --output")
+    return found
+
+
+@contextmanager
+def opened(name: str, output: Path | None) -> Iterator[Writer]:
+    """A writer of the format ``name``, to ``output``, which appears whole when the block ends, or to the terminal."""
+    if output is None:
+        yield TEXTS[name](sys.stdout)
+        return
+    with atomic_path(output) as path:
+        if name == PARQUET:
+            writer = Parquet(path)
+            try:
+                yield writer
+            finally:
+                writer.close()
+        else:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                yield TEXTS[name](file)

@@ -1,0 +1,130 @@
+"""The command ``recommend``: lists of items from a trained run, for users, histories, or a file of many users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from apao.codes.given import read_lines
+from apao.errors import UserError
+from apao.progress import console, progress
+from apao.stages.history_files import Asked, Known, read_histories, users_of_dataset
+from apao.stages.list_files import format_of, opened
+from apao.stages.load import load
+from apao.stages.recommender import Recommender
+from apao.study.paths import DatasetPaths
+from apao.study.runs import RECORD_FILE, Run
+
+AT_ONCE = 4096
+"""Histories whose lists are written together."""
+NAMED = 5
+"""Items that a warning names."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose lists are asked for; one of the three."""
+
+    users: Sequence[str] = ()
+    """Raw ids of users of the dataset."""
+    histories: Sequence[str] = ()
+    """Item ids with commas between them."""
+    file: Path | None = None
+    """Histories of many users."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How they are made: the options of ``Recommender.recommend``, items by files of their ids."""
+
+    k: int = 20
+    beam: int | None = None
+    exact: bool = False
+    keep_seen: bool = False
+    only: Path | None = None
+    without: Path | None = None
+
+
+def recommend(
+    run: str,
+    wanted: Wanted,
+    how: How,
+    output_format: str | None = None,
+    output: Path | None = None,
+    new_items: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Print or write the next items of each history.
+
+    Args:
+        run: a run's name or folder.
+        wanted: the histories.
+        how: length of the lists, search, and part of the catalogue.
+        output_format: table, json, csv or parquet. None: by the name of ``output``, else table.
+        output: file to write. None: the terminal.
+        new_items: items that training did not have (``apao codes --items``).
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: for an unknown run, user or item, naming file and line; for an empty history; for a ``k`` beyond
+            the catalogue.
+    """
+    name = format_of(output_format, output)
+    if sum(map(bool, (wanted.users, wanted.histories, wanted.file))) != 1:
+        raise UserError("whose items? give --user ID, --history ID,ID,... or --file FILE, one of them")
+    folder = Path(run) if (Path(run) / RECORD_FILE).exists() else Run.parse(run).folder
+    model = load(folder, device, new_items)
+    known = Known(frozenset(model.catalogue.raw_ids), model.catalogue.raw_ids[0])
+    asked = _asked(wanted, model, known)
+    only, without = (None if file is None else _listed(file, known) for file in (how.only, how.without))
+    _warn_of_untrained(model, asked)
+    with opened(name, output) as writer, progress(f"recommend with {model.trained.run}", len(asked.users)) as advance:
+        for begin in range(0, len(asked.users), AT_ONCE):
+            part = asked.histories[begin : begin + AT_ONCE]
+            found = model.recommend(part, how.k, how.beam, how.exact, how.keep_seen, only, without)
+            users = [asked.users[begin + number] for number in found.pop("history")]
+            found.insert(0, "user", users)
+            writer.write(found)
+            advance(len(part))
+    if output is not None:
+        console.print(str(output))
+
+
+def _asked(wanted: Wanted, model: Recommender, known: Known) -> Asked:
+    if wanted.file is not None:
+        return read_histories(wanted.file, known)
+    if wanted.users:
+        return users_of_dataset(DatasetPaths(model.trained.run.dataset, model.root), wanted.users, known)
+    histories = [[item for item in text.split(",") if item] for text in wanted.histories]
+    for text, history in zip(wanted.histories, histories, strict=True):
+        if not history:
+            raise UserError(f"--history {text!r}: expected item ids with commas between them")
+        for item in history:
+            known.check(item, "--history")
+    return Asked([str(number) for number in range(1, len(histories) + 1)], histories)
+
+
+def _listed(file: Path, known: Known) -> list[str]:
+    """The item ids in a file with one per line."""
+    if not file.is_file():
+        raise UserError(f"{file}: not found; name a file with an item id per line")
+    ids = read_lines(file)
+    for line, item in enumerate(ids, 1):
+        known.check(item, f"{file}:{line}")
+    if not ids:
+        raise UserError(f"{file}: holds no item ids; expected one per line")
+    return ids
+
+
+def _warn_of_untrained(model: Recommender, asked: Asked) -> None:
+    """Name the items of histories that were in no training history: only their tokens mean something to the model."""
+    table = model.catalogue
+    items = list({item for history in asked.histories for item in history})
+    untrained = sorted(
+        item for item, number in zip(items, table.numbers(items), strict=True) if not table.train_counts[number]
+    )
+    if untrained:
+        more = f" and {len(untrained) - NAMED} more" if len(untrained) > NAMED else ""
+        named = ", ".join(map(repr, untrained[:NAMED]))
+        console.print(f"warning: training has never seen {named}{more}, only the tokens of their codes", style="yellow")

@@ -1,0 +1,257 @@
+"""Recommendations of a trained run, for any histories.
+
+Shapes: B histories of a batch, K ranked codes, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from apao.backbones.base import Context
+from apao.codes.items import ItemTable
+from apao.codes.trie import Trie
+from apao.data.histories import Histories, IntArray
+from apao.decoding.lists import FloatArray, ItemLists, Lister, log_probabilities
+from apao.errors import UserError
+from apao.stages.evaluate import evaluate_split
+from apao.stages.trained import Split, TrainedModel, TrainedRun
+
+RawHistories = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What may be recommended.
+
+    Attributes:
+        trie: leads a search to codes with such an item alone.
+        codes: (C,) indices of these distinct codes.
+        allowed: (I,) whether an item is one of them; None: every item is.
+        items: how many they are.
+    """
+
+    trie: Trie
+    codes: IntArray
+    allowed: NDArray[np.bool_] | None
+    items: int
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked: the next ``k`` items after each of the ``known`` histories, out of ``part``."""
+
+    known: Histories
+    part: Part
+    k: int
+    keep_seen: bool
+
+
+class Recommender:
+    """A trained model with its catalogue.
+
+    Attributes:
+        trained: weights (``trained.backbone``), item codes (``trained.codes``), trie and parameters.
+        catalogue: the items by their own ids.
+        folder: the run's.
+        root: folder of the study, whose data ``evaluate`` reads.
+    """
+
+    def __init__(self, trained: TrainedModel, catalogue: ItemTable, folder: Path, root: Path) -> None:
+        self.trained, self.catalogue = trained, catalogue
+        self.folder, self.root = folder, root
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """The item table: ``item`` (number), ``raw_id``, ``title``, ``train_count``."""
+        table = self.catalogue
+        columns = {"raw_id": table.raw_ids, "title": table.titles, "train_count": table.train_counts}
+        return pd.DataFrame(columns).rename_axis("item").reset_index()
+
+    @cached_property
+    def _lister(self) -> Lister:
+        return Lister(self.trained.codes, self.trained.trie)
+
+    def recommend(
+        self,
+        histories: RawHistories,
+        k: int = 20,
+        beam: int | None = None,
+        exact: bool = False,
+        keep_seen: bool = False,
+        only: Collection[str] | None = None,
+        without: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """The next items of each history.
+
+        Args:
+            histories: raw item ids per user, oldest first; the model reads the newest ``max_history`` of them.
+            k: items per history.
+            beam: number of beams. None: that of the run's evaluation, raised where it leaves fewer than k items.
+            exact: score every item instead of searching.
+            keep_seen: also recommend items of the history itself.
+            only: raw ids of the items that may be recommended. The search is confined to their codes.
+            without: raw ids of items that may not.
+
+        Returns:
+            Per history (column ``history``, its index) up to k rows: ``rank`` from 1, ``item`` (raw id), ``title``,
+            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (items that have the same code).
+
+        Raises:
+            UserError: for no or an empty history, an unknown item, or a k outside 1 to the number of items.
+        """
+        query = Query(self._known(histories), self._part(only, without), k, keep_seen)
+        if not 1 <= k <= query.part.items:
+            raise UserError(f"k is {k}; of {query.part.items} items expected 1 to {query.part.items}")
+        if beam is not None and (exact or beam < 1):
+            raise UserError(f"beam is {beam}; expected 1 or more, and none with exact, which scores every item")
+        with torch.no_grad():
+            return self._frame(self._ranked(query) if exact else self._searched(query, beam))
+
+    def score(self, histories: RawHistories, items: Sequence[str]) -> pd.DataFrame:
+        """Exact log-probability of each item's code after each history: one row per history, one column per item.
+
+        Args:
+            histories: as for ``recommend``.
+            items: raw ids.
+
+        Raises:
+            UserError: for no or an empty history, or an unknown item.
+        """
+        known, numbers = self._known(histories), self._numbers(items, "items")
+        codes, place = np.unique(self.trained.codes.code_of_item[numbers], return_inverse=True)
+        table = np.empty((known.users, len(items)))
+        with torch.no_grad():
+            for users in self._batches(known, np.arange(known.users)):
+                scores = self._scores(known, users, codes)
+                table[users] = log_probabilities(scores, self.trained.decoded_tokens)[:, place]
+        return pd.DataFrame(table, columns=list(items))
+
+    def evaluate(self, split: Split = "test") -> dict[str, Any]:
+        """The metrics of the run on ``valid`` or ``test``, as metrics.json has them, computed again.
+
+        This reads ``data/<dataset>`` of the run's study; for a folder that was moved, of the working directory.
+
+        Raises:
+            UserError: when a file is missing or damaged.
+        """
+        model = self.trained
+        run = TrainedRun(model.run, model.params, model.device, self.root, self.folder)
+        return evaluate_split(run, split).metrics
+
+    def _known(self, histories: RawHistories) -> Histories:
+        """Item numbers of the histories."""
+        if isinstance(histories, str) or not histories:
+            raise UserError("no histories; expected a list of lists of item ids")
+        for place, history in enumerate(histories):
+            if isinstance(history, str) or not len(history):
+                raise UserError(f"history {place}: expected a list of at least one item id, found {history!r}")
+        offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
+        flat = list(chain.from_iterable(histories))
+        numbers = self.catalogue.numbers(flat)
+        if (numbers < 0).any():
+            first = int(np.argmax(numbers < 0))
+            place = int(np.searchsorted(offsets, first, side="right")) - 1
+            raise self._unknown(f"history {place}", flat[first])
+        return Histories(offsets, numbers)
+
+    def _numbers(self, raw_ids: Collection[str], what: str) -> IntArray:
+        """Item numbers of ids; ``what`` they are is part of an error."""
+        if isinstance(raw_ids, str) or not len(raw_ids):
+            raise UserError(f"{what}: expected a list of at least one item id, found {raw_ids!r}")
+        ids = list(raw_ids)
+        numbers = self.catalogue.numbers(ids)
+        if (numbers < 0).any():
+            raise self._unknown(what, ids[int(np.argmax(numbers < 0))])
+        return numbers
+
+    def _unknown(self, where: str, raw_id: object) -> UserError:
+        return UserError(f"{where}: unknown item {raw_id!r}; the catalogue has ids like {self.catalogue.raw_ids[0]!r}")
+
+    def _part(self, only: Collection[str] | None, without: Collection[str] | None) -> Part:
+        codes, trie = self.trained.codes, self.trained.trie
+        if only is None and without is None:
+            return Part(trie, np.arange(len(codes.distinct)), None, codes.items)
+        allowed = np.full(codes.items, only is None)
+        if only is not None:
+            allowed[self._numbers(only, "only")] = True
+        if without is not None:
+            allowed[self._numbers(without, "without")] = False
+        chosen = np.unique(codes.code_of_item[allowed])
+        if not len(chosen):
+            raise UserError("only and without leave no item to recommend")
+        leaves = self._lister.leaves[torch.as_tensor(chosen, device=self.trained.device)]
+        return Part(trie.part(leaves), chosen, allowed, int(allowed.sum()))
+
+    def _batches(self, known: Histories, users: IntArray) -> list[IntArray]:
+        """``users`` in batches of histories of similar length."""
+        lengths = np.minimum(np.diff(known.offsets)[users], self.trained.params.backbone.max_history)
+        ordered = users[np.argsort(lengths, kind="stable")]
+        size = self.trained.params.decoding.batch_users
+        return [ordered[begin : begin + size] for begin in range(0, len(ordered), size)]
+
+    def _context(self, known: Histories, users: IntArray) -> Context:
+        return self.trained.encode(known.newest(users, self.trained.params.backbone.max_history))
+
+    def _scores(self, known: Histories, users: IntArray, codes: IntArray) -> Tensor:
+        """Exact scores (B, C) of distinct codes by index."""
+        tokens = torch.as_tensor(self.trained.codes.distinct_tokens[codes], device=self.trained.device)
+        return self.trained.scores(self._context(known, users), tokens)
+
+    def _searched(self, query: Query, beam: int | None) -> ItemLists:
+        """Lists by beam search. Without a given ``beam``, one that leaves fewer than k items is doubled."""
+        codes, found = len(query.part.codes), []
+        width = min(beam or max(self.trained.beam, query.k), codes)
+        waiting = np.arange(query.known.users)
+        while len(waiting):
+            last, short = beam is not None or width == codes, []
+            for users in self._batches(query.known, waiting):
+                beams = self.trained.search(self._context(query.known, users), width, query.part.trie)
+                lists = self._lists(query, users, *self._lister.ranked(beams, self.trained.decoded_tokens))
+                full = last | (np.bincount(lists.users, minlength=len(users)) >= query.k)
+                found.append(lists.of(users, full))
+                short.append(users[~full])
+            waiting, width = np.concatenate(short), min(2 * width, codes)
+        return ItemLists.merged(found)
+
+    def _ranked(self, query: Query) -> ItemLists:
+        """Lists by exact scores of every code."""
+        found = []
+        for users in self._batches(query.known, np.arange(query.known.users)):
+            # Each code has an item, so these hold k items besides those of the history.
+            longest = 0 if query.keep_seen else int(np.diff(query.known.offsets)[users].max())
+            scores = self._scores(query.known, users, query.part.codes)
+            scores, best = scores.topk(min(query.k + longest, len(query.part.codes)), dim=1)
+            logp = log_probabilities(scores, self.trained.decoded_tokens)
+            found.append(self._lists(query, users, query.part.codes[best.cpu().numpy()], logp).of(users))
+        return ItemLists.merged(found)
+
+    def _lists(self, query: Query, users: IntArray, codes: IntArray, logp: FloatArray) -> ItemLists:
+        """From ranked codes (B, K) to the lists of a batch, whose users count from 0."""
+        seen = None if query.keep_seen else query.known.rows_of(users)
+        return self._lister.lists(codes, logp, query.k, seen, query.part.allowed)
+
+    def _frame(self, found: ItemLists) -> pd.DataFrame:
+        codes, table = self.trained.codes, self.catalogue
+        tokens = np.array(codes.vocabulary, dtype=object)[codes.tokens[found.items]]
+        return pd.DataFrame(
+            {
+                "history": found.users,
+                "rank": found.ranks,
+                "item": table.raw_ids[found.items],
+                "title": table.titles[found.items],
+                "code": tokens.sum(axis=1) if len(tokens) else [],
+                "logp": found.logp,
+                "shared_by": codes.items_per_code[codes.code_of_item[found.items]],
+            }
+        )

@@ -1,0 +1,61 @@
+"""Exact scoring beside beam search, against a slow ranking of every code."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.models import SlowModel
+
+from apao.stages.exact import exact, metrics_of, sample
+
+CPU = torch.device("cpu")
+
+
+def with_beam(params, beam):
+    return params.model_copy(update={"decoding": params.decoding.model_copy(update={"beam": beam})})
+
+
+def slow_rank(toy, user):
+    """Rank of the test item's code among all codes."""
+    slow, eos = SlowModel(toy.backbone), toy.params.decodes_eos
+    row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
+    history = toy.codes.tokens[row[:-1][-toy.params.backbone.max_history :]].ravel().tolist()
+    codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
+    ranking = sorted(codes, key=lambda code: -slow.score(history, code, eos))
+    return 1 + ranking.index(tuple(toy.codes.tokens[row[-1]].tolist()))
+
+
+def test_exact_ranks_are_those_of_every_code_scored_by_itself(toy):
+    exact(toy.run, with_beam(toy.params, 2), 1000, CPU)
+    found = json.loads((toy.run.folder / "exact.json").read_text())
+    users = list(range(toy.histories.users))
+    assert found["users"] == found["of_users"] == len(users) and found["ranks"]["user"] == users
+    expected = [slow_rank(toy, user) for user in users]
+    assert found["ranks"]["exact"] == expected
+    assert found["exact_recall@5"] == pytest.approx(np.mean([rank <= 5 for rank in expected]))
+    # A beam of two has two codes.
+    assert set(found["ranks"]["beam"]) <= {0, 1, 2}
+    lost = [b == 0 and e <= 5 for b, e in zip(found["ranks"]["beam"], expected, strict=True)]
+    assert found["lost@5"] == pytest.approx(np.mean(lost))
+
+
+def test_a_beam_of_every_code_loses_nothing(toy):
+    exact(toy.run, toy.params, 1000, CPU)
+    found = json.loads((toy.run.folder / "exact.json").read_text())
+    assert found["ranks"]["beam"] == found["ranks"]["exact"]
+    assert all(found[f"{kind}@{k}"] == 0 for kind in ("lost", "won") for k in (5, 10, 20))
+    assert found["recall@10"] == found["exact_recall@10"] and found["ndcg@20"] == found["exact_ndcg@20"]
+
+
+def test_a_sample_of_users_is_the_same_for_every_run(toy):
+    exact(toy.run, toy.params, 4, CPU)
+    found = json.loads((toy.run.folder / "exact.json").read_text())
+    assert found["ranks"]["user"] == sample(toy.histories.users, 4).tolist() and found["users"] == 4
+    assert len(set(found["ranks"]["user"])) == 4
+
+
+def test_metrics_by_hand():
+    found = metrics_of(np.array([1, 3, 0, 12]))
+    assert found["recall@5"] == 0.5 and found["recall@20"] == 0.75
+    assert found["ndcg@5"] == pytest.approx((1 + 1 / np.log2(4)) / 4)
