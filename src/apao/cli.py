@@ -224,9 +224,9 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 @app.command()
 def recommend(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a trained run.")],
     user: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="A user of the dataset, by its own id; may be repeated.")
+        list[str] | None, typer.Option(metavar="ID", help="Raw id of a user of the dataset; may be repeated.")
     ] = None,
     history: Annotated[
         list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
@@ -236,24 +236,24 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
     beam: Annotated[
-        int | None, typer.Option(min=1, help="Beams; by default those of the run's evaluation, or more for a large k.")
+        int | None, typer.Option(min=1, help="Beam size; default: that of the run's evaluation, or more for a large k.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every item instead of searching.")] = False,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend what the user has.")] = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
     only: Annotated[
-        Path | None, typer.Option(help="Search these items alone: a text file with an item id per line.")
+        Path | None, typer.Option(help="Recommend only these items: a text file with one item id per line.")
     ] = None,
-    without: Annotated[Path | None, typer.Option(help="Leave these items out: a file of the same form.")] = None,
+    without: Annotated[Path | None, typer.Option(help="Exclude these items: a file of the same format.")] = None,
     new_items: Annotated[
-        Path | None, typer.Option(help="Items that training did not have, as `apao codes --items` writes them.")
+        Path | None, typer.Option(help="Table of items that are not in the training data (`apao codes --items`).")
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", help="table, json, csv or parquet; by default as the output's name says.")
+        str | None, typer.Option("--format", help="table, json, csv or parquet; default: by the suffix of --output.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; by default the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Print the items that a trained run recommends."""
+    """Print or write the items that a trained run recommends."""
     from apao.stages.recommend import How, Wanted
     from apao.stages.recommend import recommend as stage
 
