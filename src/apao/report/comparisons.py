@@ -97,11 +97,11 @@ class Verdict:
         )
 
     def p(self, seeds: int) -> float:
-        """Of the test that counts: over seeds as in the paper where there are several, else over users, corrected."""
+        """p over seeds, as in the paper, if there are several; else over users, corrected."""
         return self.p_seeds if seeds > 1 else self.p_users_holm
 
     def starred(self, seeds: int) -> bool:
-        """Whether the difference is significant: over seeds, as in the paper, if there are several; else over users."""
+        """Whether the difference is significant."""
         return self.p(seeds) <= ALPHA
 
 

@@ -161,7 +161,7 @@ def test_gains_over_the_papers_baselines_and_over_all(project):
     assert (mine["best_baseline"], mine["best_of_all"]) == ("ce", "bear")
     assert (mine["gain_percent"], mine["gain_over_all_percent"]) == pytest.approx((150, 25))
     text = (project.folder / "results/tables/table1.md").read_text()
-    assert "gain of mine, %" in text and "gain of bear" not in text and "same backbone (ce)." in text
+    assert "gain of mine, %" in text and "gain of bear" not in text and "same backbone (ce):" in text
 
 
 def several(project, seeds):

@@ -24,7 +24,7 @@ from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
-"""Those of the paper's columns; the CSV has all."""
+"""Cutoffs in the wide tables, as in the paper; the CSV has all."""
 INTERVAL_HEADS = ("ours", "95 % interval", "paper", "difference", "p")
 PAPER_HEADS = ("paper", "difference")
 OUTSIDE = "†"
@@ -124,9 +124,9 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
         )
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are over the best baseline: the best by the same metric and with the same backbone of the paper's "
-        f"baselines, {', '.join(baselines)}. They are in percent first, in the metric's own unit beside the intervals. "
-        f"A star marks {test}; p is of the same test. The CSV holds both tests, the intervals of all metrics, and the "
+        "Gains are over the best of the paper's baselines by the same metric and with the same backbone "
+        f"({', '.join(baselines)}): in percent in the first table, in the metric's own unit beside the intervals. "
+        f"A star marks {test}; p is of the same test. The CSV has both tests, the intervals of all metrics, and the "
         "gain over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
