@@ -47,6 +47,10 @@ class Amazon(Source):
     """Share of malformed lines of a file above which it is refused."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("category",)
+    licence: ClassVar[str] = (
+        "Amazon reviews as collected and published for research by McAuley et al., who state no licence; the texts are "
+        "their authors'."
+    )
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """One file of reviews and the metadata; a file that is there was written whole and is kept."""

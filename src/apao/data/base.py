@@ -100,6 +100,8 @@ class Source(Model, ABC):
     """Fields that decide, beside ``source``, which files are downloaded; the others only matter to ``read``."""
     links: ClassVar[bool] = False
     """Whether ``download`` links to files of the user's own, which are not to be shared with other projects."""
+    licence: ClassVar[str] = "Not known. Ask whoever published the data."
+    """On which terms the data may be used, in sentences for a model card."""
 
     @abstractmethod
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
