@@ -92,6 +92,7 @@ params_app = typer.Typer(no_args_is_help=True, help="Check and describe params.y
 app.add_typer(params_app, name="params")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
+TrainedRunName = Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
 Resolved = Annotated[
     str | None,
@@ -299,6 +300,17 @@ def report(
     params = settings().published_params() if published else settings().job_params()
     for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def export(
+    run: TrainedRunName,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+) -> None:
+    """Write a trained run as a folder that transformers loads, with its catalogue and a model card."""
+    from apao.stages.export import export as stage
+
+    stage(run, target)
 
 
 @app.command()
