@@ -92,6 +92,7 @@ params_app = typer.Typer(no_args_is_help=True, help="Check and describe params.y
 app.add_typer(params_app, name="params")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
+TrainedRunName = Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
 Resolved = Annotated[
     str | None,
@@ -234,9 +235,9 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 @app.command()
 def recommend(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a trained run.")],
     user: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="A user of the dataset, by its own id; may be repeated.")
+        list[str] | None, typer.Option(metavar="ID", help="Raw id of a user of the dataset; may be repeated.")
     ] = None,
     history: Annotated[
         list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
@@ -246,24 +247,24 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
     beam: Annotated[
-        int | None, typer.Option(min=1, help="Beams; by default those of the run's evaluation, or more for a large k.")
+        int | None, typer.Option(min=1, help="Beam size; default: that of the run's evaluation, or more for a large k.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every item instead of searching.")] = False,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend what the user has.")] = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
     only: Annotated[
-        Path | None, typer.Option(help="Search these items alone: a text file with an item id per line.")
+        Path | None, typer.Option(help="Recommend only these items: a text file with one item id per line.")
     ] = None,
-    without: Annotated[Path | None, typer.Option(help="Leave these items out: a file of the same form.")] = None,
+    without: Annotated[Path | None, typer.Option(help="Exclude these items: a file of the same format.")] = None,
     new_items: Annotated[
-        Path | None, typer.Option(help="Items that training did not have, as `apao codes --items` writes them.")
+        Path | None, typer.Option(help="Table of items that are not in the training data (`apao codes --items`).")
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", help="table, json, csv or parquet; by default as the output's name says.")
+        str | None, typer.Option("--format", help="table, json, csv or parquet; default: by the suffix of --output.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; by default the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Print the items that a trained run recommends."""
+    """Print or write the items that a trained run recommends."""
     from apao.stages.recommend import How, Wanted
     from apao.stages.recommend import recommend as stage
 
@@ -274,7 +275,7 @@ def recommend(
 
 @app.command()
 def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Rank by exact scores of the whole catalogue beside beam search, for a sample of test users."""
+    """Compare beam search with exact scoring of the whole catalogue, for a sample of test users."""
     from apao.devices import pick_device
     from apao.stages.exact import exact as stage
 
@@ -309,6 +310,17 @@ def report(
     params = settings().published_params() if published else settings().job_params()
     for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def export(
+    run: TrainedRunName,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+) -> None:
+    """Write a trained run as a folder that transformers loads, with its catalogue and a model card."""
+    from apao.stages.export import export as stage
+
+    stage(run, target)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Atomic writes, and reads that are verified against recorded hashes.
 
-A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); beside those of
-a published run lies ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or
-changed file, so that no stage computes with it.
+A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); a published run
+has a ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or changed file, so
+that no stage computes with it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from apao.engines.code_versions import report_version
 from apao.errors import UserError
 from apao.stages.report import inputs, missing, report
 from apao.study.params import schema
+from apao.study.paths import PUBLISHED
 from apao.study.studies import FIGURE, STUDIES, TABLE
 
 
@@ -52,6 +55,27 @@ def test_it_reads_all_that_it_lists_and_nothing_else(params, drawn, kind):
     with pytest.raises(UserError, match="are missing"):
         report(drawn, params)
     assert not any(path.exists() for path in params.study(drawn).outputs(drawn))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("kind", list(STUDIES))
+def test_it_is_drawn_with_gaps(params, drawn, kind, kept, capsys):
+    """From published runs, of which all or all but one are absent."""
+    Path("results").mkdir(exist_ok=True)
+    Path("results").rename("aside")
+    Path("results").mkdir()
+    Path("aside").rename(PUBLISHED.results)
+    study = params.study(drawn)
+    runs = list(dict.fromkeys(params.normalised(run) for run in study.runs()))
+    for run in runs[kept:]:
+        shutil.rmtree(PUBLISHED.place(run.folder))
+    assert report(drawn, params, PUBLISHED) == study.outputs(drawn, PUBLISHED)
+    assert ("drawn without runs" in capsys.readouterr().err) == bool(runs[kept:])
+    readable = next(path for path in study.outputs(drawn, PUBLISHED) if path.suffix in (".md", ".rst"))
+    text = readable.read_text()
+    if runs:
+        assert ("Not run, and so a gap" if kept else "is published") in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("kind", list(STUDIES))

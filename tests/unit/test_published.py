@@ -101,7 +101,7 @@ def cut(folder):
         (lambda folder: edit(folder / "metrics.json", lambda value: value.update(beam=3)), "does not match the hash"),
         (cut, "does not match the hash"),
         (wrong_weights, "evaluate read other weights than the training wrote"),
-        (other_parameters, "states another run, parameters or inputs"),
+        (other_parameters, "has another run, parameters or inputs"),
         (lambda folder: None, "its records name no machine"),
     ],
 )
@@ -155,7 +155,7 @@ def test_other_numbers_are_shown_and_need_a_word(finished, capsys):
     hashes = {name: sha256_of(finished / name) for name in ("metrics.json", "ranks.parquet")}
     edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
     before = (FOLDER / "metrics.json").read_bytes()
-    with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; give --replace"):
+    with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; use --replace"):
         publish([str(CE)], Path(), machine="two")
     said = capsys.readouterr().err
     assert "test recall@10 0.0501529, now 0.049949 (-0.000203874)" in said and "recall@20" not in said

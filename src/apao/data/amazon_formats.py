@@ -32,7 +32,7 @@ class Recognised:
     """The format of one file, determined by its first record; all other records must agree."""
 
     def __init__(self, path: Path, kind: str, keys: Mapping[str, str], years: Mapping[str, str]) -> None:
-        """``keys`` maps a record's key to the item-id key that it implies, ``years`` a key to the only year it has."""
+        """``keys`` maps record keys to the item-id key that they imply, ``years`` record keys to the year."""
         self.path, self.kind = path, kind
         self.item_key, self.year = "", ""
         self._keys, self._years = keys, years

@@ -96,9 +96,13 @@ class Verdict:
             *(self.low, self.high, self.gain_low, self.gain_high),
         )
 
+    def p(self, seeds: int) -> float:
+        """p over seeds, as in the paper, if there are several; else over users, corrected."""
+        return self.p_seeds if seeds > 1 else self.p_users_holm
+
     def starred(self, seeds: int) -> bool:
-        """Whether the difference is significant: over seeds, as in the paper, if there are several; else over users."""
-        return (self.p_seeds if seeds > 1 else self.p_users_holm) <= ALPHA
+        """Whether the difference is significant."""
+        return self.p(seeds) <= ALPHA
 
 
 Pair = tuple[Experiment, Experiment]

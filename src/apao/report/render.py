@@ -68,6 +68,11 @@ def spread(mean: float, sd: float, digits: int = 4) -> str:
     return fixed(mean, digits) if math.isnan(sd) else f"{fixed(mean, digits)} ± {fixed(sd, digits)}"
 
 
+def p_text(p: float) -> str:
+    """A p-value with two digits; the absent mark for NaN."""
+    return ABSENT if math.isnan(p) else "<0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
 def compared(mean: float, sd: float, paper: float, digits: int = 4) -> list[Cell]:
     """Cells with our value, the paper's and the difference, in the order of ``COMPARED``."""
     return [
@@ -138,6 +143,7 @@ _LATEX = {
     "±": r"$\pm$",
     MINUS: "$-$",
     "×": r"$\times$",
+    "†": r"$\dagger$",
     "β": r"$\beta$",
     "η": r"$\eta$",
     "τ": r"$\tau$",

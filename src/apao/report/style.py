@@ -205,7 +205,7 @@ def places(axes: Axes, labels: Sequence[str]) -> range:
     """Set evenly spaced ticks on the x axis, one per label; returns their positions."""
     at = range(len(labels))
     axes.set_xticks(list(at), labels=list(labels))
-    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xlim(-0.5, max(1, len(labels)) - 0.5)
     return at
 
 

@@ -94,7 +94,7 @@ def check_raw(dataset: str, source: Source) -> None:
         path = there[name]
         size = path.stat().st_size
         if size != expected_bytes:
-            raise UserError(f"{path}: has {size} bytes, had {expected_bytes} when it was downloaded; {again}")
+            raise UserError(f"{path}: expected {expected_bytes} bytes as downloaded, found {size}; {again}")
         if sha256_of(path) != expected_hash:
             raise UserError(f"{path}: its content changed since it was downloaded (sha256 differs); {again}")
 

@@ -1,4 +1,4 @@
-"""The stage ``exact``: exact scoring of the whole catalogue beside beam search, for the same users."""
+"""The stage ``exact``: exact scoring of the whole catalogue compared with beam search, for the same users."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
 SEED = 0
-"""Of the sample of users; the same for all runs on a dataset."""
+"""Seed of the sample of users, which is the same for all runs on a dataset."""
 
 
 def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None:
-    """Write exact.json: code-level test metrics by beam search and by exact scoring.
+    """Write exact.json: code-level test metrics of beam search and of exact scoring.
 
-    Exact scoring ranks every code of the catalogue by the score that beam search would give it, and prunes
-    nothing. ``users`` are a random sample, all if there are fewer; both ways rank the same ones. ``lost@k`` is
-    the share of users whose code is in the exact top k and not in the beam's, ``won@k`` the reverse: a code moves up
-    when beam search prunes one that is ranked ahead of it. Ranks count from 1; 0 is not in the beam.
+    Exact scoring ranks all codes of the catalogue by the score that beam search computes, without pruning. Both are
+    evaluated on the same random sample of ``users`` users, or on all if there are fewer. ``lost@k`` is the share of
+    users whose target code is in the exact top k but not in that of the beam, ``won@k`` the reverse: a code moves up
+    when beam search prunes a code with a higher score. Ranks count from 1; 0 means that the code is not in the beam.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -61,14 +61,14 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
 
 
 def sample(users: int, count: int) -> IntArray:
-    """``count`` of ``users`` users, or all of them: ids in ascending order."""
+    """A random sample of ``count`` out of ``users`` users, or all of them: numbers in ascending order."""
     if count >= users:
         return np.arange(users)
     return np.sort(np.random.default_rng(SEED).choice(users, count, replace=False))
 
 
 def metrics_of(ranks: IntArray) -> dict[str, float]:
-    """Code-level metrics at every cutoff from the ranks (users,); 0 is a code that is not ranked."""
+    """Code-level metrics at every cutoff from ranks (users,), where 0 means that the code is not ranked."""
     gains = {name: np.where(ranks > 0, metric.gain(np.maximum(ranks, 1)), 0.0) for name, metric in METRICS.items()}
     return {
         f"{name}@{k}": float(np.where(ranks <= k, gain, 0.0).mean()) for name, gain in gains.items() for k in CUTOFFS
@@ -76,14 +76,14 @@ def metrics_of(ranks: IntArray) -> dict[str, float]:
 
 
 def _moved(beam: IntArray, exact: IntArray) -> dict[str, Any]:
-    """Shares of users whose code only one of both ways has in its top k."""
-    found: dict[str, Any] = {}
+    """Shares of users whose code is in the top k of only one of the two methods."""
+    shares: dict[str, Any] = {}
     for k in CUTOFFS:
         by_beam, by_exact = (beam > 0) & (beam <= k), exact <= k
-        found |= {f"lost@{k}": float((by_exact & ~by_beam).mean()), f"won@{k}": float((by_beam & ~by_exact).mean())}
-    return found
+        shares |= {f"lost@{k}": float((by_exact & ~by_beam).mean()), f"won@{k}": float((by_beam & ~by_exact).mean())}
+    return shares
 
 
 def _target_codes(histories: Histories, codes: ItemCodes) -> IntArray:
-    """Index into ``codes.distinct`` of every user's test item (users,)."""
+    """Index (users,) into ``codes.distinct`` of every user's test item."""
     return codes.code_of_item[histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]]

@@ -59,7 +59,7 @@ class Settings:
         return load(self.file, self.scale, check_runs=False)
 
     def published_params(self) -> Params:
-        """The same for what is drawn from the published runs."""
+        """params.yaml with the scale of the published runs, for drawing their tables and figures."""
         return load(self.file, PUBLISHED_SCALE, check_runs=False)
 
     def tuned_file(self) -> Path:

@@ -172,7 +172,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"has \d+ bytes, had \d+"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"expected \d+ bytes as downloaded, found \d+"),
         (flip_a_bit, "its content changed"),
         (lambda path: path.unlink(), "not found, though the manifest lists it"),
     ],

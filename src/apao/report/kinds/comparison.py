@@ -18,13 +18,17 @@ from apao.report import comparisons
 from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
-from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, fixed, spread
+from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
 from apao.report.results import Estimate, Results, number, seed_list, seeds_sentence
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
-"""Cutoffs in the wide table, as in the paper; the CSV has all."""
+"""Cutoffs in the wide tables, as in the paper; the CSV has all."""
+INTERVAL_HEADS = ("ours", "95 % interval", "paper", "difference", "p")
+PAPER_HEADS = ("paper", "difference")
+OUTSIDE = "†"
+"""Behind a number of the paper that lies outside our interval."""
 NO_BACKBONE = "baseline"
 """Value of the column ``backbone`` for untrained baselines."""
 COLUMNS = (
@@ -68,8 +72,7 @@ class Comparison(GridStudy, TableStudy):
             trained_of_all += chain.from_iterable(trained.values())
             verdicts, overall = _verdicts(trained), _gains_over_all(trained)
             grids.append(_metrics_grid(dataset, untrained, trained, verdicts))
-            if not coverage([dataset]):
-                grids.append(_paper_grid(dataset, trained))
+            grids += [_interval_grid(dataset, kind, trained, verdicts) for kind in METRICS]
             rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
             for backbone, experiments in trained.items():
                 for one in experiments:
@@ -83,6 +86,13 @@ class Comparison(GridStudy, TableStudy):
             "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + seeds_sentence(self.seeds, "± is"),
+            f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
+            "seeds); they hold the models as they are, so another seed is not in them."
+            + (
+                f" {OUTSIDE}: the paper's number lies outside ours."
+                if not all(map(_has_no_paper, self.datasets))
+                else ""
+            ),
             _tuning_note(trained_of_all, results),
             _gains_note(users, tests, len(self.seeds), _baselines(trained)) if tests else "",
             coverage(self.datasets),
@@ -114,10 +124,10 @@ def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequen
         )
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are in percent of the best of the paper's baselines by the same metric and with the same backbone "
-        f"({', '.join(baselines)}). A star marks {test}. The CSV has both tests, 95 % percentile "
-        f"bootstrap intervals ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds), and the gain "
-        "over the best of all objectives that the paper does not propose. "
+        "Gains are over the best of the paper's baselines by the same metric and with the same backbone "
+        f"({', '.join(baselines)}): in percent in the first table, in the metric's own unit beside the intervals. "
+        f"A star marks {test}; p is of the same test. The CSV has both tests, the intervals of all metrics, and the "
+        "gain over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
 
@@ -239,17 +249,79 @@ def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> li
     return cells
 
 
-def _paper_grid(dataset: str, trained: Trained) -> Grid:
-    shown = metric_names(SHOWN_CUTOFFS, [CODE_LEVEL])
-    names = [(short_name(metric), name) for metric in shown for name in COMPARED]
-    grid = Grid(f"{dataset}, ours and the paper's", 2, [("", "Backbone"), ("", "Objective"), *names])
+def _interval_grid(dataset: str, kind: str, trained: Trained, verdicts: Verdicts) -> Grid:
+    """One kind of metric with its intervals, and the paper's numbers where it has the dataset."""
+    metrics = [f"{kind}@{k}" for k in SHOWN_CUTOFFS]
+    has_paper = not _has_no_paper(dataset)
+    heads = [head for head in INTERVAL_HEADS if has_paper or head not in PAPER_HEADS]
+    beside = ", ours and the paper's" if has_paper else ""
+    names = [(short_name(metric), head) for metric in metrics for head in heads]
+    grid = Grid(f"{dataset}: {METRICS[kind].title}{beside}", 2, [("", "Backbone"), ("", "Objective"), *names])
+
+    def row(backbone: str, label: str, of_metrics: Sequence[dict[str, str]]) -> list[Cell]:
+        return [Cell(backbone), Cell(label), *(Cell(cells[head]) for cells in of_metrics for head in heads)]
+
     for backbone, experiments in trained.items():
-        rows = []
-        for i, one in enumerate(experiments):
-            rows.append([Cell(backbone if i == 0 else ""), Cell(one.objective)])
-            for metric in shown:
-                keys = {"backbone": backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
-                score = one.scores[metric]
-                rows[-1] += compared(score.mean, score.sd, printed("table1", "value", **keys))
+        own = [[_score_cells(dataset, one, metric, verdicts) for metric in metrics] for one in experiments]
+        rows = [
+            row("" if i else backbone, one.objective, cells)
+            for i, (one, cells) in enumerate(zip(experiments, own, strict=True))
+        ]
+        for one in experiments:
+            if _shows_gain(one, verdicts):
+                gains = [_gain_cells(dataset, one, experiments, metric, verdicts) for metric in metrics]
+                rows.append(row("", f"gain of {one.objective}", gains))
         grid.parts.append(rows)
     return grid
+
+
+def _has_no_paper(dataset: str) -> bool:
+    return bool(coverage([dataset]))
+
+
+def _score_cells(dataset: str, one: Experiment, metric: str, verdicts: Verdicts) -> dict[str, str]:
+    """Texts of ``INTERVAL_HEADS``: an objective's metric."""
+    score, verdict = one.scores[metric], _verdict(one, metric, verdicts)
+    paper = _paper(dataset, one, metric)
+    return {
+        "ours": spread(score.mean, score.sd),
+        "95 % interval": _interval(verdict.low, verdict.high),
+        "paper": _marked(paper, verdict.low, verdict.high),
+        "difference": fixed(score.mean - paper, signed=True),
+        "p": "",
+    }
+
+
+def _gain_cells(
+    dataset: str, one: Experiment, experiments: Sequence[Experiment], metric: str, verdicts: Verdicts
+) -> dict[str, str]:
+    """The same of how much an objective is above the best baseline by the metric."""
+    verdict = _verdict(one, metric, verdicts)
+    other = next(each for each in experiments if each.objective == verdict.other)
+    gain = one.scores[metric].mean - other.scores[metric].mean
+    paper = _paper(dataset, one, metric) - _paper(dataset, other, metric)
+    return {
+        "ours": fixed(gain, signed=True),
+        "95 % interval": _interval(verdict.gain_low, verdict.gain_high, signed=True),
+        "paper": _marked(paper, verdict.gain_low, verdict.gain_high, signed=True),
+        "difference": fixed(gain - paper, signed=True),
+        "p": p_text(verdict.p(len(one.runs))),
+    }
+
+
+def _verdict(one: Experiment, metric: str, verdicts: Verdicts) -> Verdict:
+    return verdicts[one.backbone, one.objective, metric]
+
+
+def _paper(dataset: str, one: Experiment, metric: str) -> float:
+    keys = {"backbone": one.backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
+    return printed("table1", "value", **keys)
+
+
+def _interval(low: float, high: float, signed: bool = False) -> str:
+    return ABSENT if math.isnan(low) else f"{fixed(low, signed=signed)} to {fixed(high, signed=signed)}"
+
+
+def _marked(paper: float, low: float, high: float, signed: bool = False) -> str:
+    """The paper's number, marked where it lies outside our interval."""
+    return fixed(paper, signed=signed) + (OUTSIDE if paper < low or paper > high else "")
