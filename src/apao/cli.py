@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 import typer.core
@@ -92,11 +92,14 @@ params_app = typer.Typer(no_args_is_help=True, help="Check and describe params.y
 app.add_typer(params_app, name="params")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
+TrainedRunName = Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
 Resolved = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="Resolved parameters, used instead of params.yaml (passed by workflow rules)."),
 ]
+Split = Literal["valid", "test"]
+OutputFormat = Literal["table", "json"]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -157,15 +160,25 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
 
 
 @app.command()
-def codes(dataset: DatasetName, device: DeviceName = "auto") -> None:
+def codes(
+    dataset: DatasetName,
+    items: Annotated[
+        Path | None, typer.Option(help="Give codes to these new items instead: a table of ids and texts.")
+    ] = None,
+    device: DeviceName = "auto",
+) -> None:
     """Assign a code to every item."""
     from apao.devices import pick_device
     from apao.stages.codes import build_codes
+    from apao.stages.new_items import code_new_items
 
     params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
     picked = pick_device(device if tokenizer.uses_gpu else "cpu")
-    build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
+    if items is None:
+        build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
+    else:
+        code_new_items(dataset, source.text, tokenizer, params.embedder_of(dataset), items, picked)
 
 
 @app.command()
@@ -224,9 +237,9 @@ def beams(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 @app.command()
 def recommend(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a trained run.")],
     user: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="A user of the dataset, by its own id; may be repeated.")
+        list[str] | None, typer.Option(metavar="ID", help="Raw id of a user of the dataset; may be repeated.")
     ] = None,
     history: Annotated[
         list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
@@ -236,24 +249,24 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
     beam: Annotated[
-        int | None, typer.Option(min=1, help="Beams; by default those of the run's evaluation, or more for a large k.")
+        int | None, typer.Option(min=1, help="Beam size; default: that of the run's evaluation, or more for a large k.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every item instead of searching.")] = False,
-    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend what the user has.")] = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Also recommend items of the history.")] = False,
     only: Annotated[
-        Path | None, typer.Option(help="Search these items alone: a text file with an item id per line.")
+        Path | None, typer.Option(help="Recommend only these items: a text file with one item id per line.")
     ] = None,
-    without: Annotated[Path | None, typer.Option(help="Leave these items out: a file of the same form.")] = None,
+    without: Annotated[Path | None, typer.Option(help="Exclude these items: a file of the same format.")] = None,
     new_items: Annotated[
-        Path | None, typer.Option(help="Items that training did not have, as `apao codes --items` writes them.")
+        Path | None, typer.Option(help="Table of items that are not in the training data (`apao codes --items`).")
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", help="table, json, csv or parquet; by default as the output's name says.")
+        str | None, typer.Option("--format", help="table, json, csv or parquet; default: by the suffix of --output.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write; by default the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: the terminal.")] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Print the items that a trained run recommends."""
+    """Print or write the items that a trained run recommends."""
     from apao.stages.recommend import How, Wanted
     from apao.stages.recommend import recommend as stage
 
@@ -299,6 +312,32 @@ def report(
     params = settings().published_params() if published else settings().job_params()
     for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def compare(
+    first: TrainedRunName,
+    second: TrainedRunName,
+    split: Annotated[Split, typer.Option(help="Whose targets.")] = "test",
+    output_format: Annotated[OutputFormat, typer.Option("--format")] = "table",
+) -> None:
+    """Print in what two runs differ: parameters, metrics with intervals, users gained and lost."""
+    from apao.stages.compare import compare as stage
+    from apao.stages.compare_text import as_text
+
+    found = stage(first, second, split)
+    typer.echo(as_text(found) if output_format == "table" else found.json(), nl=output_format != "table")
+
+
+@app.command()
+def export(
+    run: TrainedRunName,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+) -> None:
+    """Write a trained run as a folder that transformers loads, with its catalogue and a model card."""
+    from apao.stages.export import export as stage
+
+    stage(run, target)
 
 
 @app.command()

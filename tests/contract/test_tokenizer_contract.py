@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from apao.codes.coding import Coding
+from apao.codes.coding import Coding, relative_errors
 from apao.codes.collisions import CollisionPolicy, apply_policy
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.quality import quality
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
 from apao.data.base import Source
+from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
 from apao.files import verified
 from apao.stages.codes import build_codes
@@ -90,18 +91,20 @@ def changed(tokenizer: Tokenizer, **values) -> Tokenizer:
     return type(tokenizer).model_validate({**tokenizer.model_dump(), **values})
 
 
-def fitted(tokenizer: Tokenizer) -> Coding:
-    """Fit with the declared inputs and nothing else."""
-    return tokenizer.fit(
-        Inputs(
-            RAW_IDS,
-            PATHS.items,
-            Path("unfinished"),
-            CPU,
-            EMBEDDINGS.copy() if tokenizer.reads_embeddings else None,
-            PATHS.raw / "codes.json" if tokenizer.reads_published else None,
-        )
+def inputs_of(tokenizer: Tokenizer) -> Inputs:
+    """The declared inputs and nothing else."""
+    return Inputs(
+        RAW_IDS,
+        PATHS.items,
+        Path("unfinished"),
+        CPU,
+        EMBEDDINGS.copy() if tokenizer.reads_embeddings else None,
+        PATHS.raw / "codes.json" if tokenizer.reads_published else None,
     )
+
+
+def fitted(tokenizer: Tokenizer) -> Coding:
+    return tokenizer.fit(inputs_of(tokenizer))
 
 
 def distinct(codes: np.ndarray) -> int:
@@ -146,6 +149,21 @@ def test_codebooks_approximate_vectors(tokenizer):
             assert codebook.shape[1] == coding.vectors.shape[1] and codes.max() < len(codebook)
             assert np.isfinite(codebook).all()
         assert coding.relative_errors[-1] < 1
+
+
+def test_items_that_were_not_fitted(tokenizer):
+    """The fitted items as if they were new: about as good codes by the codebooks, the same ones from a file."""
+    inputs, coding = inputs_of(tokenizer), fitted(tokenizer)
+    if type(tokenizer).code_new is Tokenizer.code_new:
+        with pytest.raises(UserError, match="cannot be given to new items"):
+            tokenizer.code_new(inputs, coding.codebooks)
+        return
+    codes = tokenizer.code_new(inputs, coding.codebooks)
+    assert codes.shape == coding.codes.shape and codes.dtype == np.int64
+    if coding.codebooks:
+        assert relative_errors(coding.vectors, codes, coding.codebooks)[-1] <= 1.05 * coding.relative_errors[-1]
+    else:
+        assert np.array_equal(codes, coding.codes)
 
 
 def test_the_same_inputs_and_seed_give_the_same_codes(tokenizer):

@@ -23,7 +23,7 @@ from apao.cli import main
 from apao.errors import UserError
 
 BIN = Path(sys.executable).parent
-SECONDS = 600
+SECONDS = 1800
 """Time limit in seconds, far above the duration of any command of the tests, so that a hang is a failure."""
 
 

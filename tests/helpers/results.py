@@ -225,5 +225,8 @@ class MadeUp:
                     "beams": rows,
                 }
                 self.json(str(path), content)
+            case "exact.json":
+                ranks = {way: rng.integers(0 if way == "beam" else 1, 60, 200).tolist() for way in ("beam", "exact")}
+                self.json(str(path), {"run": str(run), "users": 200, "of_users": 500, "ranks": ranks})
             case _:
                 raise AssertionError(path)

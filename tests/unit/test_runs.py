@@ -175,4 +175,4 @@ def test_files_of_a_dataset_lie_below_its_folder():
     found = [value for name in vars(DatasetPaths) if name != "root" and isinstance(value := getattr(paths, name), Path)]
     inside = [path for path in found if path.is_relative_to("data/office")]
     assert [path for path in found if path not in inside] == [Path("results/office/baselines/metrics.json")]
-    assert len(set(found)) == len(found) == 15
+    assert len(set(found)) == len(found) == 16

@@ -5,7 +5,7 @@
 rule train:
     input:
         STUDY.training_inputs,
-        # Describes the result and decides nothing: other titles train nothing again.
+        # Only describes the result: a change of titles requires no training.
         ancient("data/{dataset}/items.parquet"),
     output:
         record="results/{dataset}/{backbone}/{objective}/seed{seed}/run.json",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from apao.data.histories import IntArray
 
@@ -65,6 +66,21 @@ def relative_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatM
         return [0.0] * len(codebooks)
     depths = range(1, len(codebooks) + 1)
     return [mean_square(residuals(vectors, codes, codebooks[:depth])) / spread for depth in depths]
+
+
+def nearest_codes(vectors: Matrix, codebooks: Sequence[FloatMatrix]) -> IntArray:
+    """Codes (I, T) by the nearest row of each level's codebook to what the levels before it leave of ``vectors``."""
+    left = np.array(vectors, dtype=np.float64)
+    codes = []
+    with threadpool_limits(limits=1):
+        for codebook in codebooks:
+            book = codebook.astype(np.float64)
+            # Rows of zeros after the first are numbers that the collision policy gave out; they say nothing.
+            rows = np.flatnonzero(book.any(axis=1) | (np.arange(len(book)) == 0))
+            distances = np.square(book[rows]).sum(axis=1) - 2 * (left @ book[rows].T)
+            codes.append(rows[distances.argmin(axis=1)])
+            left -= book[codes[-1]]
+    return np.stack(codes, axis=1)
 
 
 def mean_square(rows: FloatMatrix) -> float:

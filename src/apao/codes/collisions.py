@@ -51,6 +51,53 @@ def apply_policy(
             return replace(coding, codes=codes, codebooks=codebooks), codes[:, -1] != coding.codes[:, -1]
 
 
+def placed(
+    new: IntArray,
+    known: IntArray,
+    policy: CollisionPolicy,
+    vectors: Matrix | None = None,
+    codebooks: Sequence[FloatMatrix] = (),
+) -> IntArray:
+    """Codes of new items after the policy, beside those of a catalogue, which stay as they are.
+
+    Only tokens that the catalogue has are used, so a trained model knows them all. Where none is free, a new item
+    shares the code of others: under ``extra`` that with the highest number, under ``reassign`` its own.
+
+    Args:
+        new: (N, T) before the policy, without its extra level.
+        known: (I, T) or (I, T + 1) of the catalogue, after the policy.
+        policy: the catalogue's.
+        vectors: (N, D) what the codebooks approximate; for ``reassign``, where the first items choose first.
+        codebooks: for ``reassign``.
+    """
+    match policy:
+        case "keep":
+            return new
+        case "extra":
+            numbers = with_extra_level(np.vstack([known[:, :-1], new]))[len(known) :, -1]
+            return np.column_stack([new, np.minimum(numbers, known[:, -1].max())])
+        case "reassign":
+            assert vectors is not None
+            return _moved_to_free(new, known, residuals(vectors, new, codebooks[:-1]), codebooks[-1])
+
+
+def _moved_to_free(new: IntArray, known: IntArray, wanted: FloatMatrix, last: FloatMatrix) -> IntArray:
+    """Move each of ``new`` whose code is taken to the nearest free code of the last level, if there is one."""
+    codes, taken = new.copy(), {row.tobytes() for row in known}
+    tokens = np.unique(known[:, -1])
+    norms = np.square(last[tokens]).sum(axis=1)
+    for item in range(len(codes)):
+        code = codes[item].copy()
+        if code.tobytes() in taken:
+            for token in tokens[np.argsort(norms - 2 * (last[tokens] @ wanted[item]), kind="stable")]:
+                code[-1] = token
+                if code.tobytes() not in taken:
+                    codes[item] = code
+                    break
+        taken.add(codes[item].tobytes())
+    return codes
+
+
 def with_extra_level(codes: IntArray) -> IntArray:
     """Codes (I, T + 1) with an extra level that numbers the items of a code from 0, by item number (TIGER).
 

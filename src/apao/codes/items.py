@@ -1,6 +1,8 @@
-"""A catalogue by the dataset's own item ids: what each item is called, its code, and how often training met it.
+"""A catalogue by the dataset's own item ids: title, code and training frequency of each item.
 
-A run's folder holds the table of the items that it was trained on; ``apao codes --items`` writes one of new items.
+A run's folder contains the table of the items that it was trained on; ``apao codes --items`` writes one of new items.
+
+Shapes: I items, N ids.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from apao.errors import UserError
 from apao.files import read_table
 
 OWN_COLUMNS = ("item", "raw_id", "title", "train_count")
-"""Of the table, before level_1, level_2, ..."""
+"""Columns of the table before level_1, level_2, ..."""
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """All items in the order of their numbers.
+    """All items of a catalogue, in the order of their numbers.
 
     Attributes:
-        raw_ids: (I,) the dataset's own ids, each once.
-        titles: (I,) one line each; empty where unknown.
-        codes: their codes.
-        train_counts: (I,) how often each occurs in the training histories.
+        raw_ids: (I,) the dataset's own ids, unique.
+        titles: (I,) titles of one line; empty if unknown.
+        codes: code table.
+        train_counts: (I,) number of occurrences in the training histories.
     """
 
     raw_ids: NDArray[np.object_]
@@ -45,15 +47,15 @@ class ItemTable:
         return pd.Index(self.raw_ids, dtype=object)
 
     def numbers(self, raw_ids: Sequence[str] | NDArray[np.object_]) -> IntArray:
-        """Item number of each raw id (N,); -1 for those that the table lacks."""
+        """Item number (N,) of each raw id; -1 for unknown ids."""
         return self._index.get_indexer(pd.Index(raw_ids, dtype=object)).astype(np.int64)
 
     def with_new(self, new: ItemTable, source: Path) -> ItemTable:
-        """These items and, numbered after them, new ones.
+        """The items followed by new ones, whose numbers continue.
 
         Raises:
-            UserError: naming ``source``, where an id of the new ones is known or a code holds a token that the
-                vocabulary lacks.
+            UserError: when a new id already exists, or a new code has a token outside the vocabulary; names
+                ``source``.
         """
         known = self.numbers(new.raw_ids)
         if (known >= 0).any():
@@ -76,10 +78,10 @@ class ItemTable:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the table that ``write`` made.
+        """Read a table written by ``write``.
 
         Raises:
-            UserError: when the file is missing, damaged, or holds something else.
+            UserError: when the file is missing, damaged, or not such a table.
         """
         table = read_table(path, what="catalogue")
         try:
@@ -89,7 +91,7 @@ class ItemTable:
             if list(table.columns) != [*own, *codes.level_names] or (table["item"] != np.arange(len(table))).any():
                 raise ValueError(f"expected the columns {', '.join(own)} and level_1, level_2, ...")
             if not raw_ids.is_unique or not all(isinstance(text, str) for text in (*raw_ids, *titles)):
-                raise ValueError("expected every raw_id once, and titles that are texts")
+                raise ValueError("expected unique raw_ids, and titles that are strings")
             return cls(raw_ids.to_numpy(object), titles.to_numpy(object), codes, counts.to_numpy(dtype=np.int64))
         except (ValueError, TypeError, OverflowError, KeyError) as error:
             raise UserError(f"{path}: not a catalogue ({error}); delete it and run its stage again") from error

@@ -79,10 +79,10 @@ class Trie:
         return len(self.indptr) - 1
 
     def part(self, leaves: Tensor) -> Trie:
-        """The sub-trie of the codes that end in the states ``leaves`` (N,).
+        """The part of the trie with the codes that end in the states ``leaves`` (N,).
 
-        States and legal tokens stay those of the whole catalogue, and with them the probabilities; a search reaches
-        only these codes and their prefixes.
+        States and legal tokens, and therefore probabilities, remain those of the whole catalogue, but a search
+        reaches only these codes and their prefixes.
         """
         allowed = torch.zeros(self.states, dtype=torch.bool, device=leaves.device)
         states = leaves
@@ -94,7 +94,7 @@ class Trie:
 
     @cached_property
     def _parents(self) -> Tensor:
-        """(E,) the state that each edge leaves."""
+        """(E,) state from which each edge leads."""
         return torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), self.indptr.diff())
 
     @cached_property

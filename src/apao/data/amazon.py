@@ -47,6 +47,10 @@ class Amazon(Source):
     """Largest accepted share of malformed lines per file."""
 
     fetched_by: ClassVar[tuple[str, ...]] = ("category",)
+    licence: ClassVar[str] = (
+        "Amazon reviews as collected and published for research by McAuley et al., who state no licence; the texts are "
+        "their authors'."
+    )
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """Fetch one file of reviews and the metadata; files already in ``folder`` are complete and are kept."""

@@ -100,6 +100,8 @@ class Source(Model, ABC):
     """Fields that determine, together with ``source``, which files are downloaded; ``read`` uses the others."""
     links: ClassVar[bool] = False
     """Whether ``download`` links to the user's own files, which must not enter a shared cache."""
+    licence: ClassVar[str] = "Not known. Ask whoever published the data."
+    """Terms of use of the data, in sentences for the model card of an exported run."""
 
     @abstractmethod
     def download(self, folder: Path, mirror: Path | None) -> list[str]:

@@ -64,14 +64,14 @@ class Histories:
         return len(self.offsets) - 1
 
     def newest(self, users: IntArray, most: int) -> IntArray:
-        """The last ``most`` items of each of ``users`` (B, L), oldest first, padded with -1 on the right."""
+        """Last ``most`` items (B, L) of each of ``users``, oldest first, padded with -1 on the right."""
         lengths = np.minimum(self.offsets[users + 1] - self.offsets[users], most)[:, None]
         column = np.arange(lengths.max(initial=0))
         places = self.offsets[users + 1][:, None] - lengths + column
         return np.where(column < lengths, self.items[np.minimum(places, len(self.items) - 1)], -1)
 
     def rows_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
-        """All items of ``users`` (n,), and for each the place of its user among them (n,)."""
+        """All items of ``users``: for each item the index of its user in ``users`` (n,), and the item (n,)."""
         lengths = self.offsets[users + 1] - self.offsets[users]
         rows = np.repeat(np.arange(len(users)), lengths)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import read_rows
@@ -42,6 +42,11 @@ class MovieLens100K(Source):
 
     source: Literal["ml-100k"]
     text: tuple[Literal["title", "year", "genres"], ...] = ("title", "year", "genres")
+
+    licence: ClassVar[str] = (
+        "MovieLens-100K of GroupLens, University of Minnesota: for research, to be acknowledged in publications "
+        "(Harper and Konstan 2015); neither redistribution nor commercial use without permission."
+    )
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """Extract two files of the wheel, obtained from the mirror (the files or the wheel) or with pip."""

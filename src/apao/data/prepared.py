@@ -90,7 +90,7 @@ def prepare(
 
 
 def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> dict[str, list[str]]:
-    """One line per item: ``title``, its first column, and ``text``, all of them; empty if unknown."""
+    """Lines per item: its first column (``title``) and all columns (``text``); empty if unknown."""
     if items is None:
         return {"title": [""] * len(raw_ids), "text": [""] * len(raw_ids)}
     columns = items.set_index("item").reindex(raw_ids).fillna("")
@@ -105,5 +105,5 @@ def joined_text(columns: Sequence[str]) -> str:
 
 
 def single_line(text: str) -> str:
-    """``text`` with single spaces in the place of line breaks and runs of blanks."""
+    """``text`` with every run of whitespace replaced by a single space."""
     return " ".join(text.split())

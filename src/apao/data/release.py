@@ -84,6 +84,10 @@ class Release(Source):
 
     publishes_codes: ClassVar[bool] = True
     fetched_by: ClassVar[tuple[str, ...]] = ("name",)
+    licence: ClassVar[str] = (
+        "Released by the authors of the APAO paper, who state no licence for the data, from Amazon reviews (McAuley et "
+        "al.) and the Yelp Open Dataset, whose terms apply."
+    )
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Release:

@@ -51,6 +51,7 @@ class Table(Source):
 
     fetched_by: ClassVar[tuple[str, ...]] = ("path", "items_path")
     links: ClassVar[bool] = True
+    licence: ClassVar[str] = "A table of the user's own, who knows its terms."
 
     @model_validator(mode="after")
     def _consistent(self) -> Table:

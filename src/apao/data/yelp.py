@@ -36,6 +36,9 @@ class Yelp(Source):
 
     fetched_by: ClassVar[tuple[str, ...]] = ("folder",)
     links: ClassVar[bool] = True
+    licence: ClassVar[str] = (
+        "Yelp Open Dataset, under the agreement that whoever downloads it accepts (https://www.yelp.com/dataset)."
+    )
 
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """Link to the two files in the user's folder, or in the mirror if there is no such folder."""

@@ -27,10 +27,10 @@ def load_dataset(paths: DatasetPaths) -> tuple[Histories, ItemCodes]:
 
 
 def item_table(paths: DatasetPaths, histories: Histories, codes: ItemCodes) -> ItemTable:
-    """The items of a dataset with titles, codes, and how often training meets them.
+    """The items of a dataset with titles, codes, and their numbers of occurrences in the training histories.
 
     Raises:
-        UserError: when the item table is missing, damaged, or of another catalogue.
+        UserError: when the item table is missing, damaged, or belongs to another catalogue.
     """
     items = read_table(paths.items)
     if len(items) != codes.items or "raw_id" not in items:
@@ -38,6 +38,6 @@ def item_table(paths: DatasetPaths, histories: Histories, codes: ItemCodes) -> I
             f"{paths.items}: expected the raw_id of {codes.items} items, as many as {paths.codes} codes, found "
             f"{len(items)} rows; run its stage again: apao preprocess {paths.name}"
         )
-    # Before there were titles, an item table had the whole text alone.
+    # Item tables of earlier versions have no column title.
     title = items["title" if "title" in items else "text"].to_numpy(dtype=object)
     return ItemTable(items["raw_id"].to_numpy(dtype=object), title, codes, histories.train_popularity(codes.items))

@@ -34,8 +34,9 @@ from apao.study.runs import Run
 def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
     """Write metrics.json (validation and test), ranks.parquet (one row per user and split) and lists.parquet.
 
-    lists.parquet has the best items of each test user: columns user, rank from 1, item, and logp, the log-probability
-    of the item's code. As in the metrics, items of the history stay in the lists.
+    lists.parquet has the best items per test user: columns user, rank from 1, item, and logp, the log-probability of
+    the item's code. As for the metrics, items of the history are not removed.
+
     ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``).
     """
     paths = DatasetPaths(run.dataset)
@@ -69,8 +70,9 @@ class Evaluation:
     """Results of one split.
 
     Attributes:
-        ranks: per user; columns split, user, item, rank, items_before, group, and prefix_1 .. prefix_T: whether the
-            target's prefix of that length was among the best ``PREFIX_CUTOFF`` beams after its step.
+        ranks: one row per user with the columns split, user, item, rank, items_before, group, and prefix_1 ..
+            prefix_T: whether the target's prefix of that length was among the best ``PREFIX_CUTOFF`` beams after its
+            step.
         lists: the best ``LIST_LENGTH`` items of every user.
         metrics: means over the users.
         seconds: decoding time.
@@ -82,7 +84,7 @@ class Evaluation:
     seconds: float
 
     def list_table(self) -> pd.DataFrame:
-        """The lists as a table user, rank, item, logp, in narrow types."""
+        """The lists as a table user, rank, item, logp, with small data types."""
         columns = {"user": self.lists.users, "rank": self.lists.ranks, "item": self.lists.items}
         return pd.DataFrame(columns | {"logp": self.lists.logp}).astype(
             {"user": np.int32, "rank": np.int8, "item": np.int32, "logp": np.float32}

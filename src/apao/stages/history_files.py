@@ -1,6 +1,6 @@
-"""Histories that the command line is given: users of the dataset, or a file of many users.
+"""Histories for the command line: those of users of the dataset, or of a file with many users.
 
-A file is read whole and checked before anything is computed, so a mistake in its last line is found at once.
+A file is read and checked completely before anything is computed, so that errors are reported at once.
 """
 
 from __future__ import annotations
@@ -25,37 +25,41 @@ from apao.study.paths import DatasetPaths
 
 
 class Known(NamedTuple):
-    """Item ids that a history may hold."""
+    """Item ids of the catalogue, with one of them as an example for messages."""
 
     ids: Container[str]
     example: str
 
     def check(self, item: str, where: str) -> None:
-        """Raise a UserError that names ``where`` for an item that is not in the catalogue."""
+        """Check that an item is in the catalogue; ``where`` is its place for the message.
+
+        Raises:
+            UserError: when it is not.
+        """
         if item not in self.ids:
             raise UserError(f"{where}: unknown item {item!r}; the run's catalogue has ids like {self.example!r}")
 
 
 class Asked(NamedTuple):
-    """Users by name, and the raw item ids of each, oldest first."""
+    """Names of users, and the raw item ids of their histories, oldest first."""
 
     users: list[str]
     histories: list[list[str]]
 
 
 def users_of_dataset(paths: DatasetPaths, wanted: Sequence[str], known: Known) -> Asked:
-    """Whole histories of users of the dataset, by their raw ids.
+    """Complete histories of users of the dataset, given by their raw ids.
 
     Raises:
-        UserError: when a user is unknown, or has an item that the run's catalogue lacks.
+        UserError: when a user is unknown, or an item is not in the run's catalogue.
     """
     raw_users = pd.Index(read_table(paths.users, ["raw_id"])["raw_id"])
     raw_items = read_table(paths.items, ["raw_id"])["raw_id"].to_numpy()
     numbers = raw_users.get_indexer(pd.Index(wanted))
     if (numbers < 0).any():
         raise UserError(
-            f"{paths.users}: has no user {wanted[int(np.argmax(numbers < 0))]!r}, only users whom the filter of the "
-            f"dataset kept; its ids are like {raw_users[0]!r}"
+            f"{paths.users}: has no user {wanted[int(np.argmax(numbers < 0))]!r}, only users that passed the filter of "
+            f"the dataset; its ids are like {raw_users[0]!r}"
         )
     interactions = Histories.load(paths.interactions)
     histories = [raw_items[interactions.rows_of(np.array([number]))[1]].tolist() for number in numbers]
@@ -66,13 +70,13 @@ def users_of_dataset(paths: DatasetPaths, wanted: Sequence[str], known: Known) -
 
 
 def read_histories(path: Path, known: Known) -> Asked:
-    """Histories of a file.
+    """Read the histories in a file.
 
-    ``.jsonl``: an object per line, ``{"user": "u1", "history": ["i3", "i7"]}``. ``.csv`` and ``.parquet``: columns
-    ``user`` and ``item``, a row per item, the rows of a user one after another; oldest first.
+    ``.jsonl``: one object per line, ``{"user": "u1", "history": ["i3", "i7"]}``. ``.csv`` and ``.parquet``: columns
+    ``user`` and ``item``, one row per item, the rows of a user contiguous. Items are in order, the oldest first.
 
     Raises:
-        UserError: naming file and line or row, for what is none, an empty history or an unknown item.
+        UserError: for a malformed or empty history, or an unknown item; names the file and the line or row.
     """
     if path.suffix not in READERS:
         raise UserError(f"{path}: expected a file that ends in {', '.join(READERS)}")
@@ -83,22 +87,22 @@ def read_histories(path: Path, known: Known) -> Asked:
     spelled: dict[str, str] = {}
     for user, items, where in READERS[path.suffix](path):
         if user in seen:
-            raise UserError(f"{where(0)}: user {user!r} has rows further up; put all rows of a user together")
+            raise UserError(f"{where(0)}: user {user!r} also has earlier rows; put all rows of a user together")
         if not items:
             raise UserError(f"{where(0)}: the history of user {user!r} is empty; expected at least one item id")
         for place, item in enumerate(items):
             known.check(item, where(place))
         seen.add(user)
         asked.users.append(user)
-        # Items recur: each id is kept once.
+        # Items recur: keep one copy of each string.
         asked.histories.append([spelled.setdefault(item, item) for item in items])
     if not asked.users:
-        raise UserError(f"{path}: holds no histories")
+        raise UserError(f"{path}: contains no histories")
     return asked
 
 
 Read = tuple[str, list[str], Callable[[int], str]]
-"""User, items, and where in the file the item of a place stands."""
+"""User, items, and a function from an item's index to its place in the file, for messages."""
 
 
 def _json_lines(path: Path) -> Iterator[Read]:
@@ -133,7 +137,7 @@ def _parquet(path: Path) -> Iterator[Read]:
 
 
 def _grouped(rows: Iterable[tuple[str, str, int]], before: str) -> Iterator[Read]:
-    """Neighbouring rows (user, item, line) of one user as one history."""
+    """Group consecutive rows (user, item, line) of a user into one history."""
     for user, group in groupby(rows, key=itemgetter(0)):
         _, items, lines = zip(*group, strict=True)
         for item, line in zip(items, lines, strict=True):
@@ -147,4 +151,4 @@ def _place(before: str, lines: Sequence[int], place: int) -> str:
 
 
 READERS: dict[str, Callable[[Path], Iterator[Read]]] = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
-"""By the end of the file's name."""
+"""Readers by the suffix of the file."""

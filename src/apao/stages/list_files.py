@@ -1,4 +1,4 @@
-"""Recommendations as a table to read, JSON lines, CSV or parquet, written as they are computed."""
+"""Output of recommendations as a text table, JSON lines, CSV or parquet, written as they are computed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from apao.errors import UserError, nearest
 from apao.files import atomic_path
 
 TITLE_WIDTH = 48
-"""Characters of a title in the table."""
+"""Maximum characters of a title in the table."""
 
 
 class Writer(ABC):
-    """Takes frames with the columns user, rank, item, title, code, logp, shared_by; all rows of a user in one."""
+    """Writes frames with the columns user, rank, item, title, code, logp, shared_by.
+
+    All rows of a user must be in one frame.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
     @abstractmethod
     def write(self, frame: pd.DataFrame) -> None:
-        """Write some users' lists."""
+        """Write the lists of some users."""
 
 
 class Table(Writer):
-    """Aligned columns for a reader, a block per user."""
+    """Aligned text columns, one block per user."""
 
     @override
     def write(self, frame: pd.DataFrame) -> None:
@@ -59,7 +62,7 @@ def _aligned(cell: str, width: int, alignment: str) -> str:
 
 
 class JsonLines(Writer):
-    """An object per user: ``{"user": ..., "items": [{"rank": 1, ...}, ...]}``."""
+    """One object per user: ``{"user": ..., "items": [{"rank": 1, ...}, ...]}``."""
 
     @override
     def write(self, frame: pd.DataFrame) -> None:
@@ -69,7 +72,7 @@ class JsonLines(Writer):
 
 
 class Csv(Writer):
-    """A row per item."""
+    """One row per item."""
 
     header = True
 
@@ -86,7 +89,7 @@ _OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": PARQ
 
 
 class Parquet(Writer):
-    """A row per item, a row group per frame."""
+    """One row per item, one row group per frame."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,28 +103,28 @@ class Parquet(Writer):
         self.writer.write_table(table)
 
     def close(self) -> None:
-        """End the file."""
+        """Finish the file."""
         if self.writer is not None:
             self.writer.close()
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:
-    """The format that is asked for, else that of the output's name, else a table.
+    """The chosen format, or that of the output's suffix, or ``table``.
 
     Raises:
-        UserError: when it is none, or one that cannot be printed.
+        UserError: when the format is unknown, or cannot be printed and there is no output file.
     """
-    found = chosen or (_OF_SUFFIX.get(output.suffix, "table") if output else "table")
-    if found not in FORMATS:
-        raise UserError(f"--format {found}: unknown format; {nearest(found, FORMATS)}")
-    if found == PARQUET and output is None:
-        raise UserError("--format parquet: is no text to print; name a file with --output")
-    return found
+    name = chosen or (_OF_SUFFIX.get(output.suffix, "table") if output else "table")
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: unknown format; {nearest(name, FORMATS)}")
+    if name == PARQUET and output is None:
+        raise UserError("--format parquet: cannot be printed; name a file with --output")
+    return name
 
 
 @contextmanager
 def opened(name: str, output: Path | None) -> Iterator[Writer]:
-    """A writer of the format ``name``, to ``output``, which appears whole when the block ends, or to the terminal."""
+    """Yield a writer of the format ``name`` to the file ``output``, which is written atomically, or to stdout."""
     if output is None:
         yield TEXTS[name](sys.stdout)
         return

@@ -242,7 +242,7 @@ def _run_faults(run: Run, folder: Path, records: Records) -> Iterator[str]:
         yield f"{folder}: has no record of {' and '.join(sorted(missing))}"
         return
     record, trained = read_json(folder / RUN), records["train"]
-    # The training also read the item table, which is no part of run.json.
+    # The training also reads the item table, which is not in run.json.
     inputs = {path: trained["inputs"].get(path) for path in record["inputs"]}
     if record != {"run": str(run), **trained["params"], "inputs": inputs}:
         yield f"{folder / RUN}: has another run, parameters or inputs than the record of its training"

@@ -1,4 +1,4 @@
-"""The command ``recommend``: lists of items from a trained run, for users, histories, or a file of many users."""
+"""The command ``recommend``: recommendations of a trained run for users, histories, or a file of many users."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from apao.study.paths import DatasetPaths
 from apao.study.runs import RECORD_FILE, Run
 
 AT_ONCE = 4096
-"""Histories whose lists are written together."""
+"""Histories per block that is computed and written."""
 NAMED = 5
-"""Items that a warning names."""
+"""Maximum number of items that a warning names."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Whose lists are asked for; one of the three."""
+    """The histories to recommend for; exactly one attribute is set."""
 
     users: Sequence[str] = ()
     """Raw ids of users of the dataset."""
     histories: Sequence[str] = ()
-    """Item ids with commas between them."""
+    """Comma-separated item ids, one string per history."""
     file: Path | None = None
-    """Histories of many users."""
+    """File with the histories of many users."""
 
 
 @dataclass(frozen=True)
 class How:
-    """How they are made: the options of ``Recommender.recommend``, items by files of their ids."""
+    """The options of ``Recommender.recommend``; ``only`` and ``without`` are files of item ids."""
 
     k: int = 20
     beam: int | None = None
@@ -55,24 +55,24 @@ def recommend(
     new_items: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Print or write the next items of each history.
+    """Print or write the recommended items for each history.
 
     Args:
-        run: a run's name or folder.
+        run: name or folder of a run.
         wanted: the histories.
         how: length of the lists, search, and part of the catalogue.
-        output_format: table, json, csv or parquet. None: by the name of ``output``, else table.
+        output_format: table, json, csv or parquet. None: according to the name of ``output``, or table.
         output: file to write. None: the terminal.
-        new_items: items that training did not have (``apao codes --items``).
+        new_items: table of items that are not in the training data (``apao codes --items``).
         device: auto, cpu or cuda.
 
     Raises:
-        UserError: for an unknown run, user or item, naming file and line; for an empty history; for a ``k`` beyond
-            the catalogue.
+        UserError: for an unknown run, user or item (names the file and line), an empty history, or a ``k`` larger
+            than the catalogue.
     """
     name = format_of(output_format, output)
     if sum(map(bool, (wanted.users, wanted.histories, wanted.file))) != 1:
-        raise UserError("whose items? give --user ID, --history ID,ID,... or --file FILE, one of them")
+        raise UserError("expected exactly one of --user ID, --history ID,ID,... and --file FILE")
     folder = Path(run) if (Path(run) / RECORD_FILE).exists() else Run.parse(run).folder
     model = load(folder, device, new_items)
     known = Known(frozenset(model.catalogue.raw_ids), model.catalogue.raw_ids[0])
@@ -99,26 +99,26 @@ def _asked(wanted: Wanted, model: Recommender, known: Known) -> Asked:
     histories = [[item for item in text.split(",") if item] for text in wanted.histories]
     for text, history in zip(wanted.histories, histories, strict=True):
         if not history:
-            raise UserError(f"--history {text!r}: expected item ids with commas between them")
+            raise UserError(f"--history {text!r}: expected comma-separated item ids")
         for item in history:
             known.check(item, "--history")
     return Asked([str(number) for number in range(1, len(histories) + 1)], histories)
 
 
 def _listed(file: Path, known: Known) -> list[str]:
-    """The item ids in a file with one per line."""
+    """Item ids of a file with one per line."""
     if not file.is_file():
-        raise UserError(f"{file}: not found; name a file with an item id per line")
+        raise UserError(f"{file}: not found; name a file with one item id per line")
     ids = read_lines(file)
     for line, item in enumerate(ids, 1):
         known.check(item, f"{file}:{line}")
     if not ids:
-        raise UserError(f"{file}: holds no item ids; expected one per line")
+        raise UserError(f"{file}: contains no item ids; expected one per line")
     return ids
 
 
 def _warn_of_untrained(model: Recommender, asked: Asked) -> None:
-    """Name the items of histories that were in no training history: only their tokens mean something to the model."""
+    """Warn about items that occur in no training history: the model knows only the tokens of their codes."""
     table = model.catalogue
     items = list({item for history in asked.histories for item in history})
     untrained = sorted(
@@ -127,4 +127,7 @@ def _warn_of_untrained(model: Recommender, asked: Asked) -> None:
     if untrained:
         more = f" and {len(untrained) - NAMED} more" if len(untrained) > NAMED else ""
         named = ", ".join(map(repr, untrained[:NAMED]))
-        console.print(f"warning: training has never seen {named}{more}, only the tokens of their codes", style="yellow")
+        console.print(
+            f"warning: {named}{more} not in the training data; the model knows only the tokens of their codes",
+            style="yellow",
+        )

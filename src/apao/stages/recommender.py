@@ -1,6 +1,6 @@
-"""Recommendations of a trained run, for any histories.
+"""Recommendations of a trained run for given histories.
 
-Shapes: B histories of a batch, K ranked codes, I items.
+Shapes: B histories of a batch, K ranked codes, C codes of a part, I items.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ RawHistories = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Part:
-    """What may be recommended.
+    """The part of the catalogue that may be recommended.
 
     Attributes:
-        trie: leads a search to codes with such an item alone.
-        codes: (C,) indices of these distinct codes.
-        allowed: (I,) whether an item is one of them; None: every item is.
-        items: how many they are.
+        trie: trie in which a search reaches only codes of allowed items.
+        codes: (C,) indices of these codes in ``ItemCodes.distinct``.
+        allowed: (I,) mask of the allowed items; None if all are.
+        items: number of allowed items.
     """
 
     trie: Trie
@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: the next ``k`` items after each of the ``known`` histories, out of ``part``."""
+    """A request for ``k`` items of ``part`` for each of the ``known`` histories."""
 
     known: Histories
     part: Part
@@ -62,9 +62,9 @@ class Recommender:
 
     Attributes:
         trained: weights (``trained.backbone``), item codes (``trained.codes``), trie and parameters.
-        catalogue: the items by their own ids.
-        folder: the run's.
-        root: folder of the study, whose data ``evaluate`` reads.
+        catalogue: the items by raw id.
+        folder: folder of the run.
+        root: root folder of the study, whose data ``evaluate`` reads.
     """
 
     def __init__(self, trained: TrainedModel, catalogue: ItemTable, folder: Path, root: Path) -> None:
@@ -92,23 +92,23 @@ class Recommender:
         only: Collection[str] | None = None,
         without: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """The next items of each history.
+        """Recommend the next items for each history.
 
         Args:
             histories: raw item ids per user, oldest first; the model reads the newest ``max_history`` of them.
-            k: items per history.
-            beam: number of beams. None: that of the run's evaluation, raised where it leaves fewer than k items.
+            k: number of items per history.
+            beam: beam size. None: that of the run's evaluation, increased if it gives fewer than k items.
             exact: score every item instead of searching.
             keep_seen: also recommend items of the history itself.
-            only: raw ids of the items that may be recommended. The search is confined to their codes.
-            without: raw ids of items that may not.
+            only: raw ids of the items that may be recommended; the search is restricted to their codes.
+            without: raw ids of items that must not be recommended.
 
         Returns:
-            Per history (column ``history``, its index) up to k rows: ``rank`` from 1, ``item`` (raw id), ``title``,
-            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (items that have the same code).
+            Up to k rows per history (column ``history``: its index) with ``rank`` from 1, ``item`` (raw id), ``title``,
+            ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (number of items with that code).
 
         Raises:
-            UserError: for no or an empty history, an unknown item, or a k outside 1 to the number of items.
+            UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of items.
         """
         query = Query(self._known(histories), self._part(only, without), k, keep_seen)
         if not 1 <= k <= query.part.items:
@@ -126,7 +126,7 @@ class Recommender:
             items: raw ids.
 
         Raises:
-            UserError: for no or an empty history, or an unknown item.
+            UserError: for missing or empty histories, or an unknown item.
         """
         known, numbers = self._known(histories), self._numbers(items, "items")
         codes, place = np.unique(self.trained.codes.code_of_item[numbers], return_inverse=True)
@@ -138,9 +138,9 @@ class Recommender:
         return pd.DataFrame(table, columns=list(items))
 
     def evaluate(self, split: Split = "test") -> dict[str, Any]:
-        """The metrics of the run on ``valid`` or ``test``, as metrics.json has them, computed again.
+        """Recompute the metrics of the run on ``valid`` or ``test``, with the keys of metrics.json.
 
-        This reads ``data/<dataset>`` of the run's study; for a folder that was moved, of the working directory.
+        Reads ``data/<dataset>`` of the run's study, or of the working directory if the run's folder was moved.
 
         Raises:
             UserError: when a file is missing or damaged.
@@ -150,7 +150,7 @@ class Recommender:
         return evaluate_split(run, split).metrics
 
     def _known(self, histories: RawHistories) -> Histories:
-        """Item numbers of the histories."""
+        """The histories with item numbers instead of raw ids."""
         if isinstance(histories, str) or not histories:
             raise UserError("no histories; expected a list of lists of item ids")
         for place, history in enumerate(histories):
@@ -166,7 +166,7 @@ class Recommender:
         return Histories(offsets, numbers)
 
     def _numbers(self, raw_ids: Collection[str], what: str) -> IntArray:
-        """Item numbers of ids; ``what`` they are is part of an error."""
+        """Item numbers of raw ids; ``what`` names the argument in error messages."""
         if isinstance(raw_ids, str) or not len(raw_ids):
             raise UserError(f"{what}: expected a list of at least one item id, found {raw_ids!r}")
         ids = list(raw_ids)
@@ -189,7 +189,7 @@ class Recommender:
             allowed[self._numbers(without, "without")] = False
         chosen = np.unique(codes.code_of_item[allowed])
         if not len(chosen):
-            raise UserError("only and without leave no item to recommend")
+            raise UserError("only and without exclude all items; allow at least one")
         leaves = self._lister.leaves[torch.as_tensor(chosen, device=self.trained.device)]
         return Part(trie.part(leaves), chosen, allowed, int(allowed.sum()))
 
@@ -209,7 +209,7 @@ class Recommender:
         return self.trained.scores(self._context(known, users), tokens)
 
     def _searched(self, query: Query, beam: int | None) -> ItemLists:
-        """Lists by beam search. Without a given ``beam``, one that leaves fewer than k items is doubled."""
+        """Lists by beam search. If ``beam`` is None, the beam is doubled for histories with fewer than k items."""
         codes, found = len(query.part.codes), []
         width = min(beam or max(self.trained.beam, query.k), codes)
         waiting = np.arange(query.known.users)
@@ -225,10 +225,10 @@ class Recommender:
         return ItemLists.merged(found)
 
     def _ranked(self, query: Query) -> ItemLists:
-        """Lists by exact scores of every code."""
+        """Lists by exact scores of all codes."""
         found = []
         for users in self._batches(query.known, np.arange(query.known.users)):
-            # Each code has an item, so these hold k items besides those of the history.
+            # Each code has at least one item, so this many codes have k items besides those of the history.
             longest = 0 if query.keep_seen else int(np.diff(query.known.offsets)[users].max())
             scores = self._scores(query.known, users, query.part.codes)
             scores, best = scores.topk(min(query.k + longest, len(query.part.codes)), dim=1)
@@ -237,7 +237,7 @@ class Recommender:
         return ItemLists.merged(found)
 
     def _lists(self, query: Query, users: IntArray, codes: IntArray, logp: FloatArray) -> ItemLists:
-        """From ranked codes (B, K) to the lists of a batch, whose users count from 0."""
+        """Item lists of a batch from ranked codes (B, K); its users are numbered from 0."""
         seen = None if query.keep_seen else query.known.rows_of(users)
         return self._lister.lists(codes, logp, query.k, seen, query.part.allowed)
 

@@ -43,7 +43,7 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
     record = params.for_training()
     devices = device_name(device) if processes.size == 1 else f"{processes.size} x {device_name(device)}"
     inputs = params.training_inputs()
-    # The item table only describes the result: other titles are no reason to train again.
+    # The item table only describes the result: a change of titles requires no training.
     stage = Stage("train", run.folder, [*inputs, paths.items], record, devices)
     decisive = {path: stage.inputs[path] for path in map(str, inputs)}
     with stage if processes.is_first else nullcontext():

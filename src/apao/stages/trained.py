@@ -32,7 +32,7 @@ SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
 def warn_of_changes(run: Run, record: RunRecord, root: Path) -> None:
-    """Print a line for each file of the dataset that is no longer what the run was trained on."""
+    """Print a line for each file of the dataset that has changed since the run was trained."""
     for path in record.changed_inputs(root):
         console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
 
@@ -41,7 +41,7 @@ class TrainedModel:
     """Weights and catalogue of a run, on a device, in fp32."""
 
     def __init__(self, run: Run, params: RunParams, codes: ItemCodes, weights: Path, device: torch.device) -> None:
-        """``params`` are those of run.json with the decoding; ``weights`` is the file of the weights."""
+        """``params`` are those of run.json with the decoding; ``weights`` is the path of the weights."""
         self.run, self.params, self.codes, self.device = run, params, codes, device
         torch.set_num_threads(params.training.threads)
         self.trie = Trie.of(codes, device)
@@ -66,22 +66,22 @@ class TrainedModel:
         return backbone.to(self.device).eval()
 
     def encode(self, items: IntArray) -> Context:
-        """Read histories (B, L) of item numbers, oldest first, padded with -1 on the right."""
+        """Encode histories (B, L) of item numbers, oldest first, padded with -1 on the right."""
         return self.backbone.encode(self._tokens[torch.as_tensor(items, device=self.device)].flatten(1))
 
     def search(self, context: Context, beam: int, trie: Trie | None = None) -> Beams:
-        """Beam search through the catalogue, or through the part of it that ``trie`` allows."""
+        """Beam search over the catalogue, or over the part in ``trie``."""
         eos, softmax = self.params.decodes_eos, self.params.objective.softmax
         return beam_search(self.backbone, context, trie or self.trie, beam, eos, softmax)
 
     def scores(self, context: Context, codes: Tensor) -> Tensor:
-        """Exact scores (B, U) of the distinct codes (U, T), in the order of ``ItemCodes.distinct_tokens``."""
+        """Exact scores (B, U) of distinct codes, given as token ids (U, T)."""
         eos, softmax = self.params.decodes_eos, self.params.objective.softmax
         return full_sort_scores(self.backbone, context, self.trie, codes, eos, softmax)
 
     @property
     def decoded_tokens(self) -> int:
-        """Tokens per code that scores are means over."""
+        """Number of tokens per code over which scores are averaged."""
         return self.codes.levels + self.params.decodes_eos
 
 
@@ -103,7 +103,7 @@ class TrainedRun(TrainedModel):
     ) -> None:
         """``params`` are those of run.json with the decoding; ``root`` is the root folder of the study.
 
-        ``folder`` is that of the run, if it is not its place in the study.
+        ``folder`` is the run's folder if it is not the one of the study.
         """
         folder = folder or root / run.folder
         self.histories, codes = load_dataset(DatasetPaths(run.dataset, root))

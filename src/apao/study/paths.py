@@ -115,6 +115,11 @@ class DatasetPaths:
         """Table item, level_1 .. level_T."""
         return self.folder / "codes.parquet"
 
+    @property
+    def new_items(self) -> Path:
+        """Items that the dataset does not have, with codes (``codes.items.ItemTable``)."""
+        return self.folder / "new_items.parquet"
+
     def coded_from(self, tokenizer: Tokenizer) -> list[Path]:
         """Inputs of ``tokenizer`` besides the item table."""
         files = [self.embeddings] if tokenizer.reads_embeddings else []

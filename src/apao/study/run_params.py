@@ -130,7 +130,7 @@ class RunRecord(TrainedParams):
 
     @classmethod
     def at(cls, path: Path, run: Run | None = None) -> Self:
-        """Read the run.json at ``path``, of ``run`` or, without it, of any run.
+        """Read the run.json at ``path``; if ``run`` is given, it must be that run's.
 
         Raises:
             UserError: when it is missing, damaged, or belongs to another run.

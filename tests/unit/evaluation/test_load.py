@@ -181,7 +181,7 @@ def test_evaluate_gives_the_metrics_of_the_stage(toy, model):
         ({"only": []}, "only: expected a list of at least one item id"),
         ({"only": ["i1", "nope"]}, "only: unknown item 'nope'"),
         ({"without": "i1"}, "without: expected a list of at least one item id, found 'i1'"),
-        ({"only": ["i1"], "without": ["i1"]}, "only and without leave no item"),
+        ({"only": ["i1"], "without": ["i1"]}, "only and without exclude all items"),
         ({"only": ["i1", "i2"], "k": 3}, "k is 3; of 2 items expected 1 to 2"),
         ({"beam": 0}, "beam is 0; expected 1 or more"),
         ({"beam": 5, "exact": True}, "none with exact"),

@@ -125,27 +125,27 @@ def test_items_that_training_never_saw_are_named(run, tmp_path):
     name, model = run
     counts = model.items.set_index("raw_id")["train_count"]
     never, often = counts[counts == 0].index[0], counts.idxmax()
-    assert f"warning: training has never seen '{never}'" in recommend(name, "--history", f"{never},{often}").stderr
+    assert f"warning: '{never}' not in the training data" in recommend(name, "--history", f"{never},{often}").stderr
     assert "warning" not in recommend(name, "--history", often).stderr
 
 
 REFUSED = [
     (["--history", "i1,nope"], "--history: unknown item 'nope'; the run's catalogue has ids like 'i0'"),
-    (["--history", ","], "--history ',': expected item ids with commas"),
+    (["--history", ","], "--history ',': expected comma-separated item ids"),
     (["--history", "i1", "-k", "31"], "k is 31; of 30 items expected 1 to 30"),
     (
         ["--history", "i1", "--user", "u1"],
-        "whose items? give --user ID, --history ID,ID,... or --file FILE, one of them",
+        "expected exactly one of --user ID, --history ID,ID,... and --file FILE",
     ),
-    ([], "whose items?"),
+    ([], "expected exactly one of --user ID"),
     (["--user", "nobody"], "data/toy/users.parquet: has no user 'nobody'"),
     (["--file", "absent.csv"], "absent.csv: not found"),
     (["--file", "h.txt"], "h.txt: expected a file that ends in .jsonl, .csv, .parquet"),
-    (["--file", "again.csv"], "again.csv:4: user 'a' has rows further up"),
+    (["--file", "again.csv"], "again.csv:4: user 'a' also has earlier rows"),
     (["--file", "unknown.csv"], "unknown.csv:3: unknown item 'nope'"),
     (["--file", "blank.csv"], "blank.csv:2: expected a user and an item, found 'a' and ''"),
     (["--file", "columns.csv"], "columns.csv:1: the header has no column 'item'"),
-    (["--file", "none.csv"], "none.csv: holds no histories"),
+    (["--file", "none.csv"], "none.csv: contains no histories"),
     (["--file", "empty.jsonl"], "empty.jsonl:2: the history of user 'b' is empty"),
     (["--file", "broken.jsonl"], "broken.jsonl:1: not valid JSON"),
     (["--file", "list.jsonl"], "list.jsonl:1: expected an object like"),
@@ -153,10 +153,10 @@ REFUSED = [
     (["--file", "unknown.parquet"], "unknown.parquet: row 1: unknown item 'nope'"),
     (["--file", "broken.parquet"], "broken.parquet: not a parquet table"),
     (["--history", "i1", "--only", "items.txt"], "items.txt:2: unknown item 'nope'"),
-    (["--history", "i1", "--only", "empty.txt"], "empty.txt: holds no item ids"),
+    (["--history", "i1", "--only", "empty.txt"], "empty.txt: contains no item ids"),
     (["--history", "i1", "--without", "absent.txt"], "absent.txt: not found"),
     (["--history", "i1", "--format", "xml"], "--format xml: unknown format"),
-    (["--history", "i1", "--format", "parquet"], "--format parquet: is no text to print"),
+    (["--history", "i1", "--format", "parquet"], "--format parquet: cannot be printed"),
 ]
 FILES = {
     "again.csv": "user,item\na,i1\nb,i2\na,i3\n",

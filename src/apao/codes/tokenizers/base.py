@@ -16,9 +16,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from apao.codes.coding import Coding
+from apao.codes.coding import Coding, FloatMatrix
 from apao.codes.collisions import CollisionPolicy
 from apao.codes.embeddings import Vectors
+from apao.data.histories import IntArray
+from apao.errors import UserError
 from apao.parameters import Model, Registry
 
 if TYPE_CHECKING:
@@ -112,6 +114,19 @@ class Tokenizer(Model, ABC):
         Raises:
             UserError: when a file of codes has no code for an item.
         """
+
+    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
+        """Assign codes (I, T) to items that ``fit`` did not have, before the collision policy.
+
+        ``codebooks`` are those that the dataset's codes came with. A tokenizer that cannot do this leaves it out.
+
+        Raises:
+            UserError: when it cannot, or a file of codes has no code for an item.
+        """
+        raise UserError(
+            f"codes by {self.method!r} cannot be given to new items; use a tokenizer with codebooks (rq-kmeans), or "
+            "make codes for them where the others were made and add both with method file"
+        )
 
 
 TOKENIZERS: Registry[Tokenizer] = Registry("tokenizer", "apao.codes.tokenizers", tag="method")

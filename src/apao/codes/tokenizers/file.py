@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import field_validator
 from typing_extensions import override
 
-from apao.codes.coding import Coding
+from apao.codes.coding import Coding, FloatMatrix
 from apao.codes.given import joined, read_own_json, read_own_parquet, with_suffix
 from apao.codes.itemcodes import parsed_codes
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
@@ -55,6 +55,10 @@ class FileCodes(Tokenizer):
     @override
     def fit(self, inputs: Inputs) -> Coding:
         return given_codes(self.path.expanduser(), inputs.raw_ids, inputs.items_file, self.item)
+
+    @override
+    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
+        return self.fit(inputs).codes
 
 
 def given_codes(path: Path, raw_ids: Sequence[str], items_file: Path, item: str = "item") -> Coding:

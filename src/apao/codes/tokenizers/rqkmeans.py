@@ -9,6 +9,7 @@ threads, an item could get different codes on different machines.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import Field, PositiveInt
 from threadpoolctl import threadpool_limits
 from typing_extensions import override
 
-from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_square
+from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_square, nearest_codes
 from apao.codes.collisions import CollisionPolicy
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
 from apao.data.histories import IntArray
@@ -60,6 +61,10 @@ class ResidualKMeans(Tokenizer):
     @override
     def fit(self, inputs: Inputs) -> Coding:
         return residual_kmeans(inputs.embeddings, self.levels, self.clusters, self.restarts, self.iterations, self.seed)
+
+    @override
+    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
+        return nearest_codes(inputs.embeddings, codebooks)
 
 
 def residual_kmeans(

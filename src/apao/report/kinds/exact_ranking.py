@@ -1,0 +1,126 @@
+"""A figure of a metric by beam search beside the same metric by exact scoring of every code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from typing_extensions import override
+
+from apao.evaluation.metrics import METRICS, FloatArray, MetricName, metric_title
+from apao.evaluation.significance import intervals
+from apao.report import style
+from apao.report.base import FigureStudy
+from apao.report.results import ESTIMATE, Estimate, Results, entry, error_bars_sentence, number, seed_list
+from apao.study.runs import Run
+from apao.study.studies import STUDIES, GridStudy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
+
+FILE = "exact.json"
+WAYS = {"beam": "beam search", "exact": "exact scoring"}
+"""Key of the ranks in exact.json to its name in the figure."""
+HEIGHT = 0.38
+"""Of a bar; two make a group."""
+LOOKS: dict[str, Any] = {
+    "beam": {"facecolor": "#bbbbbb", "edgecolor": "black", "linewidth": 0.6},
+    "exact": {"facecolor": "#56B4E9", "edgecolor": "black", "linewidth": 0.6, "hatch": style.HATCHES[1]},
+}
+COLUMNS = ["dataset", "backbone", "objective", "way", "metric", *ESTIMATE, "seeds", "users"]
+
+
+@STUDIES.register
+class ExactRanking(GridStudy, FigureStudy):
+    """Is a gain in the model or in what beam search keeps? Both rankings of the same test users, per objective."""
+
+    kind: Literal["exact-ranking"]
+    metric: MetricName = "recall@10"
+    """Code-level metric."""
+
+    files: ClassVar[tuple[str, ...]] = (FILE,)
+
+    @override
+    def build(self, results: Results) -> style.Drawing:
+        places = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
+        figure = style.blank(style.WIDTH, 0.9 + 0.42 * len(self.objectives) * len(places))
+        panels = figure.subplots(len(places), 1, squeeze=False, sharex=True)[:, 0]
+        rows: list[tuple[object, ...]] = []
+        users: set[str] = set()
+        for panel, place in zip(panels, places, strict=True):
+            scores: dict[str, list[Estimate]] = {}
+            for objective in self.objectives:
+                runs = results.experiment(*place, objective, self.seeds)
+                users |= {_users(results, run) for run in runs}
+                scores[objective] = [self._score(results, runs, way) for way in WAYS]
+                ranked = ", ".join(dict.fromkeys(_users(results, run) for run in runs))
+                rows += [
+                    (*place, objective, way, self.metric, *one.numbers(), seed_list(self.seeds), ranked)
+                    for way, one in zip(WAYS, scores[objective], strict=True)
+                ]
+            _draw(panel, scores)
+            panel.set_title(", ".join(place))
+        panels[-1].set_xlabel(f"{metric_title(self.metric)}, code level")
+        style.make_room(figure, style.legend(figure, style.WIDTH, (), others=_handles()))
+        caption = (
+            f"{metric_title(self.metric)} (code level) of {' or '.join(sorted(users)) or 'no'} test users by beam "
+            "search and by exact scoring, which ranks every code by the score that beam search would give it and "
+            "prunes nothing. A gain that exact scoring shows too is in the model, not in what the beam keeps. "
+            f"{results.origin(self)} {error_bars_sentence(self.seeds)}"
+        )
+        return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
+
+    def _score(self, results: Results, runs: list[Run], way: str) -> Estimate:
+        """The metric of an experiment, with its interval over the users for one seed."""
+        per_user = [_gains(results, run, way, self.metric) for run in runs]
+        means = tuple(float(one.mean()) for one in per_user)
+        if len(per_user) != 1:
+            return Estimate(means)
+        low, high = intervals(per_user[0][:, None])[0].tolist()
+        return Estimate(means, (low, high))
+
+
+def _gains(results: Results, run: Run, way: str, metric: str) -> FloatArray:
+    """The metric of each sampled user (users,), from the ranks; 0 is a code that is not ranked."""
+    path = results.file(run, FILE)
+    ranks = np.asarray(entry(path, results.json(path), "ranks", way), dtype=np.int64)
+    kind, _, cutoff = metric.partition("@")
+    gains = METRICS[kind].gain(np.maximum(ranks, 1))
+    return np.where((ranks > 0) & (ranks <= int(cutoff)), gains, 0.0)
+
+
+def _users(results: Results, run: Run) -> str:
+    """``1,000 of 4,905``."""
+    path = results.file(run, FILE)
+    ranked, known = (int(number(path, results.json(path), key)) for key in ("users", "of_users"))
+    return f"{ranked:,} of {known:,}" if ranked < known else f"{known:,}"
+
+
+def _draw(axes: Axes, scores: dict[str, list[Estimate]]) -> None:
+    """Two bars per objective, the first objective on top."""
+    for i, way in enumerate(WAYS):
+        estimates = [found[i] for found in scores.values()]
+        bars = axes.barh(
+            np.arange(len(estimates)) + (i - 0.5) * HEIGHT,
+            [one.mean if one.values else 0.0 for one in estimates],
+            height=HEIGHT,
+            xerr=style.reach(estimates),
+            error_kw={"elinewidth": 1},
+            **LOOKS[way],
+        )
+        labels = [f"{one.mean:.4f}" if one.values else "not run" for one in estimates]
+        for text, one in zip(axes.bar_label(bars, labels=labels, padding=4, fontsize=7.5), estimates, strict=True):
+            text.set_color("black" if one.values else style.ABSENT)
+    axes.set_yticks(range(len(scores)), labels=list(scores))
+    axes.invert_yaxis()
+    ends = [(one.mean, *one.interval) for found in scores.values() for one in found if one.values]
+    axes.set_xlim(0, 1.25 * float(np.nanmax(ends)) if ends else 1.0)
+    axes.grid(visible=False)
+
+
+def _handles() -> list[Patch]:
+    from matplotlib.patches import Patch
+
+    return [Patch(label=label, **LOOKS[way]) for way, label in WAYS.items()]

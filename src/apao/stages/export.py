@@ -1,0 +1,178 @@
+"""The command ``export``: a trained run as a folder that ``transformers`` loads, without any code of ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from apao.codes.vocabulary import EOS, PAD, SPECIAL_TOKENS, UNK
+from apao.errors import UserError
+from apao.files import atomic_path, write_json
+from apao.progress import console
+from apao.stages.load import load
+from apao.stages.model_card import model_card
+from apao.stages.named import run_folder, titles
+from apao.stages.recommender import Recommender
+
+EXAMPLE = Path(__file__).parent / "assets" / "example.py"
+LISTED = 20
+"""Items that the exported model returns at least, where the catalogue has as many."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How ``transformers`` feeds the models of one class.
+
+    Attributes:
+        final_norm: the weight of the norm before the logits.
+        closes_history: whether a history ends with eos.
+        padding_side: where a batch of histories is padded.
+    """
+
+    final_norm: str
+    closes_history: bool
+    padding_side: str
+
+
+FAMILIES = {
+    "T5ForConditionalGeneration": Family("decoder.final_layer_norm.weight", True, "right"),
+    "LlamaForCausalLM": Family("model.norm.weight", False, "left"),
+}
+"""By the class that a backbone's ``transformers_config`` names."""
+
+
+def export(run: str, target: Path) -> None:
+    """Write the folder ``target``: config, weights, tokenizer, catalogue, trie, model card and example.py.
+
+    ``generate`` of the loaded model, confined to the trie, returns the codes that beam search here finds, with
+    their log-probabilities as scores.
+
+    Args:
+        run: a run's name or folder.
+        target: a folder that does not exist or is empty.
+
+    Raises:
+        UserError: when the run is missing, ``target`` holds files, or ``transformers`` has no such model.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target}: exists; name a new or empty folder, or delete it first")
+    folder = run_folder(run)
+    model = load(folder, device="cpu")
+    config = model.trained.params.backbone.transformers_config(len(model.trained.codes.vocabulary))
+    (architecture,) = config.get("architectures", ["none"])
+    if architecture not in FAMILIES:
+        kind = model.trained.params.backbone.type
+        raise UserError(f"{run}: transformers has no class for backbone {kind}; those of {', '.join(FAMILIES)} export")
+    family = FAMILIES[architecture]
+    # Whole or not at all: a folder of half the files would load and be wrong.
+    partial = target.with_name(f"{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_json(partial / "config.json", config)
+    _write_weights(partial / "model.safetensors", model, family)
+    write_json(partial / "generation_config.json", generation_config(model, config))
+    write_json(partial / "tokenizer.json", tokenizer(model.trained.codes.vocabulary, family))
+    write_json(partial / "tokenizer_config.json", tokenizer_config(family))
+    write_json(partial / "catalogue.json", catalogue(model))
+    trie = model.trained.trie
+    np.savez_compressed(partial / "trie.npz", indptr=trie.indptr.numpy(), tokens=trie.tokens.numpy())
+    shutil.copyfile(EXAMPLE, partial / EXAMPLE.name)
+    (partial / "README.md").write_text(model_card(model, folder), encoding="utf-8")
+    if target.exists():
+        target.rmdir()
+    partial.replace(target)
+    console.print(f"{target}: try it with python {target / EXAMPLE.name} {' '.join(model.items['raw_id'][:3])}")
+
+
+def _write_weights(path: Path, model: Recommender, family: Family) -> None:
+    """The weights, whose logits are those that the run is decoded with: a temperature divides the last norm."""
+    weights = {name: value.contiguous() for name, value in model.trained.backbone.to_transformers().items()}
+    weights[family.final_norm] = weights[family.final_norm] / model.trained.params.objective.softmax.temperature
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+
+
+def generation_config(model: Recommender, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Beam search as the run is evaluated. Without a length penalty scores are sums: a code's log-probability."""
+    trained = model.trained
+    beam = min(max(trained.beam, LISTED), len(trained.codes.distinct))
+    special = {key: value for key, value in config.items() if key.endswith("_token_id") and value is not None}
+    return {
+        **special,
+        "do_sample": False,
+        "num_beams": beam,
+        "num_return_sequences": beam,
+        "max_new_tokens": trained.codes.levels + trained.params.decodes_eos,
+        "length_penalty": 0.0,
+        # After the trie's mask: a softmax over the legal tokens alone.
+        "renormalize_logits": trained.params.objective.softmax.legal_only,
+        # transformers makes the cache of T5's decoder with as many layers as the encoder has.
+        "use_cache": config.get("num_layers") == config.get("num_decoder_layers"),
+    }
+
+
+def tokenizer(vocabulary: tuple[str, ...], family: Family) -> dict[str, Any]:
+    """tokenizer.json: one token per level of a code, ``<a_17><b_3>`` without anything between."""
+    eos = SPECIAL_TOKENS[EOS]
+    closing = [{"SpecialToken": {"id": eos, "type_id": 0}}] if family.closes_history else []
+    texts = [[{"Sequence": {"id": name, "type_id": 0}}, *closing] for name in "AB"]
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": content, **added} for i, content in enumerate(SPECIAL_TOKENS)],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "WhitespaceSplit"},
+                {"type": "Split", "pattern": {"Regex": "<[^<>]*>"}, "behavior": "Isolated", "invert": False},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": texts[0],
+            "pair": [*texts[0], *texts[1]],
+            "special_tokens": {eos: {"id": eos, "ids": [EOS], "tokens": [eos]}},
+        },
+        "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "WordLevel",
+            "vocab": {token: i for i, token in enumerate(vocabulary)},
+            "unk_token": SPECIAL_TOKENS[UNK],
+        },
+    }
+
+
+def tokenizer_config(family: Family) -> dict[str, Any]:
+    """tokenizer_config.json, for the class of ``transformers`` that any tokenizer.json is read by."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": SPECIAL_TOKENS[PAD],
+        "eos_token": SPECIAL_TOKENS[EOS],
+        "unk_token": SPECIAL_TOKENS[UNK],
+        "padding_side": family.padding_side,
+        "truncation_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+def catalogue(model: Recommender) -> dict[str, Any]:
+    """catalogue.json: every item's own id, title and code, in the order in which items of one code are listed."""
+    trained = model.trained
+    tokens = np.array(trained.codes.vocabulary, dtype=object)[trained.codes.tokens].tolist()
+    rows = zip(model.items["raw_id"], titles(model.items), tokens, strict=True)
+    return {
+        "run": str(trained.run),
+        "max_history": trained.params.backbone.max_history,
+        "levels": trained.codes.levels,
+        "items": [{"id": raw_id, "title": title, "code": code} for raw_id, title, code in rows],
+    }

@@ -1,0 +1,179 @@
+"""The exported folder, run by ``transformers`` in a process that cannot import this project, against our own lists."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.models import backbone_of, random_codes, run_params
+from helpers.processes import run as run_process
+from helpers.project import write_dataset
+from safetensors.torch import save_file
+
+import apao
+from apao.cli import app
+from apao.errors import UserError
+from apao.files import sha256_of, write_json
+from apao.stages.evaluate import evaluate
+from apao.stages.export import export
+from apao.study.paths import DatasetPaths
+from apao.study.run_params import RunParams
+from apao.study.runs import Run
+
+transformers = pytest.importorskip("transformers")
+
+ITEMS = 150
+CASES = {
+    "tiger": ("tiger", {"type": "ce"}, {}),
+    "llama": ("llama", {"type": "ce"}, {}),
+    # No eos is trained, so none is decoded; another number of layers in encoder and decoder.
+    "tiger-no-eos": ("tiger", {"type": "ce", "eos": False}, {"encoder_layers": 1}),
+    # A softmax over the legal tokens, with a temperature.
+    "tiger-msl": ("tiger", {"type": "msl", "tau": 2.0}, {}),
+    "llama-msl": ("llama", {"type": "msl", "tau": 0.5}, {}),
+}
+HISTORIES = (["i3"], ["i1", "i2", "i3"], [f"i{i}" for i in range(60, 90)])
+
+WITHOUT_APAO = """
+import runpy, sys
+sys.modules["apao"] = None
+for script in {scripts!r}:
+    for history in {histories!r}:
+        sys.argv = [script, *history]
+        runpy.run_path(script, run_name="__main__")
+        print("end")
+"""
+
+
+def made_run(case: str) -> Run:
+    """A run with random weights in the working directory: more codes than beams, items that share codes."""
+    name, objective, sizes = CASES[case]
+    codes = random_codes(ITEMS, 3, 6, seed=1)
+    assert 20 < len(codes.distinct) < ITEMS
+    if not DatasetPaths("toy").folder.exists():
+        write_dataset(codes, [3, 9, 4, 1000], seed=2)
+        numbers = range(ITEMS)
+        texts = {"raw_id": [f"i{i}" for i in numbers], "title": [f"Film {i} <b>" for i in numbers], "text": "Some text"}
+        pd.DataFrame({"item": numbers, **texts}).to_parquet(DatasetPaths("toy").items)
+    run = Run.parse(f"toy/{name}/{objective['type']}/seed{list(CASES).index(case)}")
+    params = params_of(case).model_copy(update={"seed": run.seed})
+    run.folder.mkdir(parents=True)
+    backbone = backbone_of(name, len(codes.vocabulary), seed=5, **sizes)
+    save_file(backbone.to_transformers(), run.folder / "model.safetensors")
+    inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
+    write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
+    return run
+
+
+def params_of(case: str) -> RunParams:
+    name, objective, sizes = CASES[case]
+    return run_params(name, objective, decoding={"beam": 20}, sizes=sizes)
+
+
+@pytest.fixture(params=["tiger", "llama"])
+def trained(request, tmp_path, monkeypatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return made_run(request.param)
+
+
+def printed(folders, histories):
+    """What each example.py prints for each history: tables of rank, id, log-probability and title."""
+    code = WITHOUT_APAO.format(scripts=[str(folder / "example.py") for folder in folders], histories=histories)
+    done = run_process(folders[0].parent, sys.executable, "-I", "-c", code)
+    assert done.status == 0, done.output
+    lines = [line for line in done.output.splitlines() if line == "end" or line.count("\t") == 3]
+    tables = "\n".join(lines).split("end")[:-1]
+    return [[line.split("\t") for line in table.strip().splitlines()] for table in tables]
+
+
+def test_examples_list_what_recommend_lists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [made_run(case) for case in CASES]
+    folders = [tmp_path / "exported" / case for case in CASES]
+    for run, folder in zip(runs, folders, strict=True):
+        export(str(run), folder)
+    expected = [
+        apao.load(run.folder, device="cpu").recommend([history], k=20, keep_seen=True)
+        for run in runs
+        for history in HISTORIES
+    ]
+    for rows, wanted in zip(printed(folders, HISTORIES), expected, strict=True):
+        assert [row[1] for row in rows] == wanted["item"].tolist()
+        assert [float(row[2]) for row in rows] == pytest.approx(wanted["logp"].tolist(), abs=2e-4)
+        assert rows[0][0] == "1" and rows[0][3] == f"Film {rows[0][1][1:]} <b>"
+
+
+one = pytest.mark.parametrize("trained", ["tiger"], indirect=True)
+
+
+def test_no_file_of_the_folder_runs_code_when_it_is_loaded(trained, tmp_path):
+    export(trained.folder.as_posix(), tmp_path / "exported")
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in json.loads((tmp_path / "exported" / name).read_text())
+    with np.load(tmp_path / "exported" / "trie.npz", allow_pickle=False) as trie:
+        assert len(trie["indptr"]) == len(trie["tokens"]) + 2
+
+
+def test_tokenizer_reads_and_writes_codes(trained, tmp_path):
+    export(str(trained), tmp_path / "exported")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
+    vocabulary = apao.load(trained.folder, device="cpu").trained.codes.vocabulary
+    assert tokenizer.get_vocab() == {token: i for i, token in enumerate(vocabulary)}
+    code = [3, 9, 14]
+    text = "".join(vocabulary[token] for token in code)
+    closing = [1] if trained.backbone == "tiger" else []
+    assert tokenizer(text)["input_ids"] == tokenizer(text.replace("><", "> <")).input_ids == [*code, *closing]
+    assert tokenizer.decode([*code, 1, 0], skip_special_tokens=True) == text
+    assert tokenizer("<z_1>")["input_ids"][0] == tokenizer.unk_token_id == 2
+    batch = tokenizer([text, text * 2], padding=True)
+    padded = batch["attention_mask"][0]
+    assert sorted(padded, reverse=trained.backbone == "tiger") == padded and 0 in padded
+
+
+@one
+def test_model_card_has_parameters_metrics_and_the_limits_of_the_data(trained, tmp_path):
+    export(str(trained), tmp_path / "before")
+    assert "has not been evaluated" in (tmp_path / "before" / "README.md").read_text()
+    params = params_of(trained.backbone)
+    evaluate(trained, params.model_copy(update={"seed": trained.seed}), torch.device("cpu"))
+    write_json(DatasetPaths("toy").manifest, {"source": {"source": "ml-100k"}})
+    export(str(trained), tmp_path / "after")
+    card = (tmp_path / "after" / "README.md").read_text()
+    metrics = json.loads((trained.folder / "metrics.json").read_text())
+    assert "| metric | validation, 4 users | test, 4 users |" in card
+    assert f"| Recall@20 | {metrics['valid']['recall@20']:.4f} | {metrics['test']['recall@20']:.4f} |" in card
+    assert f"| training.lr | {params.training.lr} |" in card and f"| seed | {trained.seed} |" in card
+    assert "GroupLens" in card and "library_name: transformers" in card
+
+
+@one
+def test_a_dataset_of_unknown_source_has_no_known_licence(trained, tmp_path):
+    export(str(trained), tmp_path / "exported")
+    assert "Not known. Ask whoever published the data." in (tmp_path / "exported" / "README.md").read_text()
+
+
+@one
+def test_export_refuses_a_folder_with_files(trained, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(UserError, match="full: exists; name a new or empty folder"):
+        export(str(trained), tmp_path / "full")
+    assert not list(tmp_path.glob("*.part"))
+
+
+@one
+def test_export_refuses_a_backbone_that_transformers_lacks(trained, tmp_path, monkeypatch):
+    kind = type(apao.load(trained.folder, device="cpu").trained.params.backbone)
+    monkeypatch.setattr(kind, "transformers_config", lambda self, vocabulary: {"model_type": "gru"})
+    with pytest.raises(UserError, match=f"transformers has no class for backbone {trained.backbone}"):
+        export(str(trained), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+@one
+def test_command(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    app(["export", str(trained), str(tmp_path / "empty")], standalone_mode=False)
+    assert (tmp_path / "empty" / "example.py").exists()
