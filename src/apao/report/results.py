@@ -135,9 +135,11 @@ class Results:
 
         None for a run that was evaluated before ranks.parquet had that.
         """
+        users = self.test_ranks(run).index  # the same for all runs on a dataset
         table = read_table(self.file(run, "ranks.parquet"), what="table of ranks")
         names = [name for name in map(str, table) if name.startswith(PREFIX)]
-        return table.loc[table["split"] == "test", names].to_numpy(dtype=np.float64) if names else None
+        kept = table[table["split"] == "test"].set_index("user").loc[users, names]
+        return kept.to_numpy(dtype=np.float64) if names else None
 
     def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
         """A list with one number per level at ``keys`` of a JSON file, such as ``test``, ``prefix_recall@20``."""

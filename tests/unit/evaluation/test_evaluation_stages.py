@@ -14,6 +14,7 @@ import apao
 from apao.errors import UserError
 from apao.evaluation.list_metrics import GROUPS, LIST_METRICS
 from apao.evaluation.metrics import METRICS, Metric, user_metrics
+from apao.evaluation.significance import intervals
 from apao.files import write_json
 from apao.stages.baselines import baselines
 from apao.stages.beams import beams as beam_sizes
@@ -82,7 +83,9 @@ def test_prefix_recall_is_over_the_best_twenty(crowded_toy):
             for m in (1, 2, 3)
         ]
         kept.append([tokens[target][: m + 1] in ranking[:20] for m, ranking in enumerate(rankings)])
-    metrics = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test").metrics
+    found = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test")
+    metrics = found.metrics
+    assert found.ranks[["prefix_1", "prefix_2", "prefix_3"]].to_numpy().tolist() == kept
     assert metrics["prefix_recall@20"] == pytest.approx(np.mean(kept, axis=0))
     assert metrics["prefix_recall@20"][:2] == [1, 1] and 0 < metrics["prefix_recall@20"][2] < 1
 
@@ -191,6 +194,15 @@ def test_beam_sizes_agree_with_evaluation(toy):
         metrics = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test").metrics
         assert {name: row[name] for name in metrics} == metrics
         assert row["recall@5"] is None and row["prefix_recall@20"] is None
+        assert row["intervals"]["recall@5"] is None
+
+
+def test_metrics_at_a_beam_size_have_intervals_over_the_users(toy):
+    beam_sizes(toy.run, toy.params, (6,), CPU)
+    (row,) = json.loads((toy.run.folder / "beams.json").read_text())["beams"]
+    ranks = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test", beam=6).ranks
+    assert row["intervals"]["ndcg@5"] == intervals(user_metrics(ranks)["ndcg@5"][:, None])[0].tolist()
+    assert row["intervals"]["ndcg@5"][0] <= row["ndcg@5"] <= row["intervals"]["ndcg@5"][1]
 
 
 def test_decoding_time_grows_with_the_catalogue_list(toy):

@@ -227,6 +227,52 @@ def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
     assert frame[frame["series"] == "ce"]["value"].tolist() == [0.5, 0.2]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_figure5_pairs_the_users_where_it_knows_their_prefixes(project, kept):
+    study = {
+        **WIDE,
+        "datasets": ["office"],
+        "backbones": ["tiger"],
+        "seeds": [1],
+        "objectives": ["ce", "apao-pairwise"],
+    }
+    params = project.params(figure5=study)
+    for objective, hits in (("ce", 50), ("apao-pairwise", 60)):
+        name = f"office/tiger/{objective}/seed1"
+        project.metrics(name, {}, **{"users": 1000, "prefix_recall@20": [hits / 1000]})
+        project.ranks(name, [0] * 1000)
+        path = Path(f"results/{name}/ranks.parquet")
+        users = pd.read_parquet(path)
+        if kept:
+            users.assign(prefix_1=users["user"] < hits).to_parquet(path)
+    report("figure5", params)
+    frame = pd.read_csv("figures/figure5.csv")
+    (gain,) = frame[frame["quantity"] == "gain_percent"].to_dict("records")
+    assert gain["value"] == pytest.approx(20)
+    assert gain["low"] < 20 < gain["high"] and (gain["low"] >= 0) == kept
+    assert ("as independent" in Path("figures/figure5.rst").read_text()) != kept
+
+
+def test_one_seed_has_intervals_over_the_users_and_several_over_the_seeds(project):
+    study = {**CROWDED["figure2"], "metrics": ["recall@10"]}
+    for seeds in ([1], [1, 2]):
+        params = project.params(figure2={**study, "seeds": seeds})
+        for seed, value in zip(seeds, (0.5, 0.6), strict=False):
+            project.metrics(f"office/tiger/ce/seed{seed}", {"recall@10": value})
+            project.ranks(f"office/tiger/ce/seed{seed}", [1] * 100 + [0] * 100)
+        project.fill("figure2", params)
+        report("figure2", params)
+        row = pd.read_csv("figures/figure2.csv").set_index("objective").loc["ce"]
+        said = (project.folder / "figures/figure2.rst").read_text()
+        if seeds == [1]:
+            assert row[["low", "high"]].tolist() == pytest.approx([0.43, 0.57], abs=0.01)
+            assert "bootstrap intervals over the test users" in said
+        else:
+            # 0.55 and 12.7 standard errors of 0.05.
+            assert row[["low", "high"]].tolist() == pytest.approx([0.55 - 0.635, 0.55 + 0.635], abs=0.001)
+            assert "t-intervals of that mean over the seeds" in said
+
+
 def test_gain_over_nothing_is_unknown():
     assert math.isnan(gain_percent(0.1, 0.0))
 

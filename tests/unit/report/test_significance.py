@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, ttest_1samp, ttest_rel
 
-from apao.evaluation.significance import holm, intervals, paired_p, seeds_p
+from apao.evaluation.significance import (
+    gain_interval,
+    holm,
+    intervals,
+    paired_p,
+    seeds_interval,
+    seeds_p,
+    share_interval,
+    unpaired_gain_interval,
+)
 
 P_VALUES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=12)
 
@@ -121,3 +130,39 @@ def test_interval_of_as_many_users_as_yelp_stays_small():
     assert peak < 120e6  # all 300 resamples at once would take 180 MB
     half = 1.96 * np.sqrt(0.06 * 0.94 / 30_431)
     assert found[:, 1] - found[:, 0] == pytest.approx(2 * half, rel=0.3)
+
+
+def hits(count, users):
+    return np.arange(users) < count
+
+
+def test_interval_of_a_share_is_that_of_its_users():
+    found = share_interval(0.06, 500)
+    assert found == pytest.approx(intervals(column(hits(30, 500)), resamples=20_000)[0], abs=0.0021)
+    assert share_interval(0, 500) == (0, 0) and share_interval(1, 500) == (1, 1)
+
+
+def test_interval_over_seeds_as_scipy():
+    values = [0.031, 0.034, 0.0325]
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert seeds_interval(values) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(seeds_interval(values[:1])).all() and np.isnan(seeds_interval([])).all()
+
+
+def test_interval_of_a_gain():
+    # Every hit of theirs is one of ours too: the gain is at least 0 however the users are drawn.
+    ours, theirs = hits(60, 1000).astype(float), hits(50, 1000).astype(float)
+    low, high = gain_interval(ours, theirs)
+    assert 0 <= low < 20 < high
+    wide = unpaired_gain_interval(0.06, 0.05, 1000)
+    assert wide[0] < low and wide[1] > high
+    # Without pairing, as if the users of one were drawn apart from those of the other.
+    rng = np.random.default_rng(7)
+    apart = 100 * (rng.binomial(1000, 0.06, 20_000) / rng.binomial(1000, 0.05, 20_000) - 1)
+    assert wide == pytest.approx(np.percentile(apart, [2.5, 97.5]), rel=0.12)
+
+
+def test_gain_over_nothing_has_no_interval():
+    nothing, some = np.zeros(50), hits(3, 50).astype(float)
+    assert np.isnan(gain_interval(some, nothing)).all()
+    assert np.isnan(unpaired_gain_interval(0.1, 0.0, 50)).all() and np.isnan(unpaired_gain_interval(0.0, 0.1, 50)).all()
