@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 import typer.core
@@ -98,6 +98,8 @@ Resolved = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="Resolved parameters, used instead of params.yaml (passed by workflow rules)."),
 ]
+Split = Literal["valid", "test"]
+OutputFormat = Literal["table", "json"]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -310,6 +312,21 @@ def report(
     params = settings().published_params() if published else settings().job_params()
     for path in stage(study, params, PUBLISHED if published else OWN):
         console.print(str(path))
+
+
+@app.command()
+def compare(
+    first: TrainedRunName,
+    second: TrainedRunName,
+    split: Annotated[Split, typer.Option(help="Whose targets.")] = "test",
+    output_format: Annotated[OutputFormat, typer.Option("--format")] = "table",
+) -> None:
+    """Print in what two runs differ: parameters, metrics with intervals, users gained and lost."""
+    from apao.stages.compare import compare as stage
+    from apao.stages.compare_text import as_text
+
+    found = stage(first, second, split)
+    typer.echo(as_text(found) if output_format == "table" else found.json(), nl=output_format != "table")
 
 
 @app.command()

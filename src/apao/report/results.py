@@ -241,6 +241,11 @@ class Results:
         nowhere = [name for name in objectives if all(name in names for names in missing.values())]
         return nowhere, {place: [name for name in names if name not in nowhere] for place, names in missing.items()}
 
+    def machines(self, runs: Iterable[Run]) -> list[str]:
+        """Machines that computed published runs; own runs have them in the records of their stages."""
+        paths = [self.file(run, name) for run in runs for name in self.collection.records]
+        return list(dict.fromkeys(entry(path, self.json(path), "machine") for path in paths if path.exists()))
+
     def absent(self, study: Study) -> list[str]:
         """The missing runs of a study, as ``dataset/backbone, seed: objective, objective``."""
         places: dict[str, list[str]] = {}

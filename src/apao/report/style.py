@@ -113,9 +113,11 @@ def draw_line(
     """
     means = [scale * one.mean for one in estimates]
     beyond = scale * reach(estimates)
-    shift = 0.0 if np.isnan(beyond).all() else 0.05 * (series - (of - 1) / 2)
-    places = [place + shift for place in x]
-    axes.errorbar(places, means, yerr=beyond, elinewidth=1, **look(series, dashes))
+    bars = not np.isnan(beyond).all()
+    places = [place + (0.05 * (series - (of - 1) / 2) if bars else 0.0) for place in x]
+    # A marker of full size would hide a short error bar.
+    size = {"markersize": 3.5} if bars else {}
+    axes.errorbar(places, means, yerr=beyond, elinewidth=1, **(look(series, dashes) | size))
     return places
 
 

@@ -11,6 +11,7 @@ from apao.evaluation.metrics import CUTOFFS
 from apao.evaluation.params import DecodingParams
 from apao.files import read_json, record_path
 from apao.stages.dataset import item_table, load_dataset
+from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
 from apao.stages.trained import TrainedModel, warn_of_changes
 from apao.study.paths import DatasetPaths
@@ -38,20 +39,13 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
         raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run")
     record = RunRecord.at(folder / RECORD_FILE)
     run = Run.parse(record.run)
-    root = study_of(folder, run)
+    root = study_root(folder)
     items = _items(folder, run, record, root)
     params = record.decoded(_decoding(folder, record, len(items.codes.distinct)))
     if new_items is not None:
         items = items.with_new(_new_items(Path(new_items), record), Path(new_items))
     trained = TrainedModel(run, params, items.codes, folder / MODEL_FILE, pick_device(device))
     return Recommender(trained, items, folder, root)
-
-
-def study_of(folder: Path, run: Run) -> Path:
-    """Root folder of the study that contains a run's folder; the working directory if the folder was moved."""
-    full = folder.resolve()
-    depth = len(run.folder.parts)
-    return full.parents[depth - 1] if full.parts[-depth:] == run.folder.parts else Path()
 
 
 def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:

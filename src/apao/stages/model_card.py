@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from apao.data.base import SOURCES, Source
-from apao.evaluation.metrics import CODE_LEVEL, CUTOFFS, ITEM_LEVEL, METRICS, metric_title
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, metric_names, metric_title
 from apao.files import read_json, record_path
+from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
 from apao.study.paths import DatasetPaths
 
@@ -25,12 +26,6 @@ def model_card(model: Recommender, folder: Path) -> str:
     root = study_root(folder)
     parts = [_head(record), _what(model), _use(model), _training(record, folder), _metrics(folder, root, record)]
     return "\n\n".join([*parts, _intended(record, root), _limitations(model), _files()]) + "\n"
-
-
-def study_root(folder: Path) -> Path:
-    """The folder of the study that holds a run: above ``results``, else the working directory."""
-    above = [path.parent for path in folder.resolve().parents if path.name == "results"]
-    return above[0] if above else Path()
 
 
 def _head(record: Mapping[str, Any]) -> str:
@@ -123,7 +118,7 @@ def _metrics(folder: Path, root: Path, record: Mapping[str, Any]) -> str:
 
 def _rows(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for level, suffix in ((CODE_LEVEL, ""), (ITEM_LEVEL, ", item level")):
-        for name in (f"{level}{kind}@{k}" for kind in METRICS for k in CUTOFFS):
+        for name in metric_names(levels=[level]):
             values = [column.get(name) for column in columns.values()]
             cells = " | ".join("-" if value is None else f"{value:.4f}" for value in values)
             yield f"| {metric_title(name)}{suffix} | {cells} |"

@@ -21,6 +21,12 @@ def run_folder(run: str) -> Path:
     return folder if (folder / "run.json").exists() else Run.parse(run).folder
 
 
+def study_root(folder: Path) -> Path:
+    """The folder of the study that a run's folder is in: above ``results``, else the working directory."""
+    above = [path.parent for path in folder.resolve().parents if path.name == "results"]
+    return above[0] if above else Path()
+
+
 def titles(items: pd.DataFrame) -> NDArray[np.object_]:
     """One line per item of an item table: its title, or its text in tables without titles; the raw id where empty."""
     named = items["title" if "title" in items else "text"]

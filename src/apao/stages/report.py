@@ -27,7 +27,7 @@ def inputs(name: str, params: Params, collection: Collection = OWN) -> list[Path
     files = [
         path
         for run in _runs(study, params, collection)
-        for path in (run.record, *(run.folder / file for file in study.files))
+        for path in (run.record, *(run.folder / file for file in (*collection.records, *study.files)))
     ]
     placed = [collection.place(path) for path in dict.fromkeys([*files, *study.inputs()])]
     return [path for path in placed if not collection.gaps or path.exists()]

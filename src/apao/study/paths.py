@@ -26,6 +26,8 @@ class Collection:
     figures: Path
     gaps: bool
     """Whether studies are drawn even if runs are missing."""
+    records: tuple[str, ...] = ()
+    """Files of each run that say how it was made, beside run.json."""
 
     def place(self, path: Path) -> Path:
         """Path in this collection of the file that ``OWN`` has at ``path`` (below results/ or figures/)."""
@@ -41,7 +43,7 @@ class Collection:
 
 OWN = Collection(RESULTS, FIGURES, gaps=False)
 """The runs trained in this study."""
-PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True)
+PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True, records=("provenance.json",))
 """The small files of finished runs, in the repository."""
 
 

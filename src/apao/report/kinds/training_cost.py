@@ -47,9 +47,11 @@ class TrainingCost(GridStudy, TableStudy):
                         )
                         part[-1] += compared(cost.mean, cost.sd, paper, digits[quantity])
             grid.parts.append(part)
+        machines = results.machines(run for run in map(results.normalised, self.runs()) if results.has(run))
+        on = f"on {' and '.join(machines)}" if machines else "on the machine named in the run's provenance file"
         notes = [
             results.origin(self),
-            "Seconds: mean wall time of training per epoch on the machine named in the run's provenance file; the "
+            f"Seconds: mean wall time of training per epoch {on}; the "
             "paper's are from another machine. Epochs: number of the epoch with the best validation loss, without the "
             "epochs of patience after it; the paper does not state what it counts. "
             + seeds_sentence(self.seeds, "± is"),

@@ -1,0 +1,111 @@
+"""A figure of metrics of every objective with their intervals, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import pandas as pd
+from pydantic import Field
+from typing_extensions import override
+
+from apao.evaluation.metrics import MetricName, metric_title
+from apao.report import style
+from apao.report.base import FigureStudy
+from apao.report.paper import coverage, printed
+from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, number, seed_list
+from apao.study.paths import DatasetPaths
+from apao.study.studies import STUDIES, GridStudy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = ["dataset", "backbone", "objective", "metric", *ESTIMATE, "seeds", "paper"]
+OURS: dict[str, Any] = {"color": style.COLOURS[2], "marker": "o", "markersize": 5}
+PAPER: dict[str, Any] = {
+    **{"color": style.COLOURS[3], "marker": "D", "markersize": 6, "markerfacecolor": "none", "linestyle": "none"},
+    "label": "the paper",
+}
+POPULAR: dict[str, Any] = {"color": "#555555", "linestyle": ":", "linewidth": 1.2, "label": "most popular items"}
+ROW = 0.24
+"""Inches per objective."""
+
+
+@STUDIES.register
+class MetricIntervals(GridStudy, FigureStudy):
+    """Each metric of every objective with its 95 % interval and the paper's number, one row of panels per model."""
+
+    kind: Literal["metric-intervals"]
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("recall@10", "ndcg@10")
+    """Code-level metrics, one column of panels each."""
+
+    files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
+
+    @override
+    def inputs(self) -> list[Path]:
+        return [DatasetPaths(dataset).baselines for dataset in self.datasets]
+
+    @override
+    def build(self, results: Results) -> style.Drawing:
+        from matplotlib.ticker import MaxNLocator
+
+        models = list(product(self.datasets, self.backbones))
+        figure = style.blank(style.WIDTH, 0.3 + (0.65 + ROW * len(self.objectives)) * len(models))
+        axes = figure.subplots(len(models), len(self.metrics), squeeze=False, sharey="row")
+        rows: list[tuple[object, ...]] = []
+        for (i, model), (j, metric) in product(enumerate(models), enumerate(self.metrics)):
+            popular = _most_popular(results, model[0], metric)
+            if not math.isnan(popular):
+                axes[i, j].axvline(popular, **POPULAR)
+            for place, objective in enumerate(self.objectives):
+                runs = results.experiment(*model, objective, self.seeds)
+                score, paper = results.test_metric(runs, metric), _paper(*model, objective, metric)
+                _draw(axes[i, j], place, score, paper)
+                seeds = seed_list(run.seed for run in runs)
+                rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
+            axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(len(self.objectives) - 0.5, -0.5))
+            axes[i, j].set_yticks(range(len(self.objectives)), labels=self.objectives)
+            axes[i, j].set_xlim(left=0)
+            axes[i, j].xaxis.set_major_locator(MaxNLocator(5))
+            axes[i, j].grid(visible=False, axis="y")
+        style.make_room(figure, self._legend(figure))
+        caption = (
+            f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level); higher is better. "
+            "The dotted line is recommending the most popular items to everyone. All intervals are over the same "
+            "users, so two objectives may differ by more than chance although theirs overlap; comparison tables test "
+            "the differences. "
+            f"{results.origin(self)} {error_bars_sentence(self.seeds)} {coverage(self.datasets)}"
+        )
+        return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())
+
+    def _legend(self, figure: Any) -> int:
+        from matplotlib.lines import Line2D
+
+        shown = [{**OURS, "label": "ours with its 95 % interval"}, POPULAR]
+        if not all(coverage([dataset]) for dataset in self.datasets):
+            shown.insert(1, PAPER)
+        return style.legend(figure, style.WIDTH, [], others=[Line2D([], [], **look) for look in shown])
+
+
+def _draw(axes: Axes, place: int, score: Estimate, paper: float) -> None:
+    """One objective, ours a little above the paper's."""
+    if score.values:
+        axes.errorbar([score.mean], [place - 0.12], xerr=style.reach([score]), linewidth=1.2, **OURS)
+    else:
+        transform = axes.get_yaxis_transform()
+        axes.text(0.02, place, "not run", va="center", color=style.ABSENT, fontsize=7.5, transform=transform)
+    if not math.isnan(paper):
+        axes.plot([paper], [place + 0.12], **PAPER)
+
+
+def _most_popular(results: Results, dataset: str, metric: str) -> float:
+    """NaN where the baselines are absent."""
+    path = results.collection.place(DatasetPaths(dataset).baselines)
+    found = results.baselines(dataset)
+    return number(path, found, "most-popular", metric) if found else math.nan
+
+
+def _paper(dataset: str, backbone: str, objective: str, metric: str) -> float:
+    return printed("table1", "value", dataset=dataset, backbone=backbone, objective=objective, metric=metric)

@@ -1,0 +1,265 @@
+"""The command ``compare``: two evaluated runs of one dataset, side by side.
+
+A run's folder is enough (run.json, metrics.json, ranks.parquet), also one of ``results/published``. Titles and
+histories are added where the study has the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from apao.data.histories import Histories, IntArray
+from apao.errors import UserError
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, metric_names, user_metrics
+from apao.evaluation.significance import holm, intervals, paired_p
+from apao.files import read_json, read_table
+from apao.stages.named import run_folder, study_root, titles
+from apao.study.paths import DatasetPaths
+
+Split = Literal["valid", "test"]
+CUTOFF = 10
+"""A user is gained or lost where the target enters or leaves the first so many codes."""
+EXAMPLES = 3
+"""Users that are shown of those gained, and of those lost."""
+NEWEST = 5
+"""Items of a history that are shown."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run as its folder has it.
+
+    Attributes:
+        name: the run's name.
+        folder: where it lies.
+        record: run.json.
+        metrics: a split's metrics.
+        ranks: where each user's target of that split is: item, rank, items_before, group; index user.
+    """
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    ranks: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: str, split: Split) -> Evaluated:
+        """A run by its name or folder.
+
+        Raises:
+            UserError: when a file is missing, damaged, or lacks the split.
+        """
+        folder = run_folder(run)
+        record, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+        columns = ["split", "user", "item", "rank", "items_before", "group"]
+        ranks = read_table(folder / "ranks.parquet", columns, "table of ranks")
+        ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
+        if ranks.empty or split not in metrics:
+            raise UserError(f"{folder}: holds no ranks of the split {split}; evaluate the run again")
+        return cls(record["run"], folder, record, metrics[split], ranks)
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric of both runs; ``difference`` is the second less the first, with its bootstrap interval over users.
+
+    ``p`` is of the paired t-test over users and ``p_holm`` the same, corrected for the number of metrics of a level;
+    both are None where they are undefined.
+    """
+
+    metric: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A user whose target enters or leaves the first codes. Rank 0: not found. Titles are None without the data."""
+
+    user: int
+    item: int
+    first_rank: int
+    second_rank: int
+    target: str | None
+    history: list[str] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that ``compare`` says, ready for JSON."""
+
+    first: str
+    second: str
+    split: Split
+    users: int
+    parameters: dict[str, list[Any]]
+    """Key to the values of both; None where a run lacks the key."""
+    other_inputs: list[str]
+    """Files that both were trained on in different versions."""
+    metrics: list[MetricRow]
+    prefix_recall: list[list[float]]
+    """Per level the share of users whose target's prefix is in the beam, of both runs. Empty where a run has none."""
+    gained: int
+    lost: int
+    examples_gained: list[Example]
+    examples_lost: list[Example]
+
+    def json(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def compare(first: str, second: str, split: Split) -> Comparison:
+    """Compare two runs, each by its name or folder.
+
+    Raises:
+        UserError: when a file is missing, or the runs are of other datasets, users or targets.
+    """
+    ours, theirs = Evaluated.read(first, split), Evaluated.read(second, split)
+    _check_same_users(ours, theirs)
+    gained, lost = _changed(ours, theirs), _changed(theirs, ours)
+    known = _Titles.find(ours, split)
+    return Comparison(
+        first=ours.name,
+        second=theirs.name,
+        split=split,
+        users=len(ours.ranks),
+        parameters=different_parameters(ours.record, theirs.record),
+        other_inputs=_other_inputs(ours.record["inputs"], theirs.record["inputs"]),
+        metrics=metric_rows(ours.ranks, theirs.ranks),
+        prefix_recall=_prefix_recall(ours, theirs),
+        gained=len(gained),
+        lost=len(lost),
+        examples_gained=[_example(user, ours, theirs, known) for user in gained[:EXAMPLES]],
+        examples_lost=[_example(user, ours, theirs, known) for user in lost[:EXAMPLES]],
+    )
+
+
+def _check_same_users(first: Evaluated, second: Evaluated) -> None:
+    datasets = [one.record["dataset"] for one in (first, second)]
+    if datasets[0] != datasets[1]:
+        raise UserError(
+            f"{first.name} is of {datasets[0]}, {second.name} of {datasets[1]}; compare runs of one dataset"
+        )
+    if not first.ranks["item"].equals(second.ranks["item"]):
+        raise UserError(
+            f"{second.folder}: its ranks are of other users or targets than those of {first.folder}; evaluate both "
+            "runs on the same data"
+        )
+
+
+def different_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Keys of two run.json that differ, ``training.lr``, with both values."""
+    flat = [dict(_flat(record)) for record in (first, second)]
+    keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)]
+    return {key: [values.get(key) for values in flat] for key in keys}
+
+
+def _flat(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        match f"{above}{key}", value:
+            case (("run" | "inputs" | "start.training"), _):
+                pass
+            case path, dict():
+                yield from _flat(value, f"{path}.")
+            case path, _:
+                yield path, value
+
+
+def _other_inputs(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    return [name for name in first if name in second and first[name] != second[name]]
+
+
+def metric_rows(first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
+    """Every metric of both; the item level only where it differs from the code level in one of them."""
+    ours, theirs = (pd.DataFrame(user_metrics(ranks), index=ranks.index) for ranks in (first, second))
+    shared = any((ranks["group"] > 1).any() for ranks in (first, second))
+    rows: list[MetricRow] = []
+    for level in (CODE_LEVEL, ITEM_LEVEL) if shared else (CODE_LEVEL,):
+        names = metric_names(levels=[level])
+        differences = (theirs[names] - ours[names]).to_numpy()
+        p = [paired_p(theirs[name], ours[name]) for name in names]
+        cells = zip(names, differences.mean(axis=0), intervals(differences), p, holm(p), strict=True)
+        rows += [
+            MetricRow(name, ours[name].mean(), theirs[name].mean(), float(mean), *map(float, ends), *map(_known, tests))
+            for name, mean, ends, *tests in cells
+        ]
+    return rows
+
+
+def _known(p: float) -> float | None:
+    return None if np.isnan(p) else p
+
+
+def _prefix_recall(first: Evaluated, second: Evaluated) -> list[list[float]]:
+    name = f"prefix_recall@{PREFIX_CUTOFF}"
+    ours, theirs = (one.metrics.get(name) for one in (first, second))
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        return []
+    return [list(pair) for pair in zip(ours, theirs, strict=True)]
+
+
+def _changed(before: Evaluated, after: Evaluated) -> IntArray:
+    """Users whose target is among the first codes of ``after`` only; the clearest first."""
+    old, new = (_places(one.ranks["rank"]) for one in (before, after))
+    entered = (new <= CUTOFF) & (old > CUTOFF)
+    order = np.lexsort((-old[entered], new[entered]))
+    return before.ranks.index.to_numpy()[entered][order]
+
+
+def _places(rank: pd.Series[int]) -> IntArray:
+    """Ranks, with those not found behind all others."""
+    return np.where(rank > 0, rank, np.iinfo(np.int64).max).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Titles:
+    """What items are called and what users had, where the study has the dataset that the runs were evaluated on."""
+
+    names: Sequence[str]
+    histories: Histories
+    positions: IntArray
+
+    @classmethod
+    def find(cls, run: Evaluated, split: Split) -> _Titles | None:
+        """None where the data is not there, or numbers users and items in another way."""
+        paths = DatasetPaths(run.record["dataset"], study_root(run.folder))
+        if not paths.interactions.exists() or not paths.items.exists():
+            return None
+        histories = Histories.load(paths.interactions)
+        positions = histories.evaluation_targets(split)
+        targets = histories.items[histories.offsets[:-1] + positions]
+        if not np.array_equal(targets, run.ranks["item"]):
+            return None
+        return cls(titles(read_table(paths.items)).tolist(), histories, positions)
+
+    def history(self, user: int) -> list[str]:
+        """The newest items before the target, oldest first."""
+        begin = self.histories.offsets[user]
+        items = self.histories.items[begin : begin + self.positions[user]][-NEWEST:]
+        return [self.names[item] for item in items]
+
+
+def _example(user: int, first: Evaluated, second: Evaluated, known: _Titles | None) -> Example:
+    item = int(first.ranks["item"].loc[user])
+    return Example(
+        user=int(user),
+        item=item,
+        first_rank=int(first.ranks["rank"].loc[user]),
+        second_rank=int(second.ranks["rank"].loc[user]),
+        target=None if known is None else known.names[item],
+        history=None if known is None else known.history(user),
+    )

@@ -1,0 +1,87 @@
+"""A comparison of two runs as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from apao.evaluation.metrics import ITEM_LEVEL, PREFIX_CUTOFF, metric_title
+from apao.stages.compare import CUTOFF, Comparison, Example, MetricRow
+
+
+def as_text(found: Comparison) -> str:
+    """Parameters, metrics, and users gained and lost."""
+    parts = [_heads(found), _parameters(found), _metrics(found), _prefixes(found), _users(found)]
+    return "\n\n".join("\n".join(part) for part in map(list, parts) if part) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]], alignment: str) -> Iterator[str]:
+    """Lines of a table; ``alignment`` has ``<`` or ``>`` per column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, alignment, widths, strict=True)
+        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
+
+
+def _heads(found: Comparison) -> Iterator[str]:
+    yield f"A  {found.first}"
+    yield f"B  {found.second}"
+    yield f"{found.users:,} users, split {found.split}"
+
+
+def _parameters(found: Comparison) -> Iterator[str]:
+    rows = [(key, *map(_value, values)) for key, values in found.parameters.items()]
+    if rows:
+        yield from aligned([("parameter", "A", "B"), *rows], "<<<")
+    else:
+        yield "Both have the same parameters."
+    for path in found.other_inputs:
+        yield f"They were trained on different versions of {path}."
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _metrics(found: Comparison) -> Iterator[str]:
+    heads = ("metric", "A", "B", "B - A", "95 % interval", "p", "p (Holm)")
+    yield from aligned([heads, *map(_metric, found.metrics)], "<>>>>>>")
+
+
+def _metric(row: MetricRow) -> tuple[str, ...]:
+    name = metric_title(row.metric) + (", item level" if row.metric.startswith(ITEM_LEVEL) else "")
+    ends = f"{row.low:+.4f} to {row.high:+.4f}"
+    return name, f"{row.first:.4f}", f"{row.second:.4f}", f"{row.difference:+.4f}", ends, _p(row.p), _p(row.p_holm)
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _prefixes(found: Comparison) -> Iterator[str]:
+    rows = [
+        (f"first {level} token{'s' if level > 1 else ''}", f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}")
+        for level, (a, b) in enumerate(found.prefix_recall, start=1)
+    ]
+    if rows:
+        yield from aligned([(f"prefix recall@{PREFIX_CUTOFF}", "A", "B", "B - A"), *rows], "<>>>")
+
+
+def _users(found: Comparison) -> Iterator[str]:
+    yield f"Among the first {CUTOFF}: {found.gained:,} users gained by B, {found.lost:,} lost."
+    for what, examples in (("gained", found.examples_gained), ("lost", found.examples_lost)):
+        yield from (line for example in examples for line in _example(what, example))
+
+
+def _example(what: str, example: Example) -> Iterator[str]:
+    ranks = f"{_rank(example.first_rank)} in A, {_rank(example.second_rank)} in B"
+    if example.history:
+        yield ""
+    yield f"{what}: user {example.user}, target {example.target or f'item {example.item}'}: {ranks}"
+    for title in example.history or ():
+        yield f"    after {title}"
+
+
+def _rank(rank: int) -> str:
+    return f"rank {rank}" if rank else "not found"
