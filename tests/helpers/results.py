@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from apao.evaluation.list_metrics import LIST_METRICS
 from apao.evaluation.metrics import CODE_LEVEL, metric_names
 from apao.stages.report import inputs
 from apao.study.params import Params, load
@@ -107,6 +108,7 @@ class MadeUp:
                 "seconds": 3.1,
                 **code,
                 **{f"item_{metric}": 0.9 * value for metric, value in code.items()},
+                **dict.fromkeys(LIST_METRICS, 0.3),
                 "prefix_recall@20": [0.8, 0.4, 0.2, 0.1],
                 **more,
             }

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from apao.errors import UserError
+from apao.evaluation.list_metrics import LIST_METRICS
 from apao.evaluation.metrics import PREFIX, FloatArray, user_metrics
 from apao.evaluation.significance import (
     RESAMPLES,
@@ -108,6 +109,15 @@ class Results:
         """The metric ``name`` of an experiment on the split ``valid`` or ``test``."""
         paths = [self.file(run, "metrics.json") for run in runs]
         return Estimate(tuple(number(path, self.json(path), split, name) for path in paths))
+
+    def list_metrics(self, runs: Sequence[Run]) -> dict[str, Estimate]:
+        """Properties of the lists of the test users (``evaluation.list_metrics``), those that all the runs have.
+
+        Earlier evaluations have none, and the recall of a group without targets is null.
+        """
+        found = [self.json(self.file(run, "metrics.json"))["test"] for run in runs]
+        known = [name for name in LIST_METRICS if runs and all(test.get(name) is not None for test in found)]
+        return {name: self.metric(runs, "test", name) for name in known}
 
     def test_metric(self, runs: Sequence[Run], name: str) -> Estimate:
         """A metric on the test items with its interval, for studies that read ranks.parquet."""

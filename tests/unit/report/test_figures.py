@@ -34,6 +34,7 @@ CROWDED = {
     "figure3": {**WIDE, "sweeps": ["many-beta", "many-eta"]},
     "figure4": {**WIDE, "objectives": MANY},
     "figure5": {**WIDE, "objectives": MANY},
+    "recommended-items": {**WIDE, "kind": "recommended-items", "objectives": MANY},
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
@@ -38,6 +39,29 @@ def row(frame, objective, metric):
     found = frame[(frame["objective"] == objective) & (frame["metric"] == metric)]
     assert len(found) == 1
     return found.iloc[0]
+
+
+def test_what_the_lists_are_like(project):
+    """In the CSV for objectives whose runs all have it: earlier evaluations have none, and a group may have no user."""
+    params = two_seeds(project)
+    for seed, value in ((1, 0.2), (2, 0.4)):
+        lists = {"coverage@20": value, "cold_item_recall@20": None}
+        project.metrics(f"office/tiger/ce/seed{seed}", {}, **lists)
+    path = project.folder / "results/office/tiger/apao-pairwise/seed2/metrics.json"
+    content = json.loads(path.read_text())
+    del content["test"]["coverage@20"]
+    path.write_text(json.dumps(content))
+    report("table1", params)
+    frame = pd.read_csv(project.folder / "results/tables/table1.csv")
+    coverage = row(frame, "ce", "coverage@20")
+    assert coverage["value"] == pytest.approx(0.3) and coverage["sd"] == pytest.approx(math.sqrt(2) * 0.1)
+    assert coverage["paper":].isna().all() and (coverage["seeds"], coverage["runs"]) == ("1 2", 2)
+    assert row(frame, "apao-pairwise", "gini@20")["value"] == pytest.approx(0.3)
+    absent = frame[frame["metric"].isin(["coverage@20", "cold_item_recall@20"])]
+    assert sorted(zip(absent["objective"], absent["metric"], strict=True)) == [
+        ("apao-pairwise", "cold_item_recall@20"),
+        ("ce", "coverage@20"),
+    ]
 
 
 def test_long_form(made):

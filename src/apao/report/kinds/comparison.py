@@ -78,6 +78,7 @@ class Comparison(GridStudy, TableStudy):
                 for one in experiments:
                     seeds = [run.seed for run in one.runs]
                     rows += _long(dataset, backbone, one.objective, one.scores, seeds, verdicts, overall)
+                    rows += _long(dataset, backbone, one.objective, results.list_metrics(one.runs), seeds)
             users[dataset] = max(len(one.users) for one in chain.from_iterable(trained.values()))
             tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
         notes = [
