@@ -276,6 +276,23 @@ def export(
 
 
 @app.command()
+def show(
+    run: TrainedRunName,
+    user: Annotated[int | None, typer.Option(min=0, help="A test user, by number as in ranks.parquet.")] = None,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first.")] = None,
+    output: Annotated[Path | None, typer.Option(help="By default show.html in the run's folder.")] = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Write an HTML page that shows what beam search finds and drops for a user, step by step.
+
+    By default it has the test users whose target is probable enough for the exact top 20 and yet is not found.
+    """
+    from apao.stages.show import show as stage
+
+    stage(run, user, history, output, device)
+
+
+@app.command()
 def tune(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that sweeps.")],
     objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="By default all.")] = None,
