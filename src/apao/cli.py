@@ -341,6 +341,23 @@ def export(
 
 
 @app.command()
+def show(
+    run: TrainedRunName,
+    user: Annotated[int | None, typer.Option(min=0, help="A test user, by number as in ranks.parquet.")] = None,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first.")] = None,
+    output: Annotated[Path | None, typer.Option(help="By default show.html in the run's folder.")] = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Write an HTML page that shows what beam search keeps and prunes for a user, step by step.
+
+    Default: the test users whose target is in the exact top 20 but is pruned.
+    """
+    from apao.stages.show import show as stage
+
+    stage(run, user, history, output, device)
+
+
+@app.command()
 def publish(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
     source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),

@@ -4,18 +4,15 @@ import json
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from helpers.models import backbone_of, random_codes, run_params
 from helpers.processes import run as run_process
-from helpers.project import write_dataset
-from safetensors.torch import save_file
+from helpers.runs import LENGTHS, wide_codes, write_run, write_wide_dataset
 
 import apao
 from apao.cli import app
 from apao.errors import UserError
-from apao.files import sha256_of, write_json
+from apao.files import write_json
 from apao.stages.evaluate import evaluate
 from apao.stages.export import export
 from apao.study.paths import DatasetPaths
@@ -24,7 +21,6 @@ from apao.study.runs import Run
 
 transformers = pytest.importorskip("transformers")
 
-ITEMS = 150
 CASES = {
     "tiger": ("tiger", {"type": "ce"}, {}),
     "llama": ("llama", {"type": "ce"}, {}),
@@ -47,35 +43,19 @@ for script in {scripts!r}:
 """
 
 
-def made_run(case: str) -> Run:
-    """A run with random weights in the working directory: more codes than beams, items that share codes."""
+def made_run(case: str) -> tuple[Run, RunParams]:
+    """The run of a case on one dataset in the working directory."""
     name, objective, sizes = CASES[case]
-    codes = random_codes(ITEMS, 3, 6, seed=1)
-    assert 20 < len(codes.distinct) < ITEMS
+    codes = wide_codes()
     if not DatasetPaths("toy").folder.exists():
-        write_dataset(codes, [3, 9, 4, 1000], seed=2)
-        numbers = range(ITEMS)
-        texts = {"raw_id": [f"i{i}" for i in numbers], "title": [f"Film {i} <b>" for i in numbers], "text": "Some text"}
-        pd.DataFrame({"item": numbers, **texts}).to_parquet(DatasetPaths("toy").items)
-    run = Run.parse(f"toy/{name}/{objective['type']}/seed{list(CASES).index(case)}")
-    params = params_of(case).model_copy(update={"seed": run.seed})
-    run.folder.mkdir(parents=True)
-    backbone = backbone_of(name, len(codes.vocabulary), seed=5, **sizes)
-    save_file(backbone.to_transformers(), run.folder / "model.safetensors")
-    inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
-    write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
-    return run
-
-
-def params_of(case: str) -> RunParams:
-    name, objective, sizes = CASES[case]
-    return run_params(name, objective, decoding={"beam": 20}, sizes=sizes)
+        write_wide_dataset(codes)
+    return write_run(name, codes, objective, sizes, seed=list(CASES).index(case))
 
 
 @pytest.fixture(params=["tiger", "llama"])
 def trained(request, tmp_path, monkeypatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    return made_run(request.param)
+    return made_run(request.param)[0]
 
 
 def printed(folders, histories):
@@ -90,7 +70,7 @@ def printed(folders, histories):
 
 def test_examples_list_what_recommend_lists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [made_run(case) for case in CASES]
+    runs = [made_run(case)[0] for case in CASES]
     folders = [tmp_path / "exported" / case for case in CASES]
     for run, folder in zip(runs, folders, strict=True):
         export(str(run), folder)
@@ -132,19 +112,19 @@ def test_tokenizer_reads_and_writes_codes(trained, tmp_path):
     assert sorted(padded, reverse=trained.backbone == "tiger") == padded and 0 in padded
 
 
-@one
-def test_model_card_has_parameters_metrics_and_the_limits_of_the_data(trained, tmp_path):
-    export(str(trained), tmp_path / "before")
+def test_model_card_has_parameters_metrics_and_the_limits_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, params = made_run("llama")
+    export(str(run), tmp_path / "before")
     assert "has not been evaluated" in (tmp_path / "before" / "README.md").read_text()
-    params = params_of(trained.backbone)
-    evaluate(trained, params.model_copy(update={"seed": trained.seed}), torch.device("cpu"))
+    evaluate(run, params, torch.device("cpu"))
     write_json(DatasetPaths("toy").manifest, {"source": {"source": "ml-100k"}})
-    export(str(trained), tmp_path / "after")
+    export(str(run), tmp_path / "after")
     card = (tmp_path / "after" / "README.md").read_text()
-    metrics = json.loads((trained.folder / "metrics.json").read_text())
-    assert "| metric | validation, 4 users | test, 4 users |" in card
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert f"| metric | validation, {len(LENGTHS)} users | test, {len(LENGTHS)} users |" in card
     assert f"| Recall@20 | {metrics['valid']['recall@20']:.4f} | {metrics['test']['recall@20']:.4f} |" in card
-    assert f"| training.lr | {params.training.lr} |" in card and f"| seed | {trained.seed} |" in card
+    assert f"| training.lr | {params.training.lr} |" in card and f"| seed | {run.seed} |" in card
     assert "GroupLens" in card and "library_name: transformers" in card
 
 

@@ -1,0 +1,114 @@
+"""The command ``show``: a page on which one can see what beam search finds, what it drops, and at which step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from apao.errors import UserError
+from apao.files import atomic_path
+from apao.progress import console
+from apao.stages.load import load
+from apao.stages.lost import Survey, survey
+from apao.stages.named import run_folder, titles
+from apao.stages.pruning import TOP
+from apao.stages.recommender import Recommender
+from apao.stages.search_page import Names, Search, page_case, user_history
+from apao.stages.trained import TrainedRun
+
+ASSETS = Path(__file__).parent / "assets"
+USERS_SHOWN = 12
+"""Users that the page lets choose from, where none is named."""
+
+
+def show(run: str, user: int | None, history: str | None, output: Path | None, device: str) -> Path:
+    """Write the page of a run and return where it is.
+
+    Without ``user`` or ``history`` it has the test users whose target is among the exact top 20 and is not found,
+    the best exact rank first; where there is none, the first test user.
+
+    Args:
+        run: a run's name or folder.
+        user: number of a test user, as in ranks.parquet.
+        history: raw item ids with commas between them, oldest first; there is no target then.
+        output: the file. None: ``show.html`` in the run's folder.
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: for an unknown user or item, or where both or a file are missing.
+    """
+    if user is not None and history is not None:
+        raise UserError("give --user or --history, not both")
+    folder = run_folder(run)
+    model = load(folder, device)
+    names = Names(model.trained.codes, titles(model.items).tolist())
+    path = output or folder / "show.html"
+    cases, said = _cases(model, names, user, history)
+    with atomic_path(path) as temporary:
+        temporary.write_text(_page(model, cases, said), encoding="utf-8")
+    console.print(str(path))
+    return path
+
+
+def _cases(model: Recommender, names: Names, user: int | None, history: str | None) -> tuple[list[dict[str, Any]], str]:
+    """The cases on the page, and a sentence about all test users if they were searched."""
+    loaded = model.trained
+    trained = TrainedRun(loaded.run, loaded.params, loaded.device, model.root, model.folder)
+    if history is not None:
+        items = _numbers(model, history.split(","))
+        return [_case(trained, names, "A given history", items, None)], ""
+    if user is not None:
+        if not 0 <= user < trained.users:
+            raise UserError(f"user {user}: unknown; {trained.run.dataset} has the users 0 to {trained.users - 1}")
+        return [_user_case(trained, names, user, f"User {user}")], ""
+    found = survey(trained)
+    labelled = [(int(user), f"User {user}: right item exactly no. {rank}, not found") for user, rank in found.lost]
+    chosen = labelled[:USERS_SHOWN] or [(0, "User 0")]
+    return [_user_case(trained, names, *each) for each in chosen], _sentence(found)
+
+
+def _sentence(found: Survey) -> str:
+    return (
+        f"Of {found.users:,} test users, beam search has the right item among its first {TOP} for {found.found:,}; for "
+        f"{len(found.lost):,} more it is among the exact top {TOP} and is lost on the way. "
+    )
+
+
+def _user_case(trained: TrainedRun, names: Names, user: int, label: str) -> dict[str, Any]:
+    items, target = user_history(trained, user)
+    return _case(trained, names, label, items.tolist(), target)
+
+
+def _case(trained: TrainedRun, names: Names, label: str, items: list[int], target: int | None) -> dict[str, Any]:
+    search = Search.of(trained, items, target)
+    return page_case(search, names, label, items, trained.params.backbone.max_history)
+
+
+def _numbers(model: Recommender, raw_ids: list[str]) -> list[int]:
+    number = {raw_id: item for item, raw_id in enumerate(model.items["raw_id"])}
+    unknown = [raw_id for raw_id in raw_ids if raw_id not in number]
+    if unknown:
+        raise UserError(f"--history: unknown item {unknown[0]!r}; the catalogue has ids like {next(iter(number))!r}")
+    return [number[raw_id] for raw_id in raw_ids]
+
+
+def _page(model: Recommender, cases: list[dict[str, Any]], said: str) -> str:
+    trained = model.trained
+    legal_only = trained.params.objective.softmax.legal_only
+    eos = " with the closing eos" if trained.params.decodes_eos else ""
+    data = {
+        "run": str(trained.run),
+        "lists": f"Probabilities of whole codes{eos}. Lines join the same item; red ones were lost by the search.",
+        "footer": (
+            f"{said}Beam of {trained.beam}. Probabilities are under the softmax over "
+            f"{'the legal tokens' if legal_only else 'the whole vocabulary'}. Made by apao show {trained.run}."
+        ),
+        "cases": cases,
+    }
+    # Inside a script element only "<" could end it; JSON may spell it so.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    files = {name: (ASSETS / f"show.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
+    title = f"Beam search of {trained.run}".replace("<", "&lt;")
+    return Template(files["html"]).substitute(title=title, style=files["css"], data=text, script=files["js"])
