@@ -18,6 +18,7 @@ from apao.evaluation.metrics import code_ranks
 from apao.stages.lost import survey
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.show import show
+from apao.stages.trained import TrainedRun
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome to open the page with")
@@ -41,9 +42,15 @@ def run(request, tmp_path, monkeypatch):
 one = pytest.mark.parametrize("run", ["tiger"], indirect=True)
 
 
+def evaluated(run):
+    """The run with its dataset, as its evaluation loads it."""
+    model = apao.load(run.folder, device="cpu")
+    return TrainedRun(run, model.trained.params, model.trained.device)
+
+
 @pytest.fixture
 def trained(run):
-    return apao.load(run.folder, device="cpu").trained
+    return evaluated(run)
 
 
 def exact_logp(trained, history):
@@ -148,7 +155,7 @@ def test_a_history_has_no_target(run, tmp_path):
 
 @one
 def test_without_a_user_the_page_has_those_whose_target_is_lost(run, monkeypatch):
-    lost = survey(apao.load(run.folder, device="cpu").trained).lost
+    lost = survey(evaluated(run)).lost
     data = data_of(show(str(run), None, None, None, "cpu").read_text())
     users = [int(user) for user, _ in lost] or [0]
     assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User {user}" for user in users]
