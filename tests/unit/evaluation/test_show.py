@@ -42,6 +42,12 @@ def run(request, tmp_path, monkeypatch):
 one = pytest.mark.parametrize("run", ["tiger"], indirect=True)
 
 
+def tokens_of(trained, history):
+    """The tokens (1, L) that the model reads of a list of item numbers."""
+    newest = list(history)[-trained.params.backbone.max_history :]
+    return torch.as_tensor(trained.codes.tokens[newest].reshape(1, -1))
+
+
 def evaluated(run):
     """The run with its dataset, as its evaluation loads it."""
     model = apao.load(run.folder, device="cpu")
@@ -57,7 +63,7 @@ def exact_logp(trained, history):
     """Log-probability of each distinct code, as one dictionary."""
     codes = torch.as_tensor(trained.codes.distinct_tokens)
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
-    context = trained.backbone.encode(trained.examples.history_tokens([history]))
+    context = trained.backbone.encode(tokens_of(trained, history))
     scores = full_sort_scores(trained.backbone, context, trained.trie, codes, eos, softmax)[0]
     return dict(zip(map(tuple, codes.tolist()), (scores * (codes.shape[1] + eos)).tolist(), strict=True))
 
