@@ -19,7 +19,7 @@ def test_what_is_made_again_is_the_same(project: Project, finished: Project):
     shutil.rmtree(project.folder / "data")
     for run in runs:
         shutil.rmtree(project.folder / "results" / run)
-    project.run("snakemake", "--cores", "8", *(f"results/{run}/metrics.json" for run in runs))
+    project.snakemake("--cores", "8", *(f"results/{run}/metrics.json" for run in runs))
     names = ("model.safetensors", "ranks.parquet", "metrics.json")
     files = [f"results/{run}/{name}" for run in runs for name in names]
     files += [f"data/toy/{name}" for name in ("interactions.parquet", "embeddings.safetensors", "codes.parquet")]
