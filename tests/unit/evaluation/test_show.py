@@ -18,6 +18,7 @@ from apao.evaluation.metrics import code_ranks
 from apao.stages.lost import survey
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.show import show
+from apao.stages.trained import TrainedRun
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome to open the page with")
@@ -43,14 +44,16 @@ one = pytest.mark.parametrize("run", ["tiger"], indirect=True)
 
 @pytest.fixture
 def trained(run):
-    return apao.load(run.folder, device="cpu").trained
+    loaded = apao.load(run.folder, device="cpu").trained
+    return TrainedRun(run, loaded.params, loaded.device)
 
 
 def exact_logp(trained, history):
     """Log-probability of each distinct code, as one dictionary."""
     codes = torch.as_tensor(trained.codes.distinct_tokens)
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
-    context = trained.backbone.encode(trained.examples.history_tokens([history]))
+    newest = trained.codes.tokens[history[-trained.params.backbone.max_history :]]
+    context = trained.backbone.encode(torch.as_tensor(newest.reshape(1, -1)))
     scores = full_sort_scores(trained.backbone, context, trained.trie, codes, eos, softmax)[0]
     return dict(zip(map(tuple, codes.tolist()), (scores * (codes.shape[1] + eos)).tolist(), strict=True))
 
@@ -147,8 +150,8 @@ def test_a_history_has_no_target(run, tmp_path):
 
 
 @one
-def test_without_a_user_the_page_has_those_whose_target_is_lost(run, monkeypatch):
-    lost = survey(apao.load(run.folder, device="cpu").trained).lost
+def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
+    lost = survey(trained).lost
     data = data_of(show(str(run), None, None, None, "cpu").read_text())
     users = [int(user) for user, _ in lost] or [0]
     assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User {user}" for user in users]
