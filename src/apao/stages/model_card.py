@@ -70,16 +70,15 @@ def _softmax(model: Recommender) -> str:
 
 
 def _training(record: Mapping[str, Any], folder: Path) -> str:
-    chosen = {**_numbered("backbone", record), **_numbered("objective", record), **_numbered("training", record)}
-    rows = [f"| {key} | {value} |" for key, value in {**chosen, "seed": record["seed"]}.items()]
+    chosen = {
+        f"{part}.{key}": value for part in ("backbone", "objective", "training") for key, value in record[part].items()
+    }
+    given = {key: value for key, value in {**chosen, "seed": record["seed"]}.items() if value is not None}
+    rows = [f"| {key} | {value} |" for key, value in given.items()]
     lines = ["## How it was trained", "", "| parameter | value |", "| --- | --- |", *rows]
     if record.get("start"):
         lines += ["", f"It starts from the weights of `{record['start']['run']}`."]
     return "\n".join([*lines, *_made(folder)])
-
-
-def _numbered(part: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{part}.{key}": value for key, value in record[part].items() if value is not None}
 
 
 def _made(folder: Path) -> Iterator[str]:

@@ -70,8 +70,8 @@ class Search:
         """Search after a history of item numbers; ``target`` is the item to be found, if it is known."""
         eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
         backbone, trie, codes = trained.backbone, trained.trie, trained.codes
-        newest = list(history)[-trained.params.backbone.max_history :]
-        tokens = torch.as_tensor(codes.tokens[newest].reshape(1, -1), device=trained.device)
+        newest = torch.as_tensor(codes.tokens[list(history[-trained.params.backbone.max_history :])])
+        tokens = newest.reshape(1, -1).to(trained.device)
         with torch.no_grad():
             context = backbone.encode(tokens)
             exact = exact_scores(trained, tokens)[0].double() * (codes.levels + eos)

@@ -12,7 +12,7 @@ from apao.files import atomic_path
 from apao.progress import console
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
-from apao.stages.named import run_folder, titles
+from apao.stages.named import run_folder, study_root, titles
 from apao.stages.pruning import TOP
 from apao.stages.recommender import Recommender
 from apao.stages.search_page import Names, Search, page_case, user_history
@@ -43,26 +43,23 @@ def show(run: str, user: int | None, history: str | None, output: Path | None, d
         raise UserError("give --user or --history, not both")
     folder = run_folder(run)
     model = load(folder, device)
-    names = Names(model.trained.codes, titles(model.items).tolist())
+    trained = TrainedRun(model.trained.run, model.trained.params, model.trained.device, study_root(folder))
+    names = Names(trained.codes, titles(model.items).tolist())
     path = output or folder / "show.html"
-    cases, said = _cases(model, names, user, history)
+    if history is not None:
+        cases, said = [_case(trained, names, "A given history", _numbers(model, history.split(",")), None)], ""
+    elif user is not None:
+        cases, said = [_user_case(trained, names, user, f"User {user}")], ""
+    else:
+        cases, said = _telling_cases(trained, names)
     with atomic_path(path) as temporary:
-        temporary.write_text(_page(model, cases, said), encoding="utf-8")
+        temporary.write_text(_page(trained, cases, said), encoding="utf-8")
     console.print(str(path))
     return path
 
 
-def _cases(model: Recommender, names: Names, user: int | None, history: str | None) -> tuple[list[dict[str, Any]], str]:
-    """The cases on the page, and a sentence about all test users if they were searched."""
-    loaded = model.trained
-    trained = TrainedRun(loaded.run, loaded.params, loaded.device, model.root, model.folder)
-    if history is not None:
-        items = _numbers(model, history.split(","))
-        return [_case(trained, names, "A given history", items, None)], ""
-    if user is not None:
-        if not 0 <= user < trained.users:
-            raise UserError(f"user {user}: unknown; {trained.run.dataset} has the users 0 to {trained.users - 1}")
-        return [_user_case(trained, names, user, f"User {user}")], ""
+def _telling_cases(trained: TrainedRun, names: Names) -> tuple[list[dict[str, Any]], str]:
+    """The users of whom the search loses most, and a sentence about all."""
     found = survey(trained)
     labelled = [(int(user), f"User {user}: right item exactly no. {rank}, not found") for user, rank in found.lost]
     chosen = labelled[:USERS_SHOWN] or [(0, "User 0")]
@@ -77,6 +74,8 @@ def _sentence(found: Survey) -> str:
 
 
 def _user_case(trained: TrainedRun, names: Names, user: int, label: str) -> dict[str, Any]:
+    if user >= trained.users:
+        raise UserError(f"user {user}: unknown; {trained.run.dataset} has the users 0 to {trained.users - 1}")
     items, target = user_history(trained, user)
     return _case(trained, names, label, items.tolist(), target)
 
@@ -94,8 +93,7 @@ def _numbers(model: Recommender, raw_ids: list[str]) -> list[int]:
     return [number[raw_id] for raw_id in raw_ids]
 
 
-def _page(model: Recommender, cases: list[dict[str, Any]], said: str) -> str:
-    trained = model.trained
+def _page(trained: TrainedRun, cases: list[dict[str, Any]], said: str) -> str:
     legal_only = trained.params.objective.softmax.legal_only
     eos = " with the closing eos" if trained.params.decodes_eos else ""
     data = {

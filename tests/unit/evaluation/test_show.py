@@ -56,14 +56,16 @@ def evaluated(run):
 
 @pytest.fixture
 def trained(run):
-    return evaluated(run)
+    loaded = apao.load(run.folder, device="cpu").trained
+    return TrainedRun(run, loaded.params, loaded.device)
 
 
 def exact_logp(trained, history):
     """Log-probability of each distinct code, as one dictionary."""
     codes = torch.as_tensor(trained.codes.distinct_tokens)
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
-    context = trained.backbone.encode(tokens_of(trained, history))
+    newest = trained.codes.tokens[history[-trained.params.backbone.max_history :]]
+    context = trained.backbone.encode(torch.as_tensor(newest.reshape(1, -1)))
     scores = full_sort_scores(trained.backbone, context, trained.trie, codes, eos, softmax)[0]
     return dict(zip(map(tuple, codes.tolist()), (scores * (codes.shape[1] + eos)).tolist(), strict=True))
 
@@ -160,8 +162,8 @@ def test_a_history_has_no_target(run, tmp_path):
 
 
 @one
-def test_without_a_user_the_page_has_those_whose_target_is_lost(run, monkeypatch):
-    lost = survey(evaluated(run)).lost
+def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
+    lost = survey(trained).lost
     data = data_of(show(str(run), None, None, None, "cpu").read_text())
     users = [int(user) for user, _ in lost] or [0]
     assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User {user}" for user in users]

@@ -28,7 +28,7 @@ function ordinal(number) {
 
 function percent(logp, digits = 2) {
   const value = 100 * Math.exp(logp);
-  return value < 0.001 ? `${value.toExponential(digits - 2)} %` : `${value.toPrecision(digits)} %`;
+  return `${value < 1e-4 ? value.toExponential(digits - 1) : value.toPrecision(digits)} %`;
 }
 
 function named(item) {
@@ -117,7 +117,7 @@ function tree(shown) {
   const edge = keptRows * ROW, lostRows = Math.max(...steps.map((step) => step.rows.filter((row) => row.fate !== "kept").length));
   const height = edge + (lostRows ? EDGE + lostRows * ROW : 0);
   const exactRank = new Map(shown.exact.map((item) => [item.path, item.exactRank]));
-  const figure = element("div", { class: "tree", style: `grid-template-columns:44px ${steps.map((_, i) => i < last ? "minmax(120px,1fr) 74px" : "2.3fr").join(" ")}` });
+  const figure = element("div", { class: "tree", style: `grid-template-columns:44px ${steps.map((_, i) => i < last ? "minmax(120px,1fr) 64px" : "2.3fr").join(" ")}` });
   let above = new Map([["", edge / 2]]);
   steps.forEach((step, level) => {
     const column = element("div", { class: "rows" }), links = [], here = new Map(), best = Math.max(...step.rows.map((row) => row.logp));
@@ -126,9 +126,9 @@ function tree(shown) {
       const y = row.fate === "kept" ? ROW * kept++ : edge + EDGE + ROW * lost++;
       const middle = y + (ROW - 4) / 2, classes = kind(row), parent = row.path.split(".").slice(0, -1).join(".");
       here.set(row.path, middle);
-      links.push({ from: above.get(parent) ?? edge / 2, to: middle, classes, path: row.path, width: row.top ? 1.5 + 0.9 * row.top : row.target ? 2.4 : 1 });
+      links.push({ from: above.get(parent) ?? edge / 2, to: middle, classes, path: row.path, width: row.top ? 2 * Math.sqrt(row.top) : row.target ? 2 : 1 });
       const rank = exactRank.get(row.path) ?? (row.target && level === last ? shown.target.exactRank : null);
-      const why = row.fate === "cut" ? element("span", { class: "why" }, `${ordinal(row.place)} of ${step.candidates.toLocaleString("en")}`) : null;
+      const why = row.fate === "cut" ? element("span", { class: "why" }, ordinal(row.place), element("span", { class: "wide" }, ` of ${step.candidates.toLocaleString("en")}`)) : null;
       column.append(placed(y, classes, row.path, bar(row.logp, best),
         element("span", { class: level < last ? "name token" : "name", title: row.titles.join("; ") },
           (row.target ? "★ " : "") + (level < last ? row.token : named(row))),
@@ -171,7 +171,7 @@ function lists(shown) {
   const column = (title, under, rows) => element("div", {}, element("div", { class: "head" }, element("b", {}, title), under),
     element("div", { style: `height:${height}px;position:relative` }, rows));
   return element("div", { class: "lists" }, column("Beam search returns", "the best codes it kept", left), gap(height, links),
-    column("Exact sorting", "the best of all codes, each scored", right));
+    column("Full sorting", "the best of all codes, each scored exactly", right));
 }
 
 // --- what is under the pointer
