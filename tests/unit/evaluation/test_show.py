@@ -42,18 +42,6 @@ def run(request, tmp_path, monkeypatch):
 one = pytest.mark.parametrize("run", ["tiger"], indirect=True)
 
 
-def tokens_of(trained, history):
-    """The tokens (1, L) that the model reads of a list of item numbers."""
-    newest = list(history)[-trained.params.backbone.max_history :]
-    return torch.as_tensor(trained.codes.tokens[newest].reshape(1, -1))
-
-
-def evaluated(run):
-    """The run with its dataset, as its evaluation loads it."""
-    model = apao.load(run.folder, device="cpu")
-    return TrainedRun(run, model.trained.params, model.trained.device)
-
-
 @pytest.fixture
 def trained(run):
     loaded = apao.load(run.folder, device="cpu").trained
