@@ -10,10 +10,11 @@ from typing import Any
 from apao.errors import UserError
 from apao.files import atomic_path
 from apao.progress import console
-from apao.stages.load import Recommender, load
+from apao.stages.load import load
 from apao.stages.lost import Survey, survey
 from apao.stages.named import run_folder, study_root, titles
 from apao.stages.pruning import TOP
+from apao.stages.recommender import Recommender
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
 
