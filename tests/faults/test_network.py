@@ -55,7 +55,7 @@ def test_network_gone(project: Path, faults) -> None:
                 server.cuts = list(cuts)
                 while (done := run_forked(project, "download", "office", prepare=prepared(server))).status != 0:
                     (line,) = done.errors
-                    assert "connection ended after" in line and "are kept and continued from next time" in line
+                    assert "connection ended after" in line and "are kept for the next attempt" in line
                 row.tried += len(cuts) - len(server.cuts)
                 assert_downloaded(project, server.files)
                 # Each byte was transferred once.

@@ -46,7 +46,7 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
     assert json.loads((project.folder / RUN / "run.json").read_text())["training"]["lr"] == 0.01
 
     # The next workflow uses the edited file or, if the edit is undone, has nothing to do.
-    assert project.snakemake("-n", target).rules == {"train": 1, "evaluate": 1}
+    assert {"preprocess", "train", "evaluate"} <= project.snakemake("-n", target).rules.keys()
     shutil.copy(finished.folder / "params.yaml", project.folder)
     assert project.snakemake("-n", target).jobs == []
 
