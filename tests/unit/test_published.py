@@ -38,7 +38,7 @@ def test_a_published_run_says_how_it_was_made(folder):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """The folder of a run as written by training and evaluation, without weights: the published one, separate records."""
+    """The folder of a run as training and evaluation write it, without weights, from the published one."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / FOLDER, CE.folder, ignore=shutil.ignore_patterns("exact.json"))
     provenance = json.loads((CE.folder / "provenance.json").read_text())
