@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from apao.errors import UserError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+CPU_FACTS = Path("/proc/cpuinfo")
 
 # Numbers of mallopt's parameters in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -78,8 +81,20 @@ def uses_bf16(precision: Precision, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # On CPUs bf16 pays only with instructions that multiply it: AMX tiles or AVX-512 BF16.
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    # AMX tiles multiply bf16 many times as fast as AVX-512 multiplies fp32. Of the processors that have AVX-512 BF16
+    # only, AMD's are faster in bf16; Intel's have one port for it and two for fp32 (docs/performance.md).
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() and cpu_facts().get("vendor_id") == "AuthenticAMD"
+
+
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of a processor, such as ``vendor_id``, ``model name`` and ``flags``; elsewhere empty."""
+    try:
+        lines = CPU_FACTS.read_text().splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

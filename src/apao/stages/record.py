@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from apao.devices import cpu_facts
 from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of, verified, write_json
 
-CPU_FACTS = Path("/proc/cpuinfo")
 INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX"}
 """Names of instruction sets by processor flag."""
 RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
@@ -87,11 +87,7 @@ class Stage:
 
 def machine_name() -> str:
     """Processor, its instruction sets that affect results, and number of cores, as far as the system states them."""
-    try:
-        facts = dict(line.split(":", 1) for line in CPU_FACTS.read_text().splitlines() if ":" in line)
-    except OSError:
-        facts = {}
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    facts = cpu_facts()
     flags = set(facts.get("flags", "").split())
     instructions = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
     processor = facts.get("model name") or platform.processor() or platform.machine()

@@ -29,7 +29,7 @@ class TrainingParams(Model):
     batch_size: PositiveInt = 1024
     """Examples per optimizer step."""
     micro_batch_tokens: Literal["auto"] | PositiveInt = "auto"
-    """Maximum number of padded history and candidate tokens per micro-batch, which bounds memory. ``auto``: 4,096 on
+    """Maximum number of padded history and candidate tokens per micro-batch, which bounds memory. ``auto``: 2,048 on
     a CPU, which fits its caches, and 65,536 on a GPU. APAO's weights and BEAR's normalisation are computed per
     micro-batch, so they (and nothing else) depend on it, as they depend on the batch size of the release."""
     examples_per_epoch: PositiveInt | None = None
