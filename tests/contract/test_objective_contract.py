@@ -9,10 +9,10 @@ import pytest
 import torch
 from helpers.models import backbone_of, histories_of, random_codes, run_params
 
+from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
-from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.training.loop import Training
 from apao.training.scoring import score_batch
 

@@ -19,6 +19,7 @@ from hostile import Target
 from safetensors.torch import save as save_tensors
 
 from apao.backbones.exchange import check_sizes, read_weights
+from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.codes.embedders import VectorFile
 from apao.codes.embeddings import read_embeddings
 from apao.codes.given import joined
@@ -38,7 +39,6 @@ from apao.stages.download import check_raw, download
 from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
-from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.verify.compare import report, verify
 
 PATHS = DatasetPaths("shop")

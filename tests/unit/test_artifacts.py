@@ -21,11 +21,11 @@ from helpers.disks import fill, read_only, small_disk
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
+from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.data.fetch import Expected, copy, fetch
 from apao.errors import UserError
 from apao.files import atomic_path, changed, explained, read_json, read_table, sha256_of, verified, write_json
 from apao.stages.record import Stage
-from apao.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def save_pdf(path: Path) -> None:

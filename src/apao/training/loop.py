@@ -11,13 +11,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from apao.checkpoint import (
+    Checkpoint,
+    Tensors,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
@@ -26,7 +33,6 @@ from apao.errors import UserError
 from apao.objectives.base import Outcome, State
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
-from apao.training.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.training.packing import PackedBatch, PackedSampler
 from apao.training.parallel import ALONE, Processes
 from apao.training.params import Setup, TrainingParams
@@ -309,16 +315,11 @@ class Training:
         return sums.means(f"{self.run}, validation after epoch {epoch + 1}")
 
     def _snapshot(self, history: list[Row], best: Best) -> Checkpoint:
-        moments = {
-            f"{index}.{name}": value
-            for index, state in self.optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
         return Checkpoint(
             tensors={
                 "model": self.backbone.state_dict(),
                 "best": best.weights,
-                "optimizer": moments,
+                "optimizer": optimizer_tensors(self.optimizer),
                 "objective": dict(self.state),
                 "random": {"sampler": self.generator.get_state()},
             },
@@ -328,12 +329,7 @@ class Training:
     def _restore(self, saved: Checkpoint) -> tuple[list[Row], Best]:
         """Load a snapshot; returns the history and the best epoch so far."""
         self.backbone.load_state_dict(saved.tensors["model"])
-        moments: dict[int, dict[str, Any]] = {}
-        for key, value in saved.tensors["optimizer"].items():
-            index, _, name = key.partition(".")
-            moments.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        restore_optimizer(self.optimizer, saved.tensors["optimizer"])
         self.state = self._restored_state(saved.tensors.get("objective", {}))
         self.generator.set_state(saved.tensors["random"]["sampler"])
         weights = {name: value.to(self.device) for name, value in saved.tensors["best"].items()}

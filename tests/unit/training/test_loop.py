@@ -10,9 +10,9 @@ from helpers.models import BOTH, histories_of, random_codes, random_histories, r
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apao.checkpoint import load_checkpoint, save_checkpoint
 from apao.errors import UserError
 from apao.objectives.apao import CARRIED
-from apao.training.checkpoint import load_checkpoint, save_checkpoint
 from apao.training.loop import RELEASE_BATCH, Sums, Training, learning_rate
 from apao.training.scoring import score_batch
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from apao.checkpoint import Checkpoint, _digest, load_checkpoint, save_checkpoint
 from apao.errors import UserError
-from apao.training.checkpoint import Checkpoint, _digest, load_checkpoint, save_checkpoint
 
 TENSORS = {
     "model": {"weight": torch.randn(3, 2), "scale": torch.ones(4, dtype=torch.bfloat16)},

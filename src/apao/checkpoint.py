@@ -26,15 +26,33 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """State after a whole number of epochs.
+    """State after a whole number of epochs of a training, of a recommender or a tokenizer.
 
     Attributes:
-        tensors: by group (``model``, ``best``, ``optimizer``, ``objective``, ``random``), then name.
-        progress: JSON values: history rows, best loss and best epoch.
+        tensors: by group (such as ``model`` and ``optimizer``), then name.
+        progress: JSON values, such as the history of the epochs.
     """
 
     tensors: dict[str, Tensors]
     progress: dict[str, Any]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """State of an optimizer by parameter number and name, such as ``3.exp_avg``."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Load ``optimizer_tensors`` into an optimizer of the same parameters, whose settings stay as they are."""
+    state: dict[int, Tensors] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
@@ -90,4 +108,4 @@ def load_checkpoint(path: Path, fingerprint: str) -> Checkpoint | None:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: damaged checkpoint ({why}); delete it to train this run from the start")
+    return UserError(f"{path}: damaged checkpoint ({why}); delete it to start from the beginning")
