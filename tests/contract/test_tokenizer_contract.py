@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -31,8 +32,8 @@ RAW_IDS = [f"B{item:03d}" for item in range(ITEMS)]
 EMBEDDINGS = np.random.default_rng(0).normal(size=(ITEMS, 6)).astype(np.float32)
 EMBEDDINGS[30:34] = EMBEDDINGS[3]
 GIVEN = {raw_id: [f"<a_{item % 3}>", f"<b_{item % 11}>"] for item, raw_id in enumerate([*RAW_IDS, "unknown"])}
-SMALL = {"levels": 2, "clusters": 4}
-"""Sizes with few codes, so that items collide."""
+SMALL = {"levels": 2, "clusters": 4, "epochs": 30}
+"""Sizes with few codes, so that items collide, and short trainings."""
 
 
 class Shop(Source):
@@ -158,6 +159,9 @@ def test_items_that_were_not_fitted(tokenizer):
         with pytest.raises(UserError, match="cannot be given to new items"):
             tokenizer.code_new(inputs, coding.codebooks)
         return
+    if tokenizer.reads_embeddings and coding.codebooks:
+        inputs = replace(inputs, vectors=tokenizer.encoded(EMBEDDINGS, coding.encoder))
+        np.testing.assert_allclose(inputs.vectors, coding.vectors)
     codes = tokenizer.code_new(inputs, coding.codebooks)
     assert codes.shape == coding.codes.shape and codes.dtype == np.int64
     if coding.codebooks:
@@ -216,7 +220,8 @@ def test_the_stage_writes_codes_and_their_quality(tokenizer):
         coding = fitted(entry)
         final, moved = apply_policy(coding, policy, entry.sizes)
         assert np.array_equal(codes.codes, final.codes)
-        assert sorted(books) == [f"level_{level + 1}" for level in range(len(final.codebooks))]
+        encoder = {f"encoder.{name}" for name in coding.encoder}
+        assert set(books) == {f"level_{level + 1}" for level in range(len(final.codebooks))} | encoder
         report = json.loads(verified(PATHS.code_quality).read_text())
         before = report.pop("before_collision_policy")
         assert (before is None) == (not moved.any())

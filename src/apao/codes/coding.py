@@ -34,6 +34,8 @@ class Coding:
             None without codebooks.
         facts: details of the fit, ready for JSON; added to ``code_quality.json``.
         notes: the same as lines for the terminal.
+        encoder: tensors by name from which the tokenizer's ``encoded`` computes the vectors of new items, kept beside
+            the codebooks; empty where the vectors are the embeddings.
     """
 
     codes: IntArray
@@ -41,6 +43,7 @@ class Coding:
     vectors: Matrix | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    encoder: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @cached_property
     def relative_errors(self) -> list[float] | None:

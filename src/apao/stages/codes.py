@@ -23,6 +23,9 @@ from apao.files import digest_of, read_table
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 
+ENCODER = "encoder."
+"""Begins the names of the encoder's tensors in ``codebooks.safetensors``."""
+
 
 def build_codes(
     dataset: str, source: Source, tokenizer: Tokenizer, decoding: DecodingParams, device: torch.device
@@ -30,7 +33,8 @@ def build_codes(
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
     The codebooks are tensors ``level_1`` .. ``level_T`` (tokens, width), float32; there are none for a tokenizer
-    without codebooks, and none for the level that ``extra`` adds. ``code_quality.json`` has:
+    without codebooks, and none for the level that ``extra`` adds. Beside them are the tensors of the encoder whose
+    output they approximate, if there is one, as ``encoder.NAME``. ``code_quality.json`` has:
 
     - ``collision_policy``, and ``items_moved``, the number of items whose code it changed (moved, or numbered above 0);
     - the measures of ``quality``;
@@ -64,7 +68,8 @@ def build_codes(
         with stage.output(paths.codes.name) as path:
             table.write(path)
         with stage.output(paths.codebooks.name) as path:
-            save_file({f"level_{i}": book.astype(np.float32) for i, book in enumerate(final.codebooks, 1)}, path)
+            books = {f"level_{i}": book.astype(np.float32) for i, book in enumerate(final.codebooks, 1)}
+            save_file(books | {f"{ENCODER}{name}": value for name, value in final.encoder.items()}, path)
         before = quality(ItemCodes(fitted.codes), fitted.relative_errors) if moved.any() else None
         report = {
             "collision_policy": tokenizer.collisions,

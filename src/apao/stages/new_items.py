@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
-from apao.codes.coding import mean_square, residuals
+from apao.codes.coding import Matrix, mean_square, residuals
 from apao.codes.collisions import placed
 from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.embeddings import Vectors, read_embeddings
@@ -25,6 +25,7 @@ from apao.data.prepared import joined_text, single_line
 from apao.errors import UserError
 from apao.files import read_table, verified
 from apao.progress import console
+from apao.stages.codes import ENCODER
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 
@@ -63,9 +64,12 @@ def code_new_items(
     read = [own_file(file), paths.items, paths.codes, paths.codebooks]
     with Stage("new_items", paths.folder, read, params, device.type) as stage:
         known = ItemCodes.read(paths.codes)
-        books = load_file(verified(paths.codebooks))
-        codebooks = [books[f"level_{level}"].astype(np.float64) for level in range(1, len(books) + 1)]
-        vectors = _vectors(table, embedder, file, device.type) if tokenizer.reads_embeddings else None
+        tensors = load_file(verified(paths.codebooks))
+        encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
+        codebooks = [tensors[f"level_{level}"].astype(np.float64) for level in range(1, len(tensors) + 1)]
+        vectors: Matrix | None = None
+        if tokenizer.reads_embeddings:
+            vectors = tokenizer.encoded(_vectors(table, embedder, file, device.type), encoder)
         new = tokenizer.code_new(Inputs(table["item"].tolist(), file, paths.folder, device, vectors), codebooks)
         codes = placed(new, known.codes, tokenizer.collisions, vectors, codebooks)
         _check_tokens(codes, known, table["item"], file)
@@ -81,7 +85,7 @@ def code_new_items(
     shared = int((together.items_per_code[together.code_of_item[known.items :]] > 1).sum())
     console.print(f"{dataset}: {len(table):,} new items, of which {shared:,} share their code with other items")
     if vectors is not None:
-        old = read_embeddings(paths.embeddings, paths.items)
+        old = tokenizer.encoded(read_embeddings(paths.embeddings, paths.items), encoder)
         ours, theirs = (
             mean_square(residuals(rows, rows_codes, codebooks))
             for rows, rows_codes in ((vectors, codes), (old, known.codes))

@@ -10,15 +10,17 @@ Items that share a code are handled in a second step, the same for all tokenizer
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from apao.codes.coding import Coding, FloatMatrix
+import numpy as np
+from numpy.typing import NDArray
+
+from apao.codes.coding import Coding, FloatMatrix, Matrix
 from apao.codes.collisions import CollisionPolicy
-from apao.codes.embeddings import Vectors
 from apao.data.histories import IntArray
 from apao.errors import UserError
 from apao.parameters import Model, Registry
@@ -47,11 +49,11 @@ class Inputs:
     items_file: Path
     folder: Path
     device: torch.device
-    vectors: Vectors | None = None
+    vectors: Matrix | None = None
     codes_file: Path | None = None
 
     @property
-    def embeddings(self) -> Vectors:
+    def embeddings(self) -> Matrix:
         """Item embeddings (I, D), for a class with ``reads_embeddings``; raises ValueError otherwise."""
         return _declared(self.vectors, "reads_embeddings")
 
@@ -115,10 +117,18 @@ class Tokenizer(Model, ABC):
             UserError: when a file of codes has no code for an item.
         """
 
+    def encoded(self, embeddings: Matrix, encoder: Mapping[str, NDArray[np.float32]]) -> Matrix:
+        """Vectors (I, d) that the codebooks approximate, of any items' ``embeddings`` (I, D).
+
+        They are the embeddings, unless the tokenizer has learned an ``encoder`` (that of its ``Coding``).
+        """
+        return embeddings
+
     def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
         """Assign codes (I, T) to items that ``fit`` did not have, before the collision policy.
 
-        ``codebooks`` are those that the dataset's codes came with. A tokenizer that cannot do this leaves it out.
+        ``codebooks`` are those that the dataset's codes came with, and ``inputs.vectors`` what they approximate (of
+        ``encoded``, if the tokenizer reads embeddings). A tokenizer that cannot do this leaves it out.
 
         Raises:
             UserError: when it cannot, or a file of codes has no code for an item.

@@ -88,18 +88,18 @@ def residual_kmeans(
     codes, codebooks = [], []
     with threadpool_limits(limits=1), progress("residual K-means levels", total=levels) as advance:
         for _ in range(levels):
-            labels = _clustered(residual, clusters, restarts, iterations, seed)
-            centroids = _centroids(residual, labels)
-            residual -= centroids[labels]
+            labels = clustered(residual, clusters, restarts, iterations, seed)
+            codebook = centroids(residual, labels)
+            residual -= codebook[labels]
             residual[np.linalg.norm(residual, axis=1) <= NEGLIGIBLE * spread] = 0.0
             codes.append(labels)
-            codebooks.append(centroids)
+            codebooks.append(codebook)
             advance()
     return Coding(np.stack(codes, axis=1), codebooks, embeddings)
 
 
-def _clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int) -> IntArray:
-    """Cluster of each row (I,), numbered from 0 without gaps."""
+def clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int) -> IntArray:
+    """K-means cluster of each row (I,), numbered from 0 without gaps; equal rows share one if few are distinct."""
     few = _numbered(rows, clusters)
     if few is not None:
         return few
@@ -126,7 +126,7 @@ def _numbered(rows: FloatMatrix, most: int) -> IntArray | None:
     return numbers
 
 
-def _centroids(rows: FloatMatrix, labels: IntArray) -> FloatMatrix:
+def centroids(rows: FloatMatrix, labels: IntArray) -> FloatMatrix:
     """Mean of each cluster's rows; if they are equal, the row itself, since a mean could differ by rounding."""
     order = np.argsort(labels, kind="stable")
     groups = np.split(rows[order], np.flatnonzero(np.diff(labels[order])) + 1)
