@@ -147,6 +147,20 @@ def test_new_items_get_codes_beside_the_old_ones(world):
         assert found[0] == of_kind[0, 0] and found.tolist() not in of_kind.tolist()
 
 
+def test_new_items_go_through_a_learned_encoder(world):
+    """By the encoder that is kept beside the codebooks; the tokens are those of the old items of their kind."""
+    old, new = world
+    learned = TOKENIZERS["rq-vae"](
+        method="rq-vae", embedder="mine", levels=2, clusters=KINDS, collisions="reassign", hidden=(16,), epochs=100
+    )
+    build_codes("toy", source(), learned, DecodingParams(beam="all"), CPU)
+    code(tokenizer=learned)
+    known, items = ItemCodes.read(TOY.codes), ItemTable.read(TOY.new_items)
+    assert items.raw_ids.tolist() == new
+    for kind, found in enumerate(items.codes.codes):
+        assert found[0] in known.codes[[int(name[0]) == kind for name in old], 0]
+
+
 def test_new_items_are_recommended_without_training(world):
     """For histories that go on with each kind, the new item of that kind comes first of the new ones."""
     _, new = world
