@@ -88,6 +88,32 @@ def test_rounding_is_not_clustered():
     assert len(np.unique(found.codes, axis=0)) == 10
 
 
+def test_balanced_clusters_have_equal_sizes():
+    rng = np.random.default_rng(4)
+    rows = np.concatenate([rng.normal(size=(130, 3)), rng.normal(9, 0.1, size=(20, 3))])
+    found = residual_kmeans(rows, levels=2, clusters=8, balanced=True)
+    plain = residual_kmeans(rows, levels=2, clusters=8)
+    for level in range(2):
+        counts = np.bincount(found.codes[:, level])
+        assert sorted(counts) == [18] * 2 + [19] * 6  # 150 = 2 * 18 + 6 * 19
+        assert np.ptp(np.bincount(plain.codes[:, level])) > 1
+        left = rows if level == 0 else rows - found.codebooks[0][found.codes[:, 0]]
+        for cluster in range(8):
+            np.testing.assert_allclose(
+                found.codebooks[level][cluster], left[found.codes[:, level] == cluster].mean(axis=0)
+            )
+
+
+def test_balanced_clusters_are_the_groups_where_these_are_of_one_size():
+    rng = np.random.default_rng(5)
+    group = rng.permutation(np.repeat(np.arange(6), 10))
+    rows = 10 * np.eye(6)[group] + rng.normal(0, 0.1, (60, 6))
+    labels = residual_kmeans(rows, levels=1, clusters=6, balanced=True).codes[:, 0]
+    assert len(set(zip(labels, group, strict=True))) == 6
+    more = [residual_kmeans(rows, 2, 5, restarts=restarts, balanced=True).relative_errors[0] for restarts in (1, 4)]
+    assert more[1] <= more[0]
+
+
 def test_relative_errors_by_hand():
     rows = np.array([[0.0, 0.0], [4.0, 0.0]])  # spread 4
     codebooks = [np.array([[1.0, 0.0], [4.0, 2.0]]), np.array([[0.0, -2.0], [-1.0, 0.0]])]

@@ -47,6 +47,8 @@ class ResidualKMeans(Tokenizer):
     """K-means initialisations per level; the best is kept."""
     iterations: PositiveInt = 100
     """Maximum number of iterations per initialisation."""
+    balanced: bool = False
+    """Whether all clusters of a level get as many items as each other, or one more (OneRec's balanced K-means)."""
     seed: Seed = 42
     """Seed of the initialisations."""
 
@@ -60,7 +62,9 @@ class ResidualKMeans(Tokenizer):
 
     @override
     def fit(self, inputs: Inputs) -> Coding:
-        return residual_kmeans(inputs.embeddings, self.levels, self.clusters, self.restarts, self.iterations, self.seed)
+        return residual_kmeans(
+            inputs.embeddings, self.levels, self.clusters, self.restarts, self.iterations, self.seed, self.balanced
+        )
 
     @override
     def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
@@ -68,7 +72,13 @@ class ResidualKMeans(Tokenizer):
 
 
 def residual_kmeans(
-    embeddings: Matrix, levels: int, clusters: int, restarts: int = 1, iterations: int = 100, seed: int = 42
+    embeddings: Matrix,
+    levels: int,
+    clusters: int,
+    restarts: int = 1,
+    iterations: int = 100,
+    seed: int = 42,
+    balanced: bool = False,
 ) -> Coding:
     """Quantise ``embeddings`` (I, D) by ``levels`` rounds of K-means (OneRec's RQ-K-means).
 
@@ -82,13 +92,14 @@ def residual_kmeans(
         restarts: K-means initialisations per level; the best is kept.
         iterations: maximum number of iterations per initialisation.
         seed: seed of the initialisations.
+        balanced: whether clusters get equal numbers of items; not where there are few distinct residuals.
     """
     residual = np.array(embeddings, dtype=np.float64)
     spread = np.sqrt(mean_square(residual - residual.mean(axis=0)))
     codes, codebooks = [], []
     with threadpool_limits(limits=1), progress("residual K-means levels", total=levels) as advance:
         for _ in range(levels):
-            labels = clustered(residual, clusters, restarts, iterations, seed)
+            labels = clustered(residual, clusters, restarts, iterations, seed, balanced)
             codebook = centroids(residual, labels)
             residual -= codebook[labels]
             residual[np.linalg.norm(residual, axis=1) <= NEGLIGIBLE * spread] = 0.0
@@ -98,11 +109,15 @@ def residual_kmeans(
     return Coding(np.stack(codes, axis=1), codebooks, embeddings)
 
 
-def clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int) -> IntArray:
+def clustered(
+    rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int, balanced: bool = False
+) -> IntArray:
     """K-means cluster of each row (I,), numbered from 0 without gaps; equal rows share one if few are distinct."""
     few = _numbered(rows, clusters)
     if few is not None:
         return few
+    if balanced:
+        return _balanced(rows, clusters, restarts, iterations, seed)
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -113,6 +128,32 @@ def clustered(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, 
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = kmeans.fit(rows).labels_
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _balanced(rows: FloatMatrix, clusters: int, restarts: int, iterations: int, seed: int) -> IntArray:
+    """Cluster of each row by balanced K-means (Deng et al. 2025, OneRec, algorithm 1), the best of the restarts.
+
+    In each iteration, one cluster after the other takes the nearest of the rows that are left.
+    """
+    from sklearn.cluster import kmeans_plusplus
+
+    sizes = [len(part) for part in np.array_split(np.arange(len(rows)), clusters)]
+    best, least = np.zeros(len(rows), dtype=np.int64), np.inf
+    for restart in range(restarts):
+        means, labels = kmeans_plusplus(rows, clusters, random_state=seed + restart)[0], None
+        for _ in range(iterations):
+            before, labels = labels, np.full(len(rows), -1, dtype=np.int64)
+            distances = np.square(means).sum(axis=1) - 2 * (rows @ means.T)
+            for cluster, size in enumerate(sizes):
+                left = np.flatnonzero(labels < 0)
+                labels[left[np.argsort(distances[left, cluster], kind="stable")[:size]]] = cluster
+            means = centroids(rows, labels)
+            if before is not None and np.array_equal(labels, before):
+                break
+        error = mean_square(rows - means[labels])
+        if error < least:
+            best, least = labels, error
+    return best
 
 
 def _numbered(rows: FloatMatrix, most: int) -> IntArray | None:
