@@ -1,4 +1,4 @@
-"""A large catalogue end to end: every stage by its command, in a process of its own, with its time and peak memory.
+"""A large catalogue end to end: every stage in a process of its own, with its time and peak memory.
 
 The data is random: vectors of groups of items within groups, and users who meet every item at least three times.
 """
@@ -11,29 +11,33 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 
-from apao.files import read_json
+from apao.devices import keep_freed_memory
+from apao.files import read_json, write_json
 from apao.progress import console
+from apao.stages.evaluate import evaluate_split
+from apao.stages.exact import sample
+from apao.stages.trained import TrainedRun
+from apao.study.params import load
 from apao.study.paths import DatasetPaths
+from apao.study.runs import Run
+from benchmarks.subject import ROOT
 
 WIDTH = 384
 GROUPS, SUBGROUPS = 500, 20_000
 CORE = 3
 RUN = "large/tiger/ce/seed1"
-STAGES = (
-    ("download", "large"),
-    ("preprocess", "large"),
-    ("embed", "large"),
-    ("codes", "large"),
-    ("train", RUN),
-    ("evaluate", RUN),
-)
+STAGES = (("download", "large"), ("preprocess", "large"), ("embed", "large"), ("codes", "large"), ("train", RUN))
+DECODED = 3_000
+"""Users of the sample that is decoded and evaluated after the stages."""
 BATCH = 128
 
 
@@ -54,13 +58,13 @@ class Part:
     """What one command took.
 
     Attributes:
-        command: of ``apao``, without its argument.
+        name: command of ``apao``, or ``decode``.
         seconds: wall time.
         cpu_seconds: of all its threads.
         peak_mb: largest resident memory of its process, mapped files included.
     """
 
-    command: str
+    name: str
     seconds: float
     cpu_seconds: float
     peak_mb: float
@@ -130,44 +134,58 @@ def write_data(folder: Path, scale: Scale) -> None:
     )
 
 
+def decode_sample() -> None:
+    """Beam search for a sample of the test users of the run in this folder; write sample.json."""
+    keep_freed_memory()
+    trained = TrainedRun(Run.parse(RUN), load(Path("params.yaml")).resolve(Run.parse(RUN)), torch.device("cpu"))
+    found = evaluate_split(trained, "test", users=sample(trained.users, DECODED))
+    write_json(Path("sample.json"), {**found.metrics, "users_per_second": found.metrics["users"] / found.seconds})
+
+
 def measured(folder: Path) -> Iterator[Part]:
-    """Run every stage in ``folder``, one after another.
+    """Do every part in ``folder``, one after another.
 
     Raises:
         CalledProcessError: when one fails; it has said why.
     """
-    for command, name in STAGES:
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    commands = [(stage, ["-m", "apao", stage, name]) for stage, name in STAGES]
+    for part, command in (*commands, ("decode", ["-c", "from benchmarks import scale; scale.decode_sample()"])):
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "apao", command, name], cwd=folder)
+        process = subprocess.Popen([sys.executable, *command], cwd=folder, env=here)
         # wait4 and not wait: it has the peak memory of this process alone.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args)
-        yield Part(command, time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+        yield Part(part, time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def measure(folder: Path, scale: Scale) -> None:
     """Do the whole in ``folder`` and print a table of it."""
-    write_data(folder, scale)
+    # In a process of its own: a process begins with the peak memory of the one that starts it.
+    writer = get_context("spawn").Process(target=write_data, args=(folder, scale))
+    writer.start()
+    writer.join()
     parts = []
     for part in measured(folder):
-        console.print(f"{part.command}: {part.seconds:.0f} s, {part.peak_mb:.0f} MB")
+        console.print(f"{part.name}: {part.seconds:.0f} s, {part.peak_mb:.0f} MB")
         parts.append(part)
     print(table(parts))
     quality = read_json(folder / DatasetPaths("large").code_quality)
-    metrics = read_json(folder / "results" / RUN / "metrics.json")["test"]
+    metrics = read_json(folder / "sample.json")
     print(
         f"{quality['items']:,} items on {quality['distinct_codes']:,} codes, {quality['items_moved']:,} moved by the "
-        f"collision policy; {metrics['users']:,} test users, recall@20 {metrics['recall@20']:.6f}."
+        f"collision policy; {metrics['users']:,} of {scale.users:,} test users decoded, "
+        f"{metrics['users_per_second']:.0f} a second, recall@20 {metrics['recall@20']:.4f}."
     )
 
 
 def table(parts: list[Part]) -> str:
     """As Markdown, with the sum of the times and the largest memory."""
     whole = Part("all", *(sum(getattr(part, name) for part in parts) for name in ("seconds", "cpu_seconds")), 0)
-    lines = ["| command | seconds | CPU seconds | peak MB |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| part | seconds | CPU seconds | peak MB |", "| --- | ---: | ---: | ---: |"]
     for part in (*parts, whole):
         peak = part.peak_mb or max(each.peak_mb for each in parts)
-        lines.append(f"| {part.command} | {part.seconds:.0f} | {part.cpu_seconds:.0f} | {peak:,.0f} |")
+        lines.append(f"| {part.name} | {part.seconds:.0f} | {part.cpu_seconds:.0f} | {peak:,.0f} |")
     return "\n".join(lines) + "\n"
