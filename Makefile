@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/snakemake --cores 1 --report results/report.html all
 	@echo
 	@$(BIN)/apao headline
-	@echo 'tables   results/tables/ (csv, md, tex)'
+	@echo 'tables   results/tables/ (csv, md, html, tex)'
 	@echo 'figures  figures/ (png, pdf, with their numbers and captions)'
 	@echo 'report   results/report.html'
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -46,7 +48,8 @@ def run(
             continue
         watch = Watch()
         try:
-            row = together([measured(scope, name, seconds) for _ in range(copies(name))])
+            with neighbours(point(name, "neighbours")):
+                row = together([measured(scope, name, seconds) for _ in range(point(name, "runs") or 1)])
         except subprocess.CalledProcessError as error:
             console.print(f"{name}: failed\n{error.stderr}", style="bold red")
             continue
@@ -60,15 +63,29 @@ def run(
     draw_curves(report["results"], RESULTS / "scaling.png")
 
 
-def copies(name: str) -> int:
-    """How many processes do the same at once in this case."""
-    return int(name.partition("@runs=")[2] or 1)
+def point(name: str, key: str) -> int:
+    """The number after ``@key=`` in a case's name, else 0: of processes that run at the same time."""
+    return int(name.partition(f"@{key}=")[2] or 0)
+
+
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """So many processes that compute without pause, as long as the block runs."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def measured(scope: Scope, name: str, seconds: float) -> subprocess.Popen[str]:
     """A process that measures one case."""
     command = [sys.executable, "-m", "benchmarks", "case", scope, name, "--seconds", str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # As the command line sets it (apao.__main__).
+    settings = {"GOMP_SPINCOUNT": "0", **os.environ}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
 
 
 def together(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:

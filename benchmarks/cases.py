@@ -1,7 +1,7 @@
 """Cases, by the name of what is measured.
 
 ``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``ratio/...`` one objective over another,
-``versus/...`` ours over the release's way. A name may end in ``@key=value``, one point of a scaling curve.
+``versus/...`` ours over another's way. A name may end in ``@key=value``, one point of a scaling curve.
 """
 
 from __future__ import annotations
@@ -96,13 +96,25 @@ def versus_search(backbone: str, users: int, **overrides: Value) -> Case:
     """The same of beam search with 20 beams: ``generate`` with ``prefix_allowed_tokens_fn`` against ours."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        resolved = run_params(backbone, "ce", **overrides)
-        theirs = peers.searcher(resolved, OFFICE, device, 20, users)
-        return compared(
-            theirs, searcher(backbone, 20, 128, None, device, **overrides), "x release's way", seconds, device
-        )
+        theirs = peers.searcher(run_params(backbone, "ce", **overrides), OFFICE, device, 20, users)
+        ours = searcher(backbone, 20, 128, None, device, **overrides)
+        return compared(theirs, ours, "x release's way", seconds, device)
 
     return case
+
+
+def versus_cornac(**overrides: Value) -> dict[str, Case]:
+    """TIGER of cornac against ours, trained with ``ce`` and decoded with 20 beams, measured in turn."""
+
+    def training(seconds: float, device: torch.device) -> Measurement:
+        theirs = peers.cornac_trainer(run_params("tiger", "ce", **overrides), OFFICE, device)
+        return compared(theirs, stepper("tiger", "ce", LARGE, OFFICE, device, **overrides), "x cornac", seconds, device)
+
+    def search(seconds: float, device: torch.device) -> Measurement:
+        theirs = peers.cornac_searcher(run_params("tiger", "ce", **overrides), OFFICE, device, 20, 16)
+        return compared(theirs, searcher("tiger", 20, 128, None, device, **overrides), "x cornac", seconds, device)
+
+    return {"versus/tiger/ce-cornac": training, "versus/tiger/beam20-cornac": search}
 
 
 def decode(backbone: str, beam: int | None, users: int, items: int | None = None, **overrides: Value) -> Case:
@@ -143,7 +155,7 @@ def cases(scope: str) -> dict[str, Case]:
     """Name to case; ``scope`` is quick, full or gpu."""
     gpu = scope == "gpu"
     # On a CPU smaller micro-batches stay in its caches.
-    tokens: dict[str, Value] = {} if gpu else {"micro_batch_tokens": 4096}
+    tokens: dict[str, Value] = {} if gpu else {"micro_batch_tokens": 2048}
     found: dict[str, Case] = {}
     for backbone in BACKBONES:
         # What costs as much as ce on one backbone does so on the other: quick measures it once.
@@ -159,6 +171,14 @@ def cases(scope: str) -> dict[str, Case]:
         # The release runs every sampled code through the model by itself: few examples fill the memory.
         found[f"versus/{backbone}/apao-pairwise"] = versus(backbone, "apao-pairwise", 64 if gpu else 4, **tokens)
         found[f"versus/{backbone}/beam20"] = versus_search(backbone, 128 if gpu else 16)
+    if peers.has_cornac():
+        found |= versus_cornac(**tokens)
+    if not gpu:
+        # Two threads, alone and beside processes that compute without pause (``neighbours`` in ``__main__``).
+        for neighbours in (0, 1):
+            found[f"train/tiger/ce@neighbours={neighbours}"] = train("tiger", "ce", LARGE, threads=2, **tokens)
+        for runs in (1, 2):
+            found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, threads=1, **tokens)
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
         found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
@@ -178,14 +198,13 @@ def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
     for size in (OFFICE, YELP):
         pairwise = train("tiger", "apao-pairwise", LARGE if gpu else SMALL, size, **tokens)
         found[f"train/tiger/apao-pairwise@users={size.users}"] = pairwise
-    for budget in (1024, 4096, 16384, 65536):
+    for budget in (1024, 2048, 4096, 16384, 65536):
         found[f"train/tiger/ce@micro_batch_tokens={budget}"] = train("tiger", "ce", LARGE, micro_batch_tokens=budget)
     for threads in (1, 2):
         found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, threads=threads, **tokens)
-    # Whole trainings side by side, as the workflow runs them: on a CPU with a thread each.
-    for runs in (1, 2, 4) if gpu else (1, 2):
-        shared: dict[str, Value] = tokens if gpu else {**tokens, "threads": 1}
-        found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **shared)
+    # Whole trainings side by side, as the workflow runs them.
+    for runs in (1, 2, 4) if gpu else ():
+        found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **tokens)
     for beam in (5, 10, 20, 50, 100, 200):
         found[f"decode/tiger/beam@beam={beam}"] = decode("tiger", beam, 128)
     for items in (1_000, 10_000, 100_000, 1_000_000):

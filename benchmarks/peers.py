@@ -2,11 +2,14 @@
 
 Batches of 128 examples padded to the longest, fp32, a decoder that reads each candidate by itself, and beam
 search by ``generate`` with a dictionary of legal continuations. Same sizes, data and number of threads as ours.
+Where cornac is installed (3.0.1; it is not a dependency), its TIGER too: batches padded to ``max_history``, one
+user at a time in beam search.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -159,6 +162,84 @@ def searcher(resolved: RunParams, size: Size, device: torch.device, beam: int, u
             prefix_allowed_tokens_fn=legal,
             do_sample=False,
         )
+        return users
+
+    return search
+
+
+def has_cornac() -> bool:
+    """Whether cornac is installed."""
+    return find_spec("cornac") is not None
+
+
+def cornac_model(resolved: RunParams, size: Size, device: torch.device) -> nn.Module:
+    """The module of cornac's TIGER with the run's sizes; it has a softmax per level."""
+    from cornac.models.tiger.tiger import TIGERSeq2Seq
+
+    torch.set_num_threads(resolved.training.threads)
+    sizes = resolved.backbone.transformers_config(len(data(size)[1].vocabulary))
+    codes = data(size)[1].codes
+    torch.manual_seed(0)
+    model = TIGERSeq2Seq(
+        level_sizes=codes.max(axis=0) + 1,
+        d_model=sizes["d_model"],
+        d_ff=sizes["d_ff"],
+        num_heads=sizes["num_heads"],
+        d_kv=sizes["d_kv"],
+        num_enc_layers=sizes["num_layers"],
+        num_dec_layers=sizes["num_decoder_layers"],
+        dropout=sizes["dropout_rate"],
+    )
+    return model.to(device)
+
+
+def cornac_histories(model: nn.Module, resolved: RunParams, size: Size, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of ``count`` examples as cornac reads them: tokens (B, ``max_history`` * T), target codes (B, T)."""
+    histories, codes = data(size)
+    users, positions = histories.training_examples()
+    random = np.random.default_rng(0)
+    table = np.vstack([codes.codes + model.offsets.cpu().numpy(), np.zeros((1, codes.levels), dtype=np.int64)])
+    width = resolved.backbone.max_history
+    while True:
+        chosen = random.choice(len(users), count, replace=False)
+        ends = histories.offsets[users[chosen]] + positions[chosen]
+        items = ends[:, None] + np.arange(-width, 0)
+        present = items >= histories.offsets[users[chosen]][:, None]
+        rows = np.where(present, histories.items[items], codes.items)
+        yield torch.as_tensor(table[rows].reshape(count, -1)), torch.as_tensor(codes.codes[histories.items[ends]])
+
+
+def cornac_trainer(resolved: RunParams, size: Size, device: torch.device) -> Callable[[], int]:
+    """A function that does one optimizer step of cornac's TIGER with ``BATCH`` examples, and returns their number."""
+    model = cornac_model(resolved, size, device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=resolved.training.lr)
+    source = cornac_histories(model, resolved, size, BATCH)
+
+    def step() -> int:
+        tokens, targets = (batch.to(device) for batch in next(source))
+        optimizer.zero_grad()
+        model(tokens, (tokens != 0).float(), targets).backward()
+        optimizer.step()
+        return len(tokens)
+
+    return step
+
+
+def cornac_searcher(resolved: RunParams, size: Size, device: torch.device, beam: int, users: int) -> Callable[[], int]:
+    """Beam search of cornac's TIGER, one user after another; returns users."""
+    model = cornac_model(resolved, size, device).eval()
+    codes = data(size)[1].distinct.tolist()
+    children: list[dict[tuple[int, ...], list[int]]] = [{} for _ in codes[0]]
+    for code in codes:
+        for level, token in enumerate(code):
+            known = children[level].setdefault(tuple(code[:level]), [])
+            if token not in known:
+                known.append(token)
+    tokens, _ = next(cornac_histories(model, resolved, size, users))
+
+    def search() -> int:
+        for row in tokens.to(device).split(1):
+            model.generate_beam(row, (row != 0).float(), beam, children)
         return users
 
     return search

@@ -22,6 +22,7 @@ SIZES = {
     "micro_batch_tokens": "Tokens in a micro-batch",
     "threads": "Threads",
     "runs": "Trainings at once",
+    "neighbours": "Busy processes beside it",
     "beam": "Beam size",
     "items": "Items in the catalogue",
     "users": "Users (Office, Yelp)",

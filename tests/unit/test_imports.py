@@ -1,6 +1,7 @@
 """Which module may import which, and what is imported before it is needed."""
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_help_imports_nothing_heavy():
     found = printed("import sys; from apao.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)")
     assert "recommenders" in found
     assert not set(LATE) & set(found.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", [("apao",), ("python", "-m", "apao")])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "0"), ({"GOMP_SPINCOUNT": "100"}, "100"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_the_spin_of_threads_is_bounded_before_torch_is_loaded(command, given, found, tmp_path, monkeypatch):
+    """OpenMP reads the variable once, when torch loads it. A torch of ours says what it would read."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "torch.py").write_text("import os, sys; sys.exit(f'spin {os.environ.get(\"GOMP_SPINCOUNT\")}')")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = run(ROOT, *command, "params", "check", PYTHONPATH=path, **given)
+    assert done.output.splitlines()[-1] == f"spin {found}"
 
 
 def test_reading_params_yaml_imports_no_drawing_library():

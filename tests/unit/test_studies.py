@@ -105,7 +105,7 @@ def test_a_study_is_called_by_its_name(name, title):
     sizes = study("dataset-sizes", datasets=["office"])
     assert sizes.titled(name) == title
     assert sizes.model_copy(update={"title": "Sizes"}).titled(name) == "Sizes"
-    assert sizes.outputs(name) == [Path(f"results/tables/{name}.{suffix}") for suffix in ("csv", "md", "tex")]
+    assert sizes.outputs(name) == [Path(f"results/tables/{name}.{suffix}") for suffix in ("csv", "md", "html", "tex")]
     recall = study("prefix-recall", **GRID)
     assert recall.outputs(name) == [Path(f"figures/{name}.{suffix}") for suffix in ("pdf", "png", "csv", "rst")]
 

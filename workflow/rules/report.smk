@@ -11,8 +11,9 @@ for table in STUDY.tables():
             STUDY.study_inputs(table),
         output:
             csv=f"results/tables/{table}.csv",
-            md=report(
-                f"results/tables/{table}.md",
+            md=f"results/tables/{table}.md",
+            html=report(
+                f"results/tables/{table}.html",
                 caption="../report/table.rst",
                 category="Tables",
                 labels={"table": STUDY.title(table)},

@@ -8,7 +8,7 @@ from pathlib import Path
 from apao.errors import UserError
 
 _DECIMAL = re.compile(r"(-?[0-9]+)\.0+")
-_SCIENTIFIC = re.compile(r"-?[0-9]\.[0-9]+[eE]\+?[0-9]{2}")
+_SCIENTIFIC = re.compile(r"-?[0-9](?:\.[0-9]+[eE]\+?|[eE]\+)[0-9]{2}")
 _MISSING = ("nan", "NaN", "None", "none", "null", "NULL", "<NA>")
 _REMEDY = "write them without .0 (in pandas: astype('Int64') before to_csv)"
 

@@ -129,7 +129,10 @@ class Clock:
         try:
             time = parse_time(text)
         except (ValueError, OverflowError) as error:
-            raise UserError(f"{self.path}:{line}: expected a timestamp, that is {EXPECTED}; found {text!r}") from error
+            raise UserError(
+                f"{self.path}:{line}: expected a timestamp, that is {EXPECTED}; found {text!r}; convert the column, or "
+                "remove the row if it has no time"
+            ) from error
         self.append(time, text, line)
 
     def append(self, time: Time, text: str, line: int) -> None:

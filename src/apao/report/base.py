@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from apao.report import style
-from apao.report.render import Table, latex, markdown
+from apao.report.render import Table, html, latex, markdown
 from apao.report.results import Results
 from apao.study.paths import OWN, Collection
 from apao.study.studies import FIGURE, TABLE, Form, Output, Study
@@ -42,6 +42,8 @@ class TableStudy(Study):
             table.long.to_csv(path, index=False, lineterminator="\n")
         with output(f"{name}.md") as path:
             path.write_text(markdown(table, self.titled(name)), encoding="utf-8")
+        with output(f"{name}.html") as path:
+            path.write_text(html(table, self.titled(name)), encoding="utf-8")
         with output(f"{name}.tex") as path:
             path.write_text(latex(table, name), encoding="utf-8")
 

@@ -1,10 +1,11 @@
-"""Tables in Markdown and LaTeX (booktabs).
+"""Tables in Markdown, HTML and LaTeX (booktabs).
 
 Cells are plain text. Escaping is done here and nowhere else.
 """
 
 from __future__ import annotations
 
+import html as escapes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Table:
-    """A table in long form (CSV) and in wide form (Markdown and LaTeX)."""
+    """A table in long form (CSV) and in wide form (Markdown, HTML and LaTeX)."""
 
     title: str
     long: pd.DataFrame
@@ -131,6 +132,52 @@ def _markdown_grid(grid: Grid) -> str:
 
     rule = ["-" * width if i < grid.texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join([line(header), line(rule), *(line(row) for row in rows)])
+
+
+HTML_STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 1.5rem; }
+h1 { font-size: 1.15rem; } h2 { font-size: 1rem; margin-top: 1.5rem; } p { max-width: 60rem; color: #444; }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; white-space: nowrap; }
+th, td { padding: .2rem .6rem; text-align: right; font-variant-numeric: tabular-nums; }
+th.text, td.text { text-align: left; }
+thead th.group { border-bottom: 1px solid #999; text-align: center; }
+tbody { border-top: 1px solid #999; }
+"""
+
+
+def html(table: Table, title: str) -> str:
+    """The table as an HTML document of its own, for the study's report; headings as in ``markdown``."""
+    heading = escapes.escape(f"{title}. {table.title}")
+    body = [f"<h1>{heading}</h1>"]
+    for grid in table.grids:
+        if grid.title:
+            body.append(f"<h2>{escapes.escape(grid.title)}</h2>")
+        body += _html_grid(grid)
+    body += [f"<p>{escapes.escape(note)}</p>" for note in table.notes if note]
+    head = f'<meta charset="utf-8"><title>{heading}</title><style>{HTML_STYLE}</style>'
+    return "\n".join(["<!doctype html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>"]) + "\n"
+
+
+def _html_grid(grid: Grid) -> list[str]:
+    def row(cells: Sequence[Cell], tag: str) -> str:
+        parts = []
+        for i, cell in enumerate(cells):
+            text = escapes.escape(cell.text)
+            kind = ' class="text"' if i < grid.texts else ""
+            parts.append(f"<{tag}{kind}>{f'<b>{text}</b>' if cell.bold else text}</{tag}>")
+        return f"<tr>{''.join(parts)}</tr>"
+
+    lines = ["<table>", "<thead>"]
+    if any(group for group, _ in grid.header):
+        groups = []
+        for group, members in groupby(grid.header, key=lambda column: column[0]):
+            kind = ' class="group"' if group else ""
+            groups.append(f'<th{kind} colspan="{len(list(members))}">{escapes.escape(group)}</th>')
+        lines.append(f"<tr>{''.join(groups)}</tr>")
+    lines += [row([Cell(name) for _, name in grid.header], "th"), "</thead>"]
+    for part in grid.parts:
+        lines += ["<tbody>", *(row(cells, "td") for cells in part), "</tbody>"]
+    return [*lines, "</table>"]
 
 
 _LATEX = {

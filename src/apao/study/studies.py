@@ -41,8 +41,8 @@ class Form(NamedTuple):
     suffixes: tuple[str, ...]
 
 
-TABLE = Form(TABLES, ("csv", "md", "tex"))
-"""Long form for programs (csv), wide form for readers (md) and LaTeX (tex)."""
+TABLE = Form(TABLES, ("csv", "md", "html", "tex"))
+"""Long form for programs (csv), wide form for readers (md, html) and LaTeX (tex)."""
 FIGURE = Form(FIGURES, ("pdf", "png", "csv", "rst"))
 """The figure in two formats, its numbers (csv), and its caption (rst)."""
 

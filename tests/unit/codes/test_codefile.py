@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,11 @@ GOOD = {name: spelled(code) for name, code in zip(ITEMS, CODES, strict=True)}
         ({**GOOD, "9": ["<b_1>", "<a_2>"]}, r"item '9': expected a token like <a_0> at level 1, found '<b_1>'"),
         ({**GOOD, "9": ["<a_01>", "<b_2>"]}, r"item '9': expected a token like <a_0>"),
         ({**GOOD, "9": "<a_1>"}, r"item '9': expected a list of tokens, found '<a_1>'"),
-        ({**GOOD, "9": [1, 2]}, r"item '9'"),
+        ({**GOOD, "9": [1, 2]}, r"item '9': expected tokens like .*<a_1>.*, found \[1, 2\]$"),
+        (
+            {"9": [f"<{letter}_1>" for letter in ascii_lowercase] + ["<a_1>"]},
+            r"item '9' has 27 tokens; expected 1 to 26",
+        ),
         ({"9": GOOD["9"]}, r"has no entry for 2 of the 3 items, such as '10'; ids in the file look like '9'"),
         ({}, "contains no codes"),
         ({"10": [], "9": [], "x y": []}, "contains no codes"),

@@ -48,7 +48,7 @@ def test_ids_that_only_look_like_decimals_are_left_alone():
 
 
 def test_ids_that_are_likely_none_are_a_warning():
-    found, _ = ids("t.csv", "a", "nan", "1.23457E+12", "12e45", "2.5E+11")
+    found, _ = ids("t.csv", "a", "nan", "1.23457E+12", "12e45", "2.5E+11", "1e+16", "1e16")
     missing, cut = found.warnings
     assert missing.startswith("t.csv:3: the item id 'nan' often stands for a missing value")
-    assert cut.startswith("t.csv:4: 2 item ids like '1.23457E+12' are in scientific notation")
+    assert cut.startswith("t.csv:4: 3 item ids like '1.23457E+12' are in scientific notation")

@@ -8,6 +8,7 @@ import yaml
 from helpers.project import ROOT, SHIPPED
 
 from apao.study.params import load, schema_text
+from apao.study.runs import Run
 
 
 def test_the_shipped_file_is_valid_at_every_scale():
@@ -16,6 +17,30 @@ def test_the_shipped_file_is_valid_at_every_scale():
         chosen = load(SHIPPED, scale)
         assert chosen.scale == scale
         assert chosen.all_runs()
+
+
+@pytest.mark.parametrize("backbone", ["tiger", "llama"])
+@pytest.mark.parametrize("dataset", ["office", "grocery", "beauty", "yelp"])
+def test_the_recipe_of_the_papers_scale(dataset, backbone):
+    """The paper's appendix, and what the release's trainer makes of its own settings."""
+    params = load(SHIPPED, "paper")
+    training = params.resolve(Run.parse(f"{dataset}/{backbone}/ce/seed42")).training
+    assert (training.epochs, training.patience, training.batch_size) == (200, 20, 1024)
+    assert (training.lr, training.warmup, training.weight_decay) == (5e-4, 0.01, 0.01)
+    # The release adds up the gradients of 1024 / 128 micro-batches and clips the sum at 1.
+    assert training.grad_clip == 1.0 / (1024 / 128)
+
+
+def test_the_papers_studies():
+    params = load(SHIPPED, "paper")
+    assert {"apao-pointwise", "apao-pairwise"} <= set(params.study("figure4").objectives)
+    # In the release's form of the weights eta has no effect that could be tuned.
+    runs = [run for run in params.study("figure3").runs() if "eta" in dict(run.overrides)]
+    assert runs
+    assert all(params.resolve(run).objective.carries for run in runs)
+    # Values tuned for one dataset are not everybody's.
+    assert params.objectives["apao-pairwise"].beta == 0.2
+    assert params.resolve(Run.parse("ml-100k/llama/apao-pairwise/seed42")).objective.beta == 0.05
 
 
 @pytest.mark.parametrize("objective", ["apao-pointwise", "apao-pairwise"])

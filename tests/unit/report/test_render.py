@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from html.parser import HTMLParser
 from itertools import pairwise
 
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from apao.report.base import rst_text
-from apao.report.render import Cell, Grid, Table, bold_best, fixed, latex, latex_text, markdown, spread
+from apao.report.render import Cell, Grid, Table, bold_best, fixed, html, latex, latex_text, markdown, spread
 
 NASTY = r"a_b|c*d`e\f <g> [h](i) #j {k} $l$ 50% & ~^ ce->pair −1 ±2 – β"
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
@@ -47,6 +48,48 @@ def test_markdown_bold_and_title():
     text = markdown(table("ce"), "Table 9")
     assert text.startswith("# Table 9. T\\_i\\*tle\n")
     assert re.search(r"\| +\*\*1\*\* \|", text)
+
+
+class Rows(HTMLParser):
+    """Rows of cells of a page's tables: (text, columns that the cell spans, whether it is bold)."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows, self.open = [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append(["", int(dict(attrs).get("colspan", 1)), False])
+        if tag == "b":
+            self.rows[-1][-1][2] = True
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1][0] += data
+
+
+def test_html_parser_gets_the_text_back():
+    page = html(table(NASTY), "Table 9")
+    groups, names, row = Rows(page).rows
+    assert groups == [["", 1, False], ["Group & co", 2, False], ["", 1, False]]
+    assert [text for text, _, _ in names] == ["Objective", "ours", "paper_", "x"]
+    assert row == [[NASTY, 1, False], ["1", 1, True], [NASTY, 1, False], [NASTY, 1, True]]
+    assert "<h1>Table 9. T_i*tle</h1>" in page and "<h2>block_1</h2>" in page
+    assert "http" not in page
+
+
+@given(PRINTABLE)
+def test_html_escapes_any_printable_text(text):
+    assert Rows(html(table(text), "Table 9")).rows[-1][0][0] == text
 
 
 @given(PRINTABLE)

@@ -11,6 +11,7 @@ from apao.report.comparisons import Verdict
 from apao.report.results import Results
 from apao.stages.report import report
 from apao.study.runs import Run
+from apao.study.tuned import Tuning
 
 OBJECTIVES = ["ce", "apao-pairwise"]
 
@@ -166,6 +167,17 @@ def test_ce_alone_has_no_baseline_but_an_interval(made):
     found = row(pd.read_csv(made / "table1.csv"), "ce", "item_recall@10")
     assert found[["best_baseline", "gain_percent", "p_users", "p_users_holm", "p_seeds", "gain_ci_low"]].isna().all()
     assert 0 <= found["ci_low"] < 0.5 < found["ci_high"] <= 1
+
+
+def test_the_note_says_what_was_tuned_where(project):
+    params = two_seeds(project)
+    report("table1", params)
+    path = project.folder / "results/tables/table1.md"
+    assert "No objective is tuned for a dataset." in path.read_text()
+    way = "apao tune: best validation ndcg@10 of eta in 0.1, 0.2, seed 1"
+    tunings = {"apao-pairwise": (Tuning(chosen_by=way, values={"office/tiger": {"eta": 0.2}}),)}
+    report("table1", params.model_copy(update={"tuned": tunings}))
+    assert f"apao-pairwise: eta by {way} (office/tiger). Not tuned for a dataset: ce." in path.read_text()
 
 
 ROWS = ["ce", "msl", "ce->point", "apao-pointwise", "apao-pairwise+eta=0"]
