@@ -23,7 +23,7 @@ from apao.progress import console
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
-from benchmarks.scale import FULL, QUICK, measure
+from benchmarks.scale import FULL, QUICK, kmeans, measure
 
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
@@ -169,6 +169,16 @@ def scale(
     whole = whole._replace(items=items or whole.items, mini_batches=None if exact else whole.mini_batches)
     with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         measure(Path(place), whole)
+
+
+@app.command(name="kmeans")
+def one_kmeans(
+    items: int,
+    levels: int = 4,
+    exact: Annotated[bool, typer.Option(help="On all items instead of on mini-batches.")] = False,
+) -> None:
+    """Fit RQ-K-means to random vectors of that many items; time, peak memory and quality."""
+    kmeans(items, levels, None if exact else FULL.mini_batches)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ import pandas as pd
 import torch
 import yaml
 
+from apao.codes.coding import Matrix
+from apao.codes.itemcodes import ItemCodes
+from apao.codes.quality import quality
+from apao.codes.tokenizers.rqkmeans import residual_kmeans
 from apao.devices import keep_freed_memory
 from apao.files import read_json, write_json
 from apao.progress import console
@@ -29,6 +33,7 @@ from apao.stages.trained import TrainedRun
 from apao.study.params import load
 from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
+from benchmarks.measure import peak_memory
 from benchmarks.subject import ROOT
 
 WIDTH = 384
@@ -107,18 +112,23 @@ def params(scale: Scale, vectors: str, ids: str, interactions: str) -> dict[str,
     }
 
 
+def fill(vectors: Matrix, rng: np.random.Generator) -> None:
+    """Vectors (I, D) of items in subgroups of groups."""
+    groups = rng.normal(size=(GROUPS, WIDTH)).astype(np.float32)
+    subgroups = rng.normal(size=(SUBGROUPS, WIDTH)).astype(np.float32)
+    group_of = rng.integers(GROUPS, size=SUBGROUPS)
+    for first in range(0, len(vectors), 10_000):
+        rows = min(10_000, len(vectors) - first)
+        chosen = rng.integers(SUBGROUPS, size=rows)
+        own = rng.standard_normal((rows, WIDTH), dtype=np.float32)
+        vectors[first : first + rows] = groups[group_of[chosen]] + 0.7 * subgroups[chosen] + 0.5 * own
+
+
 def write_data(folder: Path, scale: Scale) -> None:
     """Write the files that a user would bring: vectors, their ids, interactions and params.yaml."""
     rng = np.random.default_rng(0)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (scale.items, WIDTH))
-    groups = rng.normal(size=(GROUPS, WIDTH)).astype(np.float32)
-    subgroups = rng.normal(size=(SUBGROUPS, WIDTH)).astype(np.float32)
-    group_of = rng.integers(GROUPS, size=SUBGROUPS)
-    for first in range(0, scale.items, 10_000):
-        rows = min(10_000, scale.items - first)
-        chosen = rng.integers(SUBGROUPS, size=rows)
-        own = rng.standard_normal((rows, WIDTH), dtype=np.float32)
-        vectors[first : first + rows] = groups[group_of[chosen]] + 0.7 * subgroups[chosen] + 0.5 * own
+    fill(vectors, rng)
     vectors.flush()
     (folder / "ids.txt").write_text("".join(f"item{item}\n" for item in range(scale.items)))
 
@@ -172,10 +182,10 @@ def measure(folder: Path, scale: Scale) -> None:
         console.print(f"{part.name}: {part.seconds:.0f} s, {part.peak_mb:.0f} MB")
         parts.append(part)
     print(table(parts))
-    quality = read_json(folder / DatasetPaths("large").code_quality)
+    coded = read_json(folder / DatasetPaths("large").code_quality)
     metrics = read_json(folder / "sample.json")
     print(
-        f"{quality['items']:,} items on {quality['distinct_codes']:,} codes, {quality['items_moved']:,} moved by the "
+        f"{coded['items']:,} items on {coded['distinct_codes']:,} codes, {coded['items_moved']:,} moved by the "
         f"collision policy; {metrics['users']:,} of {scale.users:,} test users decoded, "
         f"{metrics['users_per_second']:.0f} a second, recall@20 {metrics['recall@20']:.4f}."
     )
@@ -189,3 +199,18 @@ def table(parts: list[Part]) -> str:
         peak = part.peak_mb or max(each.peak_mb for each in parts)
         lines.append(f"| {part.name} | {part.seconds:.0f} | {part.cpu_seconds:.0f} | {peak:,.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def kmeans(items: int, levels: int, mini_batches: int | None) -> None:
+    """Fit RQ-K-means alone to ``items`` vectors here; print what it took and how good its codes are."""
+    vectors = np.empty((items, WIDTH), dtype=np.float32)
+    fill(vectors, np.random.default_rng(0))
+    began, spent = time.perf_counter(), time.process_time()
+    coding = residual_kmeans(vectors, levels, 256, mini_batches=mini_batches)
+    seconds, spent = time.perf_counter() - began, time.process_time() - spent
+    found = quality(ItemCodes(coding.codes), coding.relative_errors)
+    print(
+        f"{items:,} x {WIDTH}, {levels} levels of 256, {coding.facts}: {seconds:.0f} s, {spent:.0f} CPU s, peak "
+        f"{peak_memory() / 2**20:,.0f} MB, relative error {found['relative_reconstruction_error']}, perplexity "
+        f"{found['perplexity']}, {found['distinct_codes']:,} distinct codes"
+    )
