@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from apao.errors import AtKey, UserError, nearest
 
@@ -106,7 +106,13 @@ class Registry(Generic[T]):
 
 def one_of(registry: Registry[Any]) -> Any:
     """Annotation of a field that accepts any registered class, selected by its tag."""
-    return Annotated[Union[registry.classes()], Field(discriminator=registry.tag)]  # noqa: UP007
+
+    def tagged(value: object) -> object:
+        if isinstance(value, Mapping) and registry.tag not in value:
+            raise AtKey(f"required, but not given; expected one of {', '.join(registry)}", registry.tag)
+        return value
+
+    return Annotated[Union[registry.classes()], Field(discriminator=registry.tag), BeforeValidator(tagged)]  # noqa: UP007
 
 
 def first_mistake(error: ValidationError, data: object = None) -> tuple[str, Key]:

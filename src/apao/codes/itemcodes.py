@@ -36,7 +36,10 @@ def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:
             raise UserError(f"{source}: item {item!r}: {error}") from error
         if len(rows[-1]) != len(rows[0]):
             first = next(iter(table))
-            raise UserError(f"{source}: item {item!r} has {len(rows[-1])} tokens, item {first!r} has {len(rows[0])}")
+            raise UserError(
+                f"{source}: item {item!r} has {len(rows[-1])} tokens, item {first!r} has {len(rows[0])}; "
+                "expected codes of the same length"
+            )
     if not rows or not rows[0]:
         raise UserError(f"{source}: contains no codes")
     return np.array(rows, dtype=np.int64)

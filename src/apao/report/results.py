@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from apao.evaluation.significance import (
 )
 from apao.files import read_json, read_table
 from apao.study.paths import OWN, Collection, DatasetPaths
-from apao.study.runs import Run
+from apao.study.runs import RECORD_FILE, Run
 
 if TYPE_CHECKING:
     from apao.study.params import Params
@@ -81,10 +81,15 @@ class Results:
         self.scale = params.scale
         self.collection, self.files = collection, files
         self.normalised: Callable[[Run], Run] = params.normalised
-        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run)
+        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run, self._trained_objective(run))
         self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
+
+    def _trained_objective(self, run: Run) -> Mapping[str, Any]:
+        path = self.file(run, RECORD_FILE)
+        found: Mapping[str, Any] = entry(path, self.json(path), "objective")
+        return found
 
     def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
         """The normalised, existing runs of ``objective`` (spelled as in a study, with overrides), one per seed."""
@@ -262,18 +267,22 @@ def _listed(what: str, names: Iterable[str]) -> str:
     return f"{what}{'s' if len(distinct) > 1 else ''} {', '.join(distinct)}"
 
 
-def _tuned_by(params: Params, run: Run) -> str:
-    """How the hyper-parameters of a run were tuned for its dataset; empty if they were not."""
-    places = {run.dataset, f"{run.dataset}/{run.backbone}"}
-    ways = [
-        f"{', '.join(sorted(one.keys))} by {one.chosen_by}"
-        for one in params.tuned.get(run.objective, ())
-        if places & set(one.values)
-    ]
-    own = params.objectives[run.objective].tuned
-    if keys := sorted({key for place in places for key in own.get(place, {})}):
-        ways.append(f"{', '.join(keys)} by params.yaml")
-    return "; ".join(ways)
+def _tuned_by(params: Params, run: Run, trained: Mapping[str, Any]) -> str:
+    """How the hyper-parameters of a run were tuned for its dataset; empty if they were not.
+
+    Only values with which the run was trained count: ``trained`` are its objective's parameters in run.json. A run may
+    override a tuned value, or be older than the tuning.
+    """
+
+    def used(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        tuned = {**values.get(run.dataset, {}), **values.get(f"{run.dataset}/{run.backbone}", {})}
+        return sorted(
+            key for key, value in tuned.items() if key not in dict(run.overrides) and trained.get(key) == value
+        )
+
+    ways = [(used(one.values), one.chosen_by) for one in params.tuned.get(run.objective, ())]
+    ways.append((used(params.objectives[run.objective].tuned), "params.yaml"))
+    return "; ".join(f"{', '.join(keys)} by {by}" for keys, by in ways if keys)
 
 
 def entry(path: Path, data: Any, *keys: str | int) -> Any:

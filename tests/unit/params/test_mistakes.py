@@ -34,9 +34,9 @@ MISTAKES = [
     ("type: apao-pairwise", "type: pairwise", "objectives.pairwise.type", "did you mean 'apao-pairwise'?"),
     ("kind: sweep", "kind: sweap", "studies.large.figure3.kind", "unknown 'sweap'; did you mean 'sweep'?"),
     ("method: rq-kmeans", "method: rqkmeans", "codes.made.method", "did you mean 'rq-kmeans'?"),
-    ("    source: release", "    core: 5", "datasets.office.source", "required, but not given"),
+    ("    source: release", "    core: 5", "datasets.office.source", "not given; expected one of amazon, csv, ml"),
     ("    name: Office", "    core: 5", "datasets.office.name", "required, but not given"),
-    ("      kind: comparison", "      title: A", "studies.small.table1.kind", "required, but not given"),
+    ("      kind: comparison", "      title: A", "studies.small.table1.kind", "not given; expected one of ablation"),
     # Types and ranges.
     ("    beta: 0.1", "    beta: -0.1", "objectives.pairwise.beta", "greater than or equal to 0, found -0.1"),
     ("    beta: 0.1", "    beta: .inf", "objectives.pairwise.beta", "finite number, found inf"),

@@ -176,7 +176,14 @@ def test_the_note_says_what_was_tuned_where(project):
     assert "No objective is tuned for a dataset." in path.read_text()
     way = "apao tune: best validation ndcg@10 of eta in 0.1, 0.2, seed 1"
     tunings = {"apao-pairwise": (Tuning(chosen_by=way, values={"office/tiger": {"eta": 0.2}}),)}
-    report("table1", params.model_copy(update={"tuned": tunings}))
+    tuned = params.model_copy(update={"tuned": tunings})
+    report("table1", tuned)
+    assert "No objective is tuned for a dataset." in path.read_text(), "the runs were trained before the tuning"
+    for seed in (1, 2):
+        run = Run.of("office", "tiger", "apao-pairwise", seed)
+        objective = params.resolve(run).for_training()["objective"]
+        project.record(run, params, objective=objective | {"eta": 0.2})
+    report("table1", tuned)
     assert f"apao-pairwise: eta by {way} (office/tiger). Not tuned for a dataset: ce." in path.read_text()
 
 
