@@ -1,4 +1,7 @@
-"""``python -m benchmarks run|case|profile|compare``: measure speed, look into one case, compare with a saved run."""
+"""``python -m benchmarks run|case|profile|compare|scale``: measure speed, look into one case, compare with a saved run.
+
+``scale`` takes a catalogue of a million items through all stages.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,6 +23,7 @@ from apao.progress import console
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
+from benchmarks.scale import FULL, QUICK, kmeans, measure
 
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
@@ -150,6 +155,30 @@ def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
             overlap = row["low"] <= was["high"] and was["low"] <= row["high"]
             figures = f"{was['value']:>10} -> {row['value']:>10} {row['unit']}  {change:+.1f} %"
             typer.echo(f"{row['name']:<40} {figures}{'  within the spread' if overlap else ''}")
+
+
+@app.command()
+def scale(
+    size: Literal["quick", "full"],
+    exact: Annotated[bool, typer.Option(help="RQ-K-means on all items instead of on mini-batches.")] = False,
+    items: Annotated[int | None, typer.Option(help="Another number of items.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Existing folder for the files, which stay there.")] = None,
+) -> None:
+    """Take a large random catalogue from its files to metrics; time and peak memory of every stage."""
+    whole = QUICK if size == "quick" else FULL
+    whole = whole._replace(items=items or whole.items, mini_batches=None if exact else whole.mini_batches)
+    with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        measure(Path(place), whole)
+
+
+@app.command(name="kmeans")
+def one_kmeans(
+    items: int,
+    levels: int = 4,
+    exact: Annotated[bool, typer.Option(help="On all items instead of on mini-batches.")] = False,
+) -> None:
+    """Fit RQ-K-means to random vectors of that many items; time, peak memory and quality."""
+    kmeans(items, levels, None if exact else FULL.mini_batches)
 
 
 if __name__ == "__main__":
