@@ -125,6 +125,15 @@ def _settings(
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without a study.")]) -> None:
+    """Make the folder of a study: params.yaml with the defaults, the workflow, dvc.yaml and a README."""
+    from apao.engines.study_folder import new_study
+
+    for path in new_study(folder):
+        console.print(str(path))
+
+
+@app.command()
 def download(
     dataset: DatasetName,
     mirror: Annotated[
