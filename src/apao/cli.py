@@ -352,7 +352,7 @@ def export(
 @app.command()
 def show(
     run: TrainedRunName,
-    user: Annotated[int | None, typer.Option(min=0, help="A test user, by number as in ranks.parquet.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Raw id of a user of the dataset.")] = None,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first.")] = None,
     output: Annotated[Path | None, typer.Option(help="By default show.html in the run's folder.")] = None,
     device: DeviceName = "auto",

@@ -20,7 +20,7 @@ from apao.errors import UserError
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
 from apao.files import read_json, read_table
-from apao.stages.named import run_folder, study_root, titles
+from apao.stages.named import Users, run_folder, study_root, titles
 from apao.study.paths import DatasetPaths
 
 Split = Literal["valid", "test"]
@@ -87,9 +87,13 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Example:
-    """A user whose target enters or leaves the first codes. Rank 0: not found. Titles are None without the data."""
+    """A user whose target enters or leaves the first codes. Rank 0: not found.
+
+    Raw id, titles and history are None without the data of the study.
+    """
 
     user: int
+    user_id: str | None
     item: int
     first_rank: int
     second_rank: int
@@ -230,6 +234,7 @@ class _Titles:
     """What items are called and what users had, where the study has the dataset that the runs were evaluated on."""
 
     names: Sequence[str]
+    users: pd.Index
     histories: Histories
     positions: IntArray
 
@@ -237,14 +242,14 @@ class _Titles:
     def find(cls, run: Evaluated, split: Split) -> _Titles | None:
         """None where the data is not there, or numbers users and items in another way."""
         paths = DatasetPaths(run.record["dataset"], study_root(run.folder))
-        if not paths.interactions.exists() or not paths.items.exists():
+        if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None
         histories = Histories.load(paths.interactions)
         positions = histories.evaluation_targets(split)
         targets = histories.items[histories.offsets[:-1] + positions]
         if not np.array_equal(targets, run.ranks["item"]):
             return None
-        return cls(titles(read_table(paths.items)).tolist(), histories, positions)
+        return cls(titles(read_table(paths.items)).tolist(), Users.read(paths).raw_ids, histories, positions)
 
     def history(self, user: int) -> list[str]:
         """The newest items before the target, oldest first."""
@@ -257,6 +262,7 @@ def _example(user: int, first: Evaluated, second: Evaluated, known: _Titles | No
     item = int(first.ranks["item"].loc[user])
     return Example(
         user=int(user),
+        user_id=None if known is None else known.users[user],
         item=item,
         first_rank=int(first.ranks["rank"].loc[user]),
         second_rank=int(second.ranks["rank"].loc[user]),
