@@ -144,7 +144,8 @@ def test_data_that_numbers_items_in_another_way_gives_no_titles(targets):
     table.to_parquet(DatasetPaths("toy").items)
     found = compare(A, B, "test")
     assert found.examples_lost[0].target is None
-    assert f"lost: user number 3, target item {found.examples_lost[0].item}: rank 4 in A, not found in B" in as_text(found)
+    item = found.examples_lost[0].item
+    assert f"lost: user number 3, target item {item}: rank 4 in A, not found in B" in as_text(found)
 
 
 def test_compare_refuses(targets):
