@@ -1,4 +1,4 @@
-"""The built package in an environment of its own: the command, its defaults, and a study folder that runs."""
+"""The built package in an environment of its own: its defaults, a study folder, and the tutorial in one."""
 
 import json
 import shutil
@@ -6,16 +6,24 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from helpers.processes import environment
-from helpers.project import ITEMS, ROOT, Project, merged, small_params, write_interactions, write_params
+from helpers.processes import environment, run
+from helpers.project import ROOT, Project
 
 pytestmark = pytest.mark.slow
 
 SOURCES = ("src", "workflow", "pyproject.toml", "README.md", "LICENSE", "params.yaml", "tuned.yaml")
 SHIPPED = ("params.yaml", "tuned.yaml", "workflow")
+NOTEBOOK = ROOT / "docs/tutorial.ipynb"
+SHELL = "%%bash\n"
+DATA = "data"
+"""Tag of the notebook's cells that make films.csv."""
+USERS, ITEMS = 60, 90
+"""Of the small table that stands for MovieLens-100K."""
 
 
 def done(*arguments: str | Path) -> None:
@@ -46,6 +54,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Only this line: the file that points to the checkout is not read in a folder added so.
     (packages,) = place.glob("lib/*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    snakemake = python.with_name("snakemake")
+    snakemake.write_text('#!/bin/sh\nexec python -m snakemake "$@"\n')
+    snakemake.chmod(0o755)
     return python.parent
 
 
@@ -68,7 +79,7 @@ def test_the_folder_has_the_defaults_of_the_repository(made: Project):
 def test_both_engines_plan_its_studies(made: Project):
     assert "params.yaml: valid; scale small" in made.run("apao", "params", "check")
     # Lines of the table of jobs: rule and number.
-    planned = made.run("python", "-m", "snakemake", "--dry-run", "all")
+    planned = made.run("snakemake", "--dry-run", "all")
     counts = dict(line.split() for line in planned.splitlines() if len(line.split()) == 2)
     here, there = (yaml.safe_load((folder / "dvc.yaml").read_text())["stages"] for folder in (ROOT, made.folder))
     assert there.keys() == here.keys()
@@ -76,17 +87,48 @@ def test_both_engines_plan_its_studies(made: Project):
     assert counts["train"] == counts["evaluate"] == str(len(trained))
 
 
-def test_a_run_is_trained_and_recommends(made: Project, tmp_path: Path):
-    study = Project(tmp_path / "study", made.environment)
-    shutil.copytree(made.folder, study.folder)
-    write_interactions(study.folder / "toy.csv")
-    codes = {f"i{item}": [f"<a_{item % 3}>", f"<b_{item}>"] for item in range(ITEMS)}
-    (study.folder / "codes.json").write_text(json.dumps(codes))
-    own = {name: small_params()[name] for name in ("datasets", "recipes")}
-    given = {"codes": {"toy": {"method": "file", "path": "codes.json"}}}
-    write_params(study.folder, merged(merged(study.params(), own), given))
+def cells() -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
 
-    study.run("python", "-m", "snakemake", "--cores", "2", "results/toy/tiger/ce/seed1/metrics.json")
-    assert json.loads((study.folder / "results/toy/tiger/ce/seed1/metrics.json").read_text())["test"]
-    listed = study.run("apao", "recommend", "toy/tiger/ce/seed1", "--user", "u3", "-k", "2", "--format", "json")
-    assert len(json.loads(listed.splitlines()[-1])["items"]) == 2
+
+def as_program(cell: dict[str, Any]) -> str:
+    """A cell's code, with a shell cell as a command that has to succeed."""
+    code = "".join(cell["source"])
+    if not code.startswith(SHELL):
+        return code
+    return f"subprocess.run(['bash', '-euo', 'pipefail', '-c', {code.removeprefix(SHELL)!r}], check=True)"
+
+
+def small_table() -> str:
+    """A cell that writes films.csv: more films than clusters, so that the shipped codes fit."""
+    random = np.random.default_rng(0)
+    lines = ["user,item,timestamp,title,text"]
+    for user in range(USERS):
+        for time, item in enumerate(random.permutation(ITEMS)[:15]):
+            lines.append(f"u{user},f{item},{time},Film {item},{'comedy' if item % 2 else 'drama'} of {1900 + item}")
+    return f"Path('films.csv').write_text({chr(10).join(lines)!r})"
+
+
+def test_no_output_is_committed():
+    assert cells()
+    for cell in cells():
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+def test_the_tutorial_runs(installed: Path, tmp_path: Path):
+    programs, made = ["import subprocess"], False
+    for cell in cells():
+        if DATA not in cell["metadata"].get("tags", ()):
+            programs.append(as_program(cell))
+        elif not made:
+            programs.append(small_table())
+            made = True
+    assert made
+    programs.append("print(model.recommend([history], k=5).to_json(orient='records'))")
+    program = tmp_path / "tutorial.py"
+    program.write_text("\n".join(programs))
+    ended = run(tmp_path, str(installed / "python"), str(program), TMPDIR=str(tmp_path), PYTHONPATH="")
+    assert ended.status == 0, ended.output
+    listed = json.loads(ended.output.splitlines()[-1])
+    assert [row["rank"] for row in listed] == [1, 2, 3, 4, 5]
+    assert "Recall@10" in ended.output
