@@ -102,7 +102,7 @@ def as_program(cell: dict[str, Any]) -> str:
 def small_table() -> str:
     """A cell that writes films.csv: more films than clusters, so that the shipped codes fit."""
     random = np.random.default_rng(0)
-    lines = ["user,item,timestamp,title,text"]
+    lines = ["user,item,timestamp,title,genres"]
     for user in range(USERS):
         for time, item in enumerate(random.permutation(ITEMS)[:15]):
             lines.append(f"u{user},f{item},{time},Film {item},{'comedy' if item % 2 else 'drama'} of {1900 + item}")

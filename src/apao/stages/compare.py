@@ -25,23 +25,23 @@ from apao.study.paths import DatasetPaths
 
 Split = Literal["valid", "test"]
 CUTOFF = 10
-"""A user is gained or lost where the target enters or leaves the first so many codes."""
+"""Length of the list: a user is gained or lost if the target enters or leaves it."""
 EXAMPLES = 3
-"""Users that are shown of those gained, and of those lost."""
+"""Maximum number of users that are shown of those gained, and of those lost."""
 NEWEST = 5
-"""Items of a history that are shown."""
+"""Number of newest items of a history that are shown."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A run as its folder has it.
+    """An evaluated run, read from its folder.
 
     Attributes:
         name: the run's name.
-        folder: where it lies.
+        folder: the run's folder.
         record: run.json.
-        metrics: a split's metrics.
-        ranks: where each user's target of that split is: item, rank, items_before, group; index user.
+        metrics: the metrics of a split.
+        ranks: table item, rank, items_before, group of the targets of that split; index user.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of both runs; ``difference`` is the second less the first, with its bootstrap interval over users.
+    """A metric of both runs; ``difference`` is the second minus the first, with its bootstrap interval over users.
 
     ``p`` is of the paired t-test over users and ``p_holm`` the same, corrected for the number of metrics of a level;
-    both are None where they are undefined.
+    both are None if they are undefined.
     """
 
     metric: str
@@ -103,7 +103,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that ``compare`` says, ready for JSON."""
+    """Result of a comparison, ready for JSON."""
 
     first: str
     second: str
@@ -112,7 +112,7 @@ class Comparison:
     parameters: dict[str, list[Any]]
     """Key to the values of both; None where a run lacks the key."""
     other_inputs: list[str]
-    """Files that both were trained on in different versions."""
+    """Files of which the runs were trained on different versions."""
     metrics: list[MetricRow]
     prefix_recall: list[list[float]]
     """Per level the share of users whose target's prefix is in the beam, of both runs. Empty where a run has none."""
@@ -166,7 +166,7 @@ def _check_same_users(first: Evaluated, second: Evaluated) -> None:
 
 
 def different_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Keys of two run.json that differ, ``training.lr``, with both values."""
+    """Keys that differ between two run.json, such as ``training.lr``, with both values."""
     flat = [dict(_flat(record)) for record in (first, second)]
     keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)]
     return {key: [values.get(key) for values in flat] for key in keys}
@@ -188,7 +188,7 @@ def _other_inputs(first: Mapping[str, str], second: Mapping[str, str]) -> list[s
 
 
 def metric_rows(first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
-    """Every metric of both; the item level only where it differs from the code level in one of them."""
+    """Every metric of both runs; the item level only if it differs from the code level in one of them."""
     ours, theirs = (pd.DataFrame(user_metrics(ranks), index=ranks.index) for ranks in (first, second))
     shared = any((ranks["group"] > 1).any() for ranks in (first, second))
     rows: list[MetricRow] = []
@@ -231,7 +231,7 @@ def _places(rank: pd.Series[int]) -> IntArray:
 
 @dataclass(frozen=True)
 class _Titles:
-    """What items are called and what users had, where the study has the dataset that the runs were evaluated on."""
+    """Titles, user ids and histories, if the study has the dataset that the runs were evaluated on."""
 
     names: Sequence[str]
     users: pd.Index
@@ -240,7 +240,7 @@ class _Titles:
 
     @classmethod
     def find(cls, run: Evaluated, split: Split) -> _Titles | None:
-        """None where the data is not there, or numbers users and items in another way."""
+        """None if the data is missing, or numbers users and items differently."""
         paths = DatasetPaths(run.record["dataset"], study_root(run.folder))
         if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None

@@ -1,4 +1,4 @@
-"""The command ``show``: a page on which one can see what beam search finds, what it drops, and at which step."""
+"""The command ``show``: an HTML page with what beam search keeps and drops at each step."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from apao.study.paths import DatasetPaths
 
 ASSETS = Path(__file__).parent / "assets"
 USERS_SHOWN = 12
-"""Users that the page lets choose from, where none is named."""
+"""Maximum number of users on the page if none is named."""
 
 
 def show(run: str, user: str | None, history: str | None, output: Path | None, device: str) -> Path:
-    """Write the page of a run and return where it is.
+    """Write the page of a run and return its path.
 
-    Without ``user`` or ``history`` it has the test users whose target is among the exact top 20 and is not found,
-    the best exact rank first; where there is none, the first test user.
+    Without ``user`` or ``history`` it has the test users whose target is in the exact top 20 and is not found, the
+    best exact rank first; if there are none, the first user.
 
     Args:
         run: a run's name or folder.
         user: raw id of a user of the dataset, whose target is the test item.
-        history: raw item ids with commas between them, oldest first; there is no target then.
+        history: raw item ids, separated by commas, oldest first; there is no target then.
         output: the file. None: ``show.html`` in the run's folder.
         device: auto, cpu or cuda.
 
     Raises:
-        UserError: for an unknown user or item, or where both or a file are missing.
+        UserError: for an unknown user or item, for both ``user`` and ``history``, or for a missing file.
     """
     if user is not None and history is not None:
         raise UserError("give --user or --history, not both")
@@ -61,7 +61,7 @@ def show(run: str, user: str | None, history: str | None, output: Path | None, d
 
 
 def _telling_cases(trained: TrainedRun, names: Names, users: Users) -> tuple[list[dict[str, Any]], str]:
-    """The users of whom the search loses most, and a sentence about all."""
+    """The users whose target the search loses, and a sentence about all users."""
     found = survey(trained)
     ids = users.raw_ids
     labelled = [(user, f"User {ids[user]}: right item exactly no. {rank}, not found") for user, rank in found.lost]
