@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
+from benchmarks import measure
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
@@ -91,15 +93,19 @@ def case(
     name: str,
     seconds: float = 8.0,
     keep: Annotated[bool, typer.Option(help="Keep freed memory, as the command line does.")] = True,
+    processor: Annotated[
+        bool, typer.Option("--processor", help="Processor time, for a machine that is not idle.")
+    ] = False,
 ) -> None:
     """Measure one case here and print its row as JSON."""
     if keep:
         keep_freed_memory()
+    if processor:
+        measure.timer = time.process_time
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    measure = cases(scope)[name]
     before = matrix_rate(torch.float32, device)
-    row = measure(seconds, device).row(name)
+    row = cases(scope)[name](seconds, device).row(name)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 
@@ -114,8 +120,8 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
-    for kernel, time in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
-        typer.echo(f"| {kernel} | {100 * time / total:.1f} % |")
+    for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
+        typer.echo(f"| {kernel} | {100 * took / total:.1f} % |")
 
 
 @app.command()

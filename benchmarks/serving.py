@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +21,12 @@ from apao.files import write_json
 from apao.stages.decoding_time import synthetic_codes
 from apao.stages.recommender import Recommender
 from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
+from benchmarks import measure
 from benchmarks.measure import Measurement, compared, repeated
 from benchmarks.subject import OFFICE, data, run_params
 
 THREADS = 2
+"""Of processor time one: what a thread waits for the other counts in it, too."""
 BEAM = 20
 MANY = 512
 """Histories that are recommended for in one call; a block of ``apao recommend --file`` has at most 4,096."""
@@ -51,7 +54,7 @@ class Served:
     def model(self) -> Recommender:
         """The model, which computes with ``THREADS`` threads from then on."""
         model = apao.load(self.folder, self.device.type)
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(1 if measure.timer is time.process_time else THREADS)
         return model
 
     def histories(self, users: int) -> IntArray:
@@ -79,16 +82,17 @@ def one(backbone: str, seconds: float, device: torch.device) -> Measurement:
 
 FIRST_LOAD = """
 import sys, time, apao
-load, begun = apao.load, time.perf_counter()
+load, timer = apao.load, getattr(time, sys.argv[3])
+begun = timer()
 load(sys.argv[1], sys.argv[2])
-print(time.perf_counter() - begun)
+print(timer() - begun)
 """
 
 
 def load(backbone: str, seconds: float, device: torch.device) -> Measurement:
     """Seconds of the first load in a process, once ``apao.load`` itself is imported: later loads are faster."""
     served = Served(backbone, None, device)
-    command = [sys.executable, "-c", FIRST_LOAD, served.folder, device.type]
+    command = [sys.executable, "-c", FIRST_LOAD, served.folder, device.type, measure.timer.__name__]
     runs = [subprocess.run(command, capture_output=True, check=True, text=True) for _ in range(5)]
     return Measurement([float(run.stdout) for run in runs], "s")
 
