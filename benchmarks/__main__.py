@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
+from benchmarks import measure
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
@@ -114,15 +116,19 @@ def case(
     name: str,
     seconds: float = 8.0,
     keep: Annotated[bool, typer.Option(help="Keep freed memory, as the command line does.")] = True,
+    processor: Annotated[
+        bool, typer.Option("--processor", help="Processor time, for a machine that is not idle.")
+    ] = False,
 ) -> None:
     """Measure one case here and print its row as JSON."""
     if keep:
         keep_freed_memory()
+    if processor:
+        measure.timer = time.process_time
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    measure = cases(scope)[name]
     before = matrix_rate(torch.float32, device)
-    row = measure(seconds, device).row(name)
+    row = cases(scope)[name](seconds, device).row(name)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 
@@ -137,8 +143,8 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
-    for kernel, time in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
-        typer.echo(f"| {kernel} | {100 * time / total:.1f} % |")
+    for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
+        typer.echo(f"| {kernel} | {100 * took / total:.1f} % |")
 
 
 @app.command()
