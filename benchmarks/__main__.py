@@ -25,7 +25,7 @@ from benchmarks import measure
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
-from benchmarks.scale import FULL, QUICK, kmeans, measure
+from benchmarks.scale import FULL, QUICK, kmeans, whole_study
 
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
@@ -174,7 +174,7 @@ def scale(
     whole = QUICK if size == "quick" else FULL
     whole = whole._replace(items=items or whole.items, mini_batches=None if exact else whole.mini_batches)
     with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
-        measure(Path(place), whole)
+        whole_study(Path(place), whole)
 
 
 @app.command(name="kmeans")

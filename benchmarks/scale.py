@@ -171,7 +171,7 @@ def measured(folder: Path) -> Iterator[Part]:
         yield Part(part, time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def measure(folder: Path, scale: Scale) -> None:
+def whole_study(folder: Path, scale: Scale) -> None:
     """Do the whole in ``folder`` and print a table of it."""
     # In a process of its own: a process begins with the peak memory of the one that starts it.
     writer = get_context("spawn").Process(target=write_data, args=(folder, scale))
