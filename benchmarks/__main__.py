@@ -1,4 +1,7 @@
-"""``python -m benchmarks run|case|profile|compare``: measure speed, look into one case, compare with a saved run."""
+"""``python -m benchmarks run|case|profile|compare|scale``: measure speed, look into one case, compare with a saved run.
+
+``scale`` takes a catalogue of a million items through all stages.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,9 +21,11 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
+from benchmarks import measure
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table4
+from benchmarks.scale import FULL, QUICK, kmeans, whole_study
 
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
@@ -109,15 +116,19 @@ def case(
     name: str,
     seconds: float = 8.0,
     keep: Annotated[bool, typer.Option(help="Keep freed memory, as the command line does.")] = True,
+    processor: Annotated[
+        bool, typer.Option("--processor", help="Processor time, for a machine that is not idle.")
+    ] = False,
 ) -> None:
     """Measure one case here and print its row as JSON."""
     if keep:
         keep_freed_memory()
+    if processor:
+        measure.timer = time.process_time
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    measure = cases(scope)[name]
     before = matrix_rate(torch.float32, device)
-    row = measure(seconds, device).row(name)
+    row = cases(scope)[name](seconds, device).row(name)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 
@@ -132,8 +143,8 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
-    for kernel, time in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
-        typer.echo(f"| {kernel} | {100 * time / total:.1f} % |")
+    for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
+        typer.echo(f"| {kernel} | {100 * took / total:.1f} % |")
 
 
 @app.command()
@@ -150,6 +161,30 @@ def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
             overlap = row["low"] <= was["high"] and was["low"] <= row["high"]
             figures = f"{was['value']:>10} -> {row['value']:>10} {row['unit']}  {change:+.1f} %"
             typer.echo(f"{row['name']:<40} {figures}{'  within the spread' if overlap else ''}")
+
+
+@app.command()
+def scale(
+    size: Literal["quick", "full"],
+    exact: Annotated[bool, typer.Option(help="RQ-K-means on all items instead of on mini-batches.")] = False,
+    items: Annotated[int | None, typer.Option(help="Another number of items.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Existing folder for the files, which stay there.")] = None,
+) -> None:
+    """Take a large random catalogue from its files to metrics; time and peak memory of every stage."""
+    whole = QUICK if size == "quick" else FULL
+    whole = whole._replace(items=items or whole.items, mini_batches=None if exact else whole.mini_batches)
+    with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        whole_study(Path(place), whole)
+
+
+@app.command(name="kmeans")
+def one_kmeans(
+    items: int,
+    levels: int = 4,
+    exact: Annotated[bool, typer.Option(help="On all items instead of on mini-batches.")] = False,
+) -> None:
+    """Fit RQ-K-means to random vectors of that many items; time, peak memory and quality."""
+    kmeans(items, levels, None if exact else FULL.mini_batches)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Cases, by the name of what is measured.
 
-``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``ratio/...`` one objective over another,
-``versus/...`` ours over another's way. A name may end in ``@key=value``, one point of a scaling curve.
+``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``recommend/<backbone>/...`` what serving a
+run takes, ``ratio/...`` one way or objective over another, ``versus/...`` ours over another's way. Names may end in
+``@key=value``, one point of a scaling curve.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -17,7 +19,7 @@ from apao.stages.decoding_time import synthetic_codes
 from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
 from apao.training.packing import PackedBatch
-from benchmarks import peers
+from benchmarks import peers, serving
 from benchmarks.measure import Measurement, compared, repeated
 from benchmarks.subject import OFFICE, YELP, Size, data, run_params, training
 
@@ -182,6 +184,14 @@ def cases(scope: str) -> dict[str, Case]:
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
         found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
+    for backbone in BACKBONES:
+        found[f"recommend/{backbone}/one"] = partial(serving.one, backbone)
+        found[f"recommend/{backbone}/load"] = partial(serving.load, backbone)
+        found[f"recommend/{backbone}/many"] = partial(serving.many, backbone)
+        found[f"ratio/{backbone}/many"] = partial(serving.many_over_decoding, backbone)
+    # For one history finding the part weighs most.
+    for users in (1, 128):
+        found[f"ratio/tiger/only-{users}"] = partial(serving.only, "tiger", 1_000_000, users)
     return found if scope == "quick" else found | _curves(gpu, tokens)
 
 

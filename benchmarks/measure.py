@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+timer: Callable[[], float] = time.perf_counter
+"""The clock of all measurements; ``time.process_time`` where other processes compute beside them."""
 MOST_REPEATS = 50
 IDLE = 0.1
 """Cores that other processes may keep busy while a case is measured; a case beside more is marked."""
@@ -87,10 +89,10 @@ def compared(
 def _seconds(work: Callable[[], int], device: torch.device) -> float:
     """For one unit of it."""
     _wait(device)
-    started = time.perf_counter()
+    started = timer()
     units = work()
     _wait(device)
-    return (time.perf_counter() - started) / units
+    return (timer() - started) / units
 
 
 def _wait(device: torch.device) -> None:

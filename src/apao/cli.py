@@ -125,6 +125,15 @@ def _settings(
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without a study.")]) -> None:
+    """Make the folder of a study: params.yaml with the defaults, the workflow, dvc.yaml and a README."""
+    from apao.engines.study_folder import new_study
+
+    for path in new_study(folder):
+        console.print(str(path))
+
+
+@app.command()
 def download(
     dataset: DatasetName,
     mirror: Annotated[
@@ -318,10 +327,10 @@ def report(
 def compare(
     first: TrainedRunName,
     second: TrainedRunName,
-    split: Annotated[Split, typer.Option(help="Whose targets.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split of the targets.")] = "test",
     output_format: Annotated[OutputFormat, typer.Option("--format")] = "table",
 ) -> None:
-    """Print in what two runs differ: parameters, metrics with intervals, users gained and lost."""
+    """Print how two runs differ: parameters, metrics with intervals, users gained and lost."""
     from apao.stages.compare import compare as stage
     from apao.stages.compare_text import as_text
 
@@ -343,14 +352,14 @@ def export(
 @app.command()
 def show(
     run: TrainedRunName,
-    user: Annotated[int | None, typer.Option(min=0, help="A test user, by number as in ranks.parquet.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Raw id of a user of the dataset.")] = None,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first.")] = None,
-    output: Annotated[Path | None, typer.Option(help="By default show.html in the run's folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: show.html in the run's folder.")] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Write an HTML page that shows what beam search keeps and prunes for a user, step by step.
+    """Write an HTML page that shows what beam search keeps and drops for a user, step by step.
 
-    Default: the test users whose target is in the exact top 20 but is pruned.
+    Default: the test users whose target is in the exact top 20 but is lost.
     """
     from apao.stages.show import show as stage
 

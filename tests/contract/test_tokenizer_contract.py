@@ -67,15 +67,24 @@ def _shop(tmp_path, monkeypatch):
         path.write_text(json.dumps(GIVEN))
 
 
-@pytest.fixture(params=list(TOKENIZERS))
-def cls(request) -> type[Tokenizer]:
-    return TOKENIZERS[request.param]
+OTHER_WAYS = {"rq-kmeans": {"mini_batches": 30}}
+"""Values of a tokenizer's optional keys with which it fits in another way."""
+
+
+@pytest.fixture(params=[*((name, {}) for name in TOKENIZERS), *OTHER_WAYS.items()], ids=str)
+def entry(request) -> tuple[str, dict]:
+    return request.param
 
 
 @pytest.fixture
-def tokenizer(cls) -> Tokenizer:
+def cls(entry) -> type[Tokenizer]:
+    return TOKENIZERS[entry[0]]
+
+
+@pytest.fixture
+def tokenizer(cls, entry) -> Tokenizer:
     """An entry with its required keys and small sizes."""
-    values = {name: value for name, value in SMALL.items() if name in cls.model_fields}
+    values = entry[1] | {name: value for name, value in SMALL.items() if name in cls.model_fields}
     for name, field in cls.model_fields.items():
         if name == "method":
             values[name] = field.annotation.__args__[0]

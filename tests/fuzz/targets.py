@@ -141,6 +141,22 @@ YELP_FILES = {
     "data/shop/raw/yelp_academic_dataset_review.json": YELP_REVIEWS.encode(),
     "data/shop/raw/yelp_academic_dataset_business.json": YELP_ITEMS.encode(),
 }
+ML1M_RATINGS = "".join(f"{user}::{item}::5::{time}\n" for user, item, time in GRID)
+ML1M_FILES = {
+    "data/shop/raw/ratings.dat": ML1M_RATINGS.encode(),
+    "data/shop/raw/movies.dat": "".join(f"i{item}::Caf\u00e9 (1995)::Drama|War\n" for item in range(3)).encode(
+        "latin-1"
+    ),
+}
+STEAM_REVIEWS = "".join(
+    repr({"username": user, "product_id": item, "date": f"2019-03-0{int(item[1:]) + 1}"}) + "\n"
+    for user, item, _ in GRID
+)
+STEAM_GAMES = "".join(repr({"id": f"i{item}", "title": "A'B", "genres": ["x"]}) + "\n" for item in range(3))
+STEAM_FILES = {
+    "data/shop/raw/steam_reviews.json.gz": gzip.compress(STEAM_REVIEWS.encode(), mtime=0),
+    "data/shop/raw/steam_games.json.gz": gzip.compress(STEAM_GAMES.encode(), mtime=0),
+}
 FILMS_FILES = {"data/shop/raw/ml-100k.inter": INTER.encode(), "data/shop/raw/ml-100k.item": ITEM.encode()}
 RELEASE_FILES = {
     "data/shop/raw/Office.inter.json": RELEASE_HISTORIES.encode(),
@@ -493,6 +509,10 @@ TARGETS: dict[str, Target] = {
     "csv-times": Target("data/shop/raw/interactions.table", (dated(DATE_TIMES), dated(NUMBER_TIMES)), read_source(OWN)),
     "ml100k": of_source(source("ml-100k"), FILMS_FILES, 0),
     "ml100k-items": of_source(source("ml-100k"), FILMS_FILES, 1),
+    "ml1m": of_source(source("ml-1m"), ML1M_FILES, 0),
+    "ml1m-items": of_source(source("ml-1m"), ML1M_FILES, 1),
+    "steam": of_source(lenient("steam"), STEAM_FILES, 0, compressed),
+    "steam-items": of_source(lenient("steam"), STEAM_FILES, 1, compressed),
     "amazon": of_source(AMAZON, AMAZON_FILES, 0, compressed),
     "amazon-items": of_source(AMAZON, AMAZON_FILES, 1, compressed),
     "amazon-2023": of_source(AMAZON, LATER_FILES, 0, compressed),

@@ -45,6 +45,33 @@ def test_every_command_says_what_it_is_for(name):
     assert about.endswith(".") and about[0].isupper()
 
 
+@pytest.mark.parametrize(
+    ("occupied", "message"),
+    [
+        ("study/dvc.yaml", "study/dvc.yaml: exists and would be overwritten; name another folder"),
+        ("study/workflow/Snakefile", "study/workflow: exists and would be overwritten; name another folder"),
+        ("study", "study: is a file; name a folder"),
+    ],
+)
+def test_init_overwrites_nothing(tmp_path, monkeypatch, capsys, occupied, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / occupied).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / occupied).write_text("own")
+    with pytest.raises(SystemExit):
+        app(["init", "study"], standalone_mode=False)
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / occupied]
+    assert (tmp_path / occupied).read_text() == "own"
+
+
+def test_init_beside_other_files(tmp_path):
+    (tmp_path / "mine.csv").write_text("own")
+    app(["init", str(tmp_path)], standalone_mode=False)
+    assert (tmp_path / "params.yaml").read_text() == SHIPPED.read_text()
+    names = {"README.md", "dvc.yaml", "mine.csv", "params.yaml", "tuned.yaml", "workflow"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
 @pytest.fixture
 def two_scales(tmp_path):
     """A params.yaml whose scale ``large`` has a run that starts from another one, which no study names."""

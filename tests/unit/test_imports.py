@@ -55,6 +55,18 @@ def test_reading_params_yaml_imports_no_drawing_library():
     assert "apao.study.params" in modules and not {"matplotlib", "scipy.stats"} & set(modules)
 
 
+@pytest.mark.parametrize("name", ["tiger", "llama"])
+def test_checking_a_models_sizes_does_not_load_the_compiler(name):
+    code = (
+        "import sys, torch; from helpers.models import run_params; from apao.backbones.exchange import check_sizes\n"
+        f"params = run_params('{name}', {{'type': 'ce'}}).backbone\n"
+        "check_sizes(params, 30, params.build(30).to_transformers())\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = run(ROOT, "python", "-c", code, PYTHONPATH=os.pathsep.join([str(ROOT / "tests"), str(ROOT / "src")]))
+    assert done.output.split() == ["False"]
+
+
 SCIENCE = ("data", "codes", "backbones", "objectives", "training", "decoding", "evaluation")
 ABOVE = tuple(f"apao.{room}" for room in ("study", "report", "stages", "engines", "cli"))
 

@@ -11,6 +11,8 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from apao.errors import UserError
 from apao.files import verified
@@ -98,6 +100,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and train the run again") from error
 
 
+class _SizesOnly(TorchFunctionMode):
+    """Mode for modules without storage, in which they draw no weights and count positions on the CPU.
+
+    Either would load torch's compiler, which takes a second.
+    """
+
+    @override
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        filled = {} if kwargs is None else kwargs
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return filled["tensor"]
+        if func is torch.arange:
+            filled = {"device": "cpu", **filled}
+        return func(*args, **filled)
+
+
 def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor]) -> None:
     """Refuse sizes far too large for the weights, before a model of those sizes exhausts the memory.
 
@@ -107,7 +127,7 @@ def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, T
     layers = max((size for key, size in params if key.endswith("layers")), default=0)
     held, wanted = sum(value.numel() for value in weights.values()), 0
     if layers <= len(weights) and max(size for _, size in params if type(size) is int) <= MAX_SIZE:
-        with torch.device("meta"):
+        with torch.device("meta"), _SizesOnly():
             wanted = sum(value.numel() for value in params.build(vocabulary).parameters())
     if not 0 < wanted <= 10 * held:
         raise UserError(f"holds {len(weights)} tensors of {held} numbers, too few for a model of the given sizes")

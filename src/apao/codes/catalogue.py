@@ -1,7 +1,7 @@
 """Facts about a catalogue's codes that objectives may use.
 
-Shapes: T levels, V vocabulary, U distinct codes, I items, S states of the trie (prefixes, the root first), P states
-that are not complete codes, D embedding width, N training examples.
+Shapes: T levels, V vocabulary, U distinct codes, I items, S states of the trie (prefixes, the root first), D embedding
+width, N training examples.
 """
 
 from __future__ import annotations
@@ -44,12 +44,6 @@ class Catalogue:
     def prefix_counts(self) -> tuple[int, ...]:
         """Number of distinct prefixes of length 1 .. T."""
         return self.trie.prefix_counts
-
-    @cached_property
-    def legal(self) -> Tensor:
-        """Bool (P, V): legal next tokens of every prefix that is not a complete code."""
-        incomplete = self.trie.states - self.prefix_counts[-1]
-        return self.trie.legal(torch.arange(incomplete, device=self.device))
 
     @cached_property
     def token_counts(self) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: I items, T levels, D width, k_l codes of level l.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,9 @@ from apao.data.histories import IntArray
 
 Matrix = NDArray[np.floating]
 FloatMatrix = NDArray[np.float64]
+
+ROWS_AT_ONCE = 16_384
+"""Rows that are converted to float64 at once: the vectors of a million items are never held in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,11 @@ class Coding:
         return None if self.vectors is None else relative_errors(self.vectors, self.codes, self.codebooks)
 
 
+def pieces(rows: int) -> Iterator[slice]:
+    """Slices of at most ``ROWS_AT_ONCE`` that cover ``rows`` rows."""
+    return (slice(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE))
+
+
 def residuals(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
     """Residuals (I, D) of ``vectors`` after the first levels, those that have ``codebooks``."""
     residual = np.array(vectors, dtype=np.float64)
@@ -64,28 +72,52 @@ def relative_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatM
 
     The error is 0 if all vectors are equal.
     """
-    spread = mean_square(vectors - vectors.mean(axis=0, dtype=np.float64))
+    spread = mean_spread(vectors)
     if spread == 0:
         return [0.0] * len(codebooks)
-    depths = range(1, len(codebooks) + 1)
-    return [mean_square(residuals(vectors, codes, codebooks[:depth])) / spread for depth in depths]
+    return [error / spread for error in squared_errors(vectors, codes, codebooks)]
+
+
+def squared_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> list[float]:
+    """Mean squared length of the residuals after each level."""
+    lengths = np.empty((len(codebooks), len(vectors)))
+    for part in pieces(len(vectors)):
+        residual = np.array(vectors[part], dtype=np.float64)
+        for level, codebook in enumerate(codebooks):
+            residual -= codebook[codes[part, level]]
+            lengths[level, part] = squared_lengths(residual)
+    return [float(level.mean()) for level in lengths]
+
+
+def mean_spread(vectors: Matrix) -> float:
+    """Mean squared distance of ``vectors`` (I, D) to their mean."""
+    mean, lengths = vectors.mean(axis=0, dtype=np.float64), np.empty(len(vectors))
+    for part in pieces(len(vectors)):
+        lengths[part] = squared_lengths(vectors[part] - mean)
+    return float(lengths.mean())
 
 
 def nearest_codes(vectors: Matrix, codebooks: Sequence[FloatMatrix]) -> IntArray:
     """Codes (I, T) by the nearest row of each level's codebook to what the levels before it leave of ``vectors``."""
-    left = np.array(vectors, dtype=np.float64)
-    codes = []
+    codes = np.empty((len(vectors), len(codebooks)), dtype=np.int64)
     with threadpool_limits(limits=1):
-        for codebook in codebooks:
-            book = codebook.astype(np.float64)
-            # Rows of zeros after the first are numbers that the collision policy gave out; they say nothing.
-            rows = np.flatnonzero(book.any(axis=1) | (np.arange(len(book)) == 0))
-            distances = np.square(book[rows]).sum(axis=1) - 2 * (left @ book[rows].T)
-            codes.append(rows[distances.argmin(axis=1)])
-            left -= book[codes[-1]]
-    return np.stack(codes, axis=1)
+        for part in pieces(len(vectors)):
+            left = np.array(vectors[part], dtype=np.float64)
+            for level, codebook in enumerate(codebooks):
+                book = codebook.astype(np.float64)
+                # Rows of zeros after the first are numbers that the collision policy gave out; they say nothing.
+                rows = np.flatnonzero(book.any(axis=1) | (np.arange(len(book)) == 0))
+                codes[part, level] = rows[nearest(left, book[rows])]
+                left -= book[codes[part, level]]
+    return codes
 
 
-def mean_square(rows: FloatMatrix) -> float:
-    """Mean squared length of the rows."""
-    return float(np.square(rows).sum(axis=1).mean())
+def nearest(rows: FloatMatrix, centroids: FloatMatrix) -> IntArray:
+    """Index (I,) of the centroid (k, D) nearest to each of ``rows`` (I, D); of equally near ones the first."""
+    return (np.square(centroids).sum(axis=1) - 2 * (rows @ centroids.T)).argmin(axis=1)
+
+
+def squared_lengths(rows: FloatMatrix) -> NDArray[np.float64]:
+    """Squared length (I,) of each row."""
+    lengths: NDArray[np.float64] = np.square(rows).sum(axis=1)
+    return lengths

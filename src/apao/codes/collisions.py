@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from apao.codes.coding import Coding, FloatMatrix, Matrix, residuals
+from apao.codes.coding import Coding, FloatMatrix, Matrix, pieces, residuals, squared_lengths
 from apao.data.histories import IntArray
 from apao.errors import UserError
 
@@ -132,26 +131,33 @@ def reassigned(
         The new codes (I, T), and the codebooks with zero rows appended for new tokens.
     """
     codes, last = codes.copy(), codebooks[-1]
-    wanted = residuals(vectors, codes, codebooks[:-1])  # the residuals that the last level quantises
-    distance = np.square(wanted - last[codes[:, -1]]).sum(axis=1)
+    distance = np.empty(len(codes))
+    for part in pieces(len(codes)):
+        # The residuals that the last level quantises, without what it makes of them.
+        wanted = residuals(vectors[part], codes[part], codebooks[:-1])
+        distance[part] = squared_lengths(wanted - last[codes[part, -1]])
     shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.lexsort((distance, shared))  # stable: ties stay in the order of the items
     keeps = np.r_[True, np.diff(shared[order]) != 0]
     leaving = np.sort(order[~keeps])
     leaving = leaving[np.argsort(distance[leaving], kind="stable")]
 
-    used: defaultdict[bytes, set[int]] = defaultdict(set)
+    # Of large catalogues most prefixes have no item that leaves its code.
+    used: dict[bytes, set[int]] = {codes[item, :-1].tobytes(): set() for item in leaving}
     for row in codes:
-        used[row[:-1].tobytes()].add(int(row[-1]))
+        if (prefix := row[:-1].tobytes()) in used:
+            used[prefix].add(int(row[-1]))
     norms = np.square(last).sum(axis=1)
     with threadpool_limits(limits=1):
-        for item in leaving:
-            taken = used[codes[item, :-1].tobytes()]
-            by_distance = np.argsort(norms - 2 * (last @ wanted[item]), kind="stable")
-            beyond = range(len(last), most)
-            free = next((int(code) for code in chain(by_distance, beyond) if code not in taken), None)
-            if free is not None:
-                codes[item, -1] = free
-                taken.add(free)
+        for part in pieces(len(leaving)):
+            movers = leaving[part]
+            for item, wanted in zip(movers, residuals(vectors[movers], codes[movers], codebooks[:-1]), strict=True):
+                taken = used[codes[item, :-1].tobytes()]
+                by_distance = np.argsort(norms - 2 * (last @ wanted), kind="stable")
+                beyond = range(len(last), most)
+                free = next((int(code) for code in chain(by_distance, beyond) if code not in taken), None)
+                if free is not None:
+                    codes[item, -1] = free
+                    taken.add(free)
     added = max(0, int(codes[:, -1].max()) + 1 - len(last))
     return codes, [*codebooks[:-1], np.vstack([last, np.zeros((added, last.shape[1]))])]

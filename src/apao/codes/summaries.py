@@ -5,6 +5,7 @@ Shapes: I items, D width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,7 +114,8 @@ def text_summary(facts: dict[str, Any], dataset: str) -> Summary:
 
 def vector_facts(vectors: Vectors, raw_ids: pd.Series[str]) -> dict[str, Any]:
     """Statistics of precomputed vectors (I, D), ready for JSON."""
-    keys = pd.Series([row.tobytes() for row in vectors + np.float32(0)])  # 0.0 and -0.0 differ in their bytes
+    # 0.0 and -0.0 differ in their bytes. Hashes, because the bytes of all rows would be a copy of the vectors.
+    keys = pd.Series([hashlib.blake2b((row + np.float32(0)).data, digest_size=16).digest() for row in vectors])
     counts = keys.value_counts()
     example = raw_ids.iloc[int((keys == counts.index[0]).to_numpy().argmax())]
     return {

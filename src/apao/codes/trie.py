@@ -85,12 +85,12 @@ class Trie:
         reaches only these codes and their prefixes.
         """
         allowed = torch.zeros(self.states, dtype=torch.bool, device=leaves.device)
-        states = leaves
+        states, counts = leaves.unique(), []
         for _ in self.prefix_counts:
             allowed[states] = True
-            states = self._parents[states - 1]
-        counts = [int(level.sum()) for level in allowed[1:].split(self.prefix_counts)]
-        return replace(self, allowed=allowed, prefix_counts=tuple(counts))
+            counts.append(len(states))
+            states = self._parents[states - 1].unique()
+        return replace(self, allowed=allowed, prefix_counts=tuple(reversed(counts)))
 
     @cached_property
     def _parents(self) -> Tensor:

@@ -16,6 +16,7 @@ from typing import IO, Any, TypeVar
 
 from typing_extensions import Buffer, override
 
+from apao.data.times import LOCAL, Time, parse_time
 from apao.errors import UserError
 from apao.files import missing
 from apao.progress import progress
@@ -157,3 +158,15 @@ def identifier(record: dict[str, Any], key: str) -> str:
 def text_of(value: object) -> str:
     """``value`` as a string that can be encoded, with ``?`` for a lone surrogate; empty if it is no string."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def local_time(record: dict[str, Any], key: str, example: str) -> Time:
+    """The date without a time zone at ``key``; raises ``Malformed``, whose message has the ``example``."""
+    value = record.get(key)
+    try:
+        time = parse_time(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        time = None
+    if time is None or time.kind != LOCAL:
+        raise Malformed(f"without a {key} like {example}")
+    return time

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import link
-from apao.data.records import Malformed, identifier, json_object, read_records, text_of
+from apao.data.records import identifier, json_object, local_time, read_records, text_of
 from apao.data.texts import Texts
-from apao.data.times import LOCAL, Clock, Time, parse_time
+from apao.data.times import Clock, parse_time
 from apao.errors import UserError
 
 REVIEWS = "yelp_academic_dataset_review.json"
@@ -74,7 +74,7 @@ class Yelp(Source):
             nonlocal earlier
             record = json_object(text)
             user, item = identifier(record, "user_id"), identifier(record, "business_id")
-            time = _time(record)
+            time = local_time(record, "date", "2019-01-31 12:00:00")
             if time.value < since * 10**time.decimals:
                 earlier += 1
                 return None
@@ -94,14 +94,3 @@ class Yelp(Source):
         _, malformed_items = read_records(folder / BUSINESSES, business, self.max_malformed)
         notes = (f"{earlier:,} reviews before {self.since} skipped (key since)",) if earlier else ()
         return replace(found, malformed=malformed | malformed_items, notes=notes).with_texts(texts)
-
-
-def _time(record: dict[str, Any]) -> Time:
-    value = record.get("date")
-    try:
-        time = parse_time(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError):
-        time = None
-    if time is None or time.kind != LOCAL:
-        raise Malformed("without a date like 2019-01-31 12:00:00")
-    return time

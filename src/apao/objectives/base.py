@@ -87,7 +87,7 @@ class Scores:
         """Bool (B, T, V): the legal continuations of the target's prefix at each step."""
         before = self.prefixes.roll(1, dims=1)
         before[:, 0] = 0
-        return self.catalogue.legal[before]
+        return self.catalogue.trie.legal(before)
 
 
 class Outcome(NamedTuple):

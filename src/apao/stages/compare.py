@@ -20,28 +20,28 @@ from apao.errors import UserError
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
 from apao.files import read_json, read_table
-from apao.stages.named import run_folder, study_root, titles
+from apao.stages.named import Users, run_folder, study_root, titles
 from apao.study.paths import DatasetPaths
 
 Split = Literal["valid", "test"]
 CUTOFF = 10
-"""A user is gained or lost where the target enters or leaves the first so many codes."""
+"""Length of the list: a user is gained or lost if the target enters or leaves it."""
 EXAMPLES = 3
-"""Users that are shown of those gained, and of those lost."""
+"""Maximum number of users that are shown of those gained, and of those lost."""
 NEWEST = 5
-"""Items of a history that are shown."""
+"""Number of newest items of a history that are shown."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A run as its folder has it.
+    """An evaluated run, read from its folder.
 
     Attributes:
         name: the run's name.
-        folder: where it lies.
+        folder: the run's folder.
         record: run.json.
-        metrics: a split's metrics.
-        ranks: where each user's target of that split is: item, rank, items_before, group; index user.
+        metrics: the metrics of a split.
+        ranks: table item, rank, items_before, group of the targets of that split; index user.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of both runs; ``difference`` is the second less the first, with its bootstrap interval over users.
+    """A metric of both runs; ``difference`` is the second minus the first, with its bootstrap interval over users.
 
     ``p`` is of the paired t-test over users and ``p_holm`` the same, corrected for the number of metrics of a level;
-    both are None where they are undefined.
+    both are None if they are undefined.
     """
 
     metric: str
@@ -87,9 +87,13 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Example:
-    """A user whose target enters or leaves the first codes. Rank 0: not found. Titles are None without the data."""
+    """A user whose target enters or leaves the first codes. Rank 0: not found.
+
+    Raw id, titles and history are None without the data of the study.
+    """
 
     user: int
+    user_id: str | None
     item: int
     first_rank: int
     second_rank: int
@@ -99,7 +103,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that ``compare`` says, ready for JSON."""
+    """Result of a comparison, ready for JSON."""
 
     first: str
     second: str
@@ -108,7 +112,7 @@ class Comparison:
     parameters: dict[str, list[Any]]
     """Key to the values of both; None where a run lacks the key."""
     other_inputs: list[str]
-    """Files that both were trained on in different versions."""
+    """Files of which the runs were trained on different versions."""
     metrics: list[MetricRow]
     prefix_recall: list[list[float]]
     """Per level the share of users whose target's prefix is in the beam, of both runs. Empty where a run has none."""
@@ -162,7 +166,7 @@ def _check_same_users(first: Evaluated, second: Evaluated) -> None:
 
 
 def different_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Keys of two run.json that differ, ``training.lr``, with both values."""
+    """Keys that differ between two run.json, such as ``training.lr``, with both values."""
     flat = [dict(_flat(record)) for record in (first, second)]
     keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)]
     return {key: [values.get(key) for values in flat] for key in keys}
@@ -184,7 +188,7 @@ def _other_inputs(first: Mapping[str, str], second: Mapping[str, str]) -> list[s
 
 
 def metric_rows(first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
-    """Every metric of both; the item level only where it differs from the code level in one of them."""
+    """Every metric of both runs; the item level only if it differs from the code level in one of them."""
     ours, theirs = (pd.DataFrame(user_metrics(ranks), index=ranks.index) for ranks in (first, second))
     shared = any((ranks["group"] > 1).any() for ranks in (first, second))
     rows: list[MetricRow] = []
@@ -227,24 +231,25 @@ def _places(rank: pd.Series[int]) -> IntArray:
 
 @dataclass(frozen=True)
 class _Titles:
-    """What items are called and what users had, where the study has the dataset that the runs were evaluated on."""
+    """Titles, user ids and histories, if the study has the dataset that the runs were evaluated on."""
 
     names: Sequence[str]
+    users: pd.Index
     histories: Histories
     positions: IntArray
 
     @classmethod
     def find(cls, run: Evaluated, split: Split) -> _Titles | None:
-        """None where the data is not there, or numbers users and items in another way."""
+        """None if the data is missing, or numbers users and items differently."""
         paths = DatasetPaths(run.record["dataset"], study_root(run.folder))
-        if not paths.interactions.exists() or not paths.items.exists():
+        if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None
         histories = Histories.load(paths.interactions)
         positions = histories.evaluation_targets(split)
         targets = histories.items[histories.offsets[:-1] + positions]
         if not np.array_equal(targets, run.ranks["item"]):
             return None
-        return cls(titles(read_table(paths.items)).tolist(), histories, positions)
+        return cls(titles(read_table(paths.items)).tolist(), Users.read(paths).raw_ids, histories, positions)
 
     def history(self, user: int) -> list[str]:
         """The newest items before the target, oldest first."""
@@ -257,6 +262,7 @@ def _example(user: int, first: Evaluated, second: Evaluated, known: _Titles | No
     item = int(first.ranks["item"].loc[user])
     return Example(
         user=int(user),
+        user_id=None if known is None else known.users[user],
         item=item,
         first_rank=int(first.ranks["rank"].loc[user]),
         second_rank=int(second.ranks["rank"].loc[user]),

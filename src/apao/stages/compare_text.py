@@ -78,7 +78,8 @@ def _example(what: str, example: Example) -> Iterator[str]:
     ranks = f"{_rank(example.first_rank)} in A, {_rank(example.second_rank)} in B"
     if example.history:
         yield ""
-    yield f"{what}: user {example.user}, target {example.target or f'item {example.item}'}: {ranks}"
+    user = f"number {example.user}" if example.user_id is None else example.user_id
+    yield f"{what}: user {user}, target {example.target or f'item {example.item}'}: {ranks}"
     for title in example.history or ():
         yield f"    after {title}"
 

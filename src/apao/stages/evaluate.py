@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from apao.data.histories import IntArray
 from apao.decoding.lists import ItemLists, Lister
 from apao.devices import device_name
 from apao.evaluation.list_metrics import LIST_LENGTH, RECALL, list_metrics
@@ -91,11 +92,13 @@ class Evaluation:
         )
 
 
-def evaluate_split(trained: TrainedRun, split: Split, beam: int | None = None) -> Evaluation:
-    """Evaluate all users of a split.
+def evaluate_split(
+    trained: TrainedRun, split: Split, beam: int | None = None, users: IntArray | None = None
+) -> Evaluation:
+    """Evaluate the users of a split.
 
     ``beam`` overrides the run's own. Metrics with a cutoff larger than the beam are None, unless the beam contains
-    all codes of the catalogue.
+    all codes of the catalogue. ``users`` are some of them, in ascending order; None: all.
     """
     codes = trained.codes
     beam = beam or trained.beam
@@ -104,7 +107,7 @@ def evaluate_split(trained: TrainedRun, split: Split, beam: int | None = None) -
     lister = Lister(codes, trained.trie)
     started = time.perf_counter()
     parts, lists = [], []
-    for decoded in trained.decode(split, beam):
+    for decoded in trained.decode(split, beam, users):
         ranks = code_ranks(decoded.beams, decoded.targets)
         before = items_before(decoded.beams, ranks, trained.trie, items)
         kept = prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)).cpu().numpy()
@@ -119,6 +122,7 @@ def evaluate_split(trained: TrainedRun, split: Split, beam: int | None = None) -
     table = pd.DataFrame(columns).sort_values("user", ignore_index=True)
     positions = trained.histories.evaluation_targets(split)
     item = trained.histories.items[trained.histories.offsets[:-1] + positions]
+    item = item if users is None else item[users]
     table.insert(0, "split", split)
     table.insert(2, "item", item)
     table.insert(5, "group", codes.items_per_code[codes.code_of_item[item]])

@@ -22,7 +22,7 @@ from apao.stages.recommender import Recommender
 
 EXAMPLE = Path(__file__).parent / "assets" / "example.py"
 LISTED = 20
-"""Items that the exported model returns at least, where the catalogue has as many."""
+"""Minimum number of items that the exported model returns, if the catalogue has as many."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Family:
 
     Attributes:
         final_norm: the weight of the norm before the logits.
-        closes_history: whether a history ends with eos.
+        closes_history: whether eos is appended to a history.
         padding_side: where a batch of histories is padded.
     """
 
@@ -50,8 +50,8 @@ FAMILIES = {
 def export(run: str, target: Path) -> None:
     """Write the folder ``target``: config, weights, tokenizer, catalogue, trie, model card and example.py.
 
-    ``generate`` of the loaded model, confined to the trie, returns the codes that beam search here finds, with
-    their log-probabilities as scores.
+    ``generate`` of the loaded model, restricted to the trie, returns the codes that our beam search finds, with their
+    log-probabilities as scores.
 
     Args:
         run: a run's name or folder.
@@ -68,7 +68,9 @@ def export(run: str, target: Path) -> None:
     (architecture,) = config.get("architectures", ["none"])
     if architecture not in FAMILIES:
         kind = model.trained.params.backbone.type
-        raise UserError(f"{run}: transformers has no class for backbone {kind}; those of {', '.join(FAMILIES)} export")
+        raise UserError(
+            f"{run}: transformers has no class for backbone {kind}; only {', '.join(FAMILIES)} can be exported"
+        )
     family = FAMILIES[architecture]
     # Whole or not at all: a folder of half the files would load and be wrong.
     partial = target.with_name(f"{target.name}.part")
@@ -118,7 +120,7 @@ def generation_config(model: Recommender, config: Mapping[str, Any]) -> dict[str
 
 
 def tokenizer(vocabulary: tuple[str, ...], family: Family) -> dict[str, Any]:
-    """tokenizer.json: one token per level of a code, ``<a_17><b_3>`` without anything between."""
+    """tokenizer.json: one token per level of a code, written without separators: ``<a_17><b_3>``."""
     eos = SPECIAL_TOKENS[EOS]
     closing = [{"SpecialToken": {"id": eos, "type_id": 0}}] if family.closes_history else []
     texts = [[{"Sequence": {"id": name, "type_id": 0}}, *closing] for name in "AB"]
@@ -152,7 +154,7 @@ def tokenizer(vocabulary: tuple[str, ...], family: Family) -> dict[str, Any]:
 
 
 def tokenizer_config(family: Family) -> dict[str, Any]:
-    """tokenizer_config.json, for the class of ``transformers`` that any tokenizer.json is read by."""
+    """tokenizer_config.json, for the class of ``transformers`` that reads any tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": SPECIAL_TOKENS[PAD],

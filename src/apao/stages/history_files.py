@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from apao.codes.given import ids_of_list, read_own_parquet
 from apao.data.delimited import read_rows
 from apao.data.histories import Histories
 from apao.errors import UserError
 from apao.files import read_table
+from apao.stages.named import Users
 from apao.study.paths import DatasetPaths
 
 
@@ -53,14 +53,8 @@ def users_of_dataset(paths: DatasetPaths, wanted: Sequence[str], known: Known) -
     Raises:
         UserError: when a user is unknown, or an item is not in the run's catalogue.
     """
-    raw_users = pd.Index(read_table(paths.users, ["raw_id"])["raw_id"])
+    numbers = Users.read(paths).numbers(wanted)
     raw_items = read_table(paths.items, ["raw_id"])["raw_id"].to_numpy()
-    numbers = raw_users.get_indexer(pd.Index(wanted))
-    if (numbers < 0).any():
-        raise UserError(
-            f"{paths.users}: has no user {wanted[int(np.argmax(numbers < 0))]!r}, only users that passed the filter of "
-            f"the dataset; its ids are like {raw_users[0]!r}"
-        )
     interactions = Histories.load(paths.interactions)
     histories = [raw_items[interactions.rows_of(np.array([number]))[1]].tolist() for number in numbers]
     for user, history in zip(wanted, histories, strict=True):

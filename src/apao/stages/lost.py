@@ -1,4 +1,4 @@
-"""Test users whose target is among the most probable codes and yet is not found: what beam search loses.
+"""Test users whose target is in the exact top 20 and is not found by beam search.
 
 Shapes: B users of a batch, T levels.
 """
@@ -22,12 +22,12 @@ from apao.stages.trained import Decoded, TrainedRun
 
 @dataclass(frozen=True)
 class Survey:
-    """What beam search does with the targets of all test users.
+    """How many targets of the test users beam search finds and loses.
 
     Attributes:
         users: their number.
         found: for how many the target is among the first ``TOP`` codes of the search.
-        lost: (n, 2) user and exact rank of each target that is not found though its exact rank is within ``TOP``,
+        lost: (n, 2) user and exact rank of each target that is not found although its exact rank is within ``TOP``,
             the best rank first.
     """
 
@@ -51,7 +51,7 @@ def survey(trained: TrainedRun) -> Survey:
 def _better_than_the_last(trained: TrainedRun, decoded: Decoded) -> Tensor:
     """Bool (B,): the target scores higher than the last of the beam's first ``TOP`` codes, if it has so many.
 
-    Every target within the exact top does, as those are the best codes there are; its score alone costs little.
+    This holds for every target in the exact top, and costs little to compute.
     """
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
     targets = decoded.targets[:, None]

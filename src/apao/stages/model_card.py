@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it is, how it was trained, what it was measured to do, what it is for."""
+"""The model card of an exported run: description, training, metrics, intended use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SPLITS = {"valid": "validation", "test": "test"}
 
 
 def model_card(model: Recommender, folder: Path) -> str:
-    """README.md of an export, in Markdown with the head that model hubs read.
+    """README.md of an export, in Markdown with the metadata block that model hubs read.
 
-    Reads what ``folder``, the run's, holds of run.json, metrics.json and the record of the training, and what the
-    study has of the dataset; what is absent is left out or said to be unknown.
+    Reads run.json, metrics.json and the record of the training in ``folder``, the run's, and the manifest of the
+    dataset's files; what is absent is left out or said to be unknown.
     """
     record = read_json(folder / "run.json")
     root = study_root(folder)
@@ -42,7 +42,7 @@ def _what(model: Recommender) -> str:
         f"# {trained.run}\n\n"
         f"A generative recommender: it reads the codes of the items a user has had, oldest first, and generates the "
         f"code of the next one. Trained on `{record.dataset}` with the objective `{record.objective.type}` by the "
-        f"project *apao*, which studies why beam search loses the right item "
+        f"project *apao*, which studies why beam search loses the target "
         f"([arXiv 2603.02730](https://arxiv.org/abs/2603.02730)).\n\n"
         f"`{architecture}`, {weights:,} weights, {len(codes.vocabulary):,} tokens. The catalogue has {codes.items:,} "
         f"items with {len(codes.distinct):,} different codes of {codes.levels} tokens."
@@ -109,7 +109,7 @@ def _metrics(folder: Path, root: Path, record: Mapping[str, Any]) -> str:
         f"| --- |{' ---: |' * len(columns)}",
         *_rows(columns),
         "",
-        "A hit of a code-level metric is the target's code. At item level the items of one code share its place in "
+        "A hit of a code-level metric is the target's code. At item level the items of one code share its rank in "
         "expectation.",
     ]
     return "\n".join(lines)
@@ -144,12 +144,12 @@ def _limitations(model: Recommender) -> str:
     return (
         "## Limitations\n\n"
         f"- It knows the {model.trained.codes.items:,} items of its catalogue and no other.\n"
-        f"- It reads the newest {params.backbone.max_history} items of a history. Time, ratings and who the user is do "
-        "not enter.\n"
-        "- It learns from what users had, so it repeats what was popular among them. The list is not made diverse, and "
-        "items of the history are not removed.\n"
+        f"- It reads the newest {params.backbone.max_history} items of a history. Times, ratings and the identity of "
+        "the user are not inputs.\n"
+        "- It learns from past interactions, so it favours popular items. The list is not diversified, and items of "
+        "the history are not removed.\n"
         "- Beam search can miss an item whose code begins with an improbable token, however probable the whole code.\n"
-        "- The metrics are of one seed and of users that are also in the training data, by earlier items."
+        "- The metrics are those of one seed. The test users are also in the training data, with their earlier items."
     )
 
 

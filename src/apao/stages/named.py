@@ -1,14 +1,20 @@
-"""What a user names on the command line, and what an item is called."""
+"""What is named on the command line, runs and users, and what an item is called."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from apao.study.runs import Run
+from apao.data.histories import IntArray
+from apao.errors import UserError
+from apao.files import read_table
+from apao.study.paths import DatasetPaths
+from apao.study.runs import RECORD_FILE, Run
 
 
 def run_folder(run: str) -> Path:
@@ -18,13 +24,41 @@ def run_folder(run: str) -> Path:
         UserError: when it is neither.
     """
     folder = Path(run)
-    return folder if (folder / "run.json").exists() else Run.parse(run).folder
+    return folder if (folder / RECORD_FILE).exists() else Run.parse(run).folder
 
 
 def study_root(folder: Path) -> Path:
     """The folder of the study that a run's folder is in: above ``results``, else the working directory."""
     above = [path.parent for path in folder.resolve().parents if path.name == "results"]
     return above[0] if above else Path()
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users of a dataset: raw ids by number, and the file that has them."""
+
+    raw_ids: pd.Index
+    file: Path
+
+    @classmethod
+    def read(cls, paths: DatasetPaths) -> Users:
+        """The users of a preprocessed dataset."""
+        return cls(pd.Index(read_table(paths.users, ["raw_id"])["raw_id"]), paths.users)
+
+    def numbers(self, wanted: Sequence[str]) -> IntArray:
+        """Numbers of users given by their raw ids.
+
+        Raises:
+            UserError: for the first user that the dataset does not have.
+        """
+        numbers = self.raw_ids.get_indexer(pd.Index(wanted))
+        if (numbers < 0).any():
+            unknown = wanted[int(np.argmax(numbers < 0))]
+            raise UserError(
+                f"{self.file}: has no user {unknown!r}, only users that passed the filter of the dataset; its ids are "
+                f"like {self.raw_ids[0]!r}"
+            )
+        return numbers
 
 
 def titles(items: pd.DataFrame) -> NDArray[np.object_]:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
-from apao.codes.coding import Matrix, mean_square, residuals
+from apao.codes.coding import Matrix, squared_errors
 from apao.codes.collisions import placed
 from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.embeddings import Vectors, read_embeddings
@@ -87,7 +87,7 @@ def code_new_items(
     if vectors is not None:
         old = tokenizer.encoded(read_embeddings(paths.embeddings, paths.items), encoder)
         ours, theirs = (
-            mean_square(residuals(rows, rows_codes, codebooks))
+            squared_errors(rows, rows_codes, codebooks)[-1]
             for rows, rows_codes in ((vectors, codes), (old, known.codes))
         )
         console.print(f"{dataset}: mean squared error of the codes {ours:.3g}; of the dataset's own items {theirs:.3g}")

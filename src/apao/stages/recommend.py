@@ -12,9 +12,9 @@ from apao.progress import console, progress
 from apao.stages.history_files import Asked, Known, read_histories, users_of_dataset
 from apao.stages.list_files import format_of, opened
 from apao.stages.load import load
+from apao.stages.named import run_folder
 from apao.stages.recommender import Recommender
 from apao.study.paths import DatasetPaths
-from apao.study.runs import RECORD_FILE, Run
 
 AT_ONCE = 4096
 """Histories per block that is computed and written."""
@@ -73,8 +73,7 @@ def recommend(
     name = format_of(output_format, output)
     if sum(map(bool, (wanted.users, wanted.histories, wanted.file))) != 1:
         raise UserError("expected exactly one of --user ID, --history ID,ID,... and --file FILE")
-    folder = Path(run) if (Path(run) / RECORD_FILE).exists() else Run.parse(run).folder
-    model = load(folder, device, new_items)
+    model = load(run_folder(run), device, new_items)
     known = Known(frozenset(model.catalogue.raw_ids), model.catalogue.raw_ids[0])
     asked = _asked(wanted, model, known)
     only, without = (None if file is None else _listed(file, known) for file in (how.only, how.without))

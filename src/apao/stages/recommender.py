@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from apao.stages.evaluate import evaluate_split
 from apao.stages.trained import Split, TrainedModel, TrainedRun
 
 RawHistories = Sequence[Sequence[str]]
+
+PARTS_KEPT = 8
+"""Parts of the catalogue that are remembered: in a large one finding the part takes as long as a search."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Recommender:
     def __init__(self, trained: TrainedModel, catalogue: ItemTable, folder: Path, root: Path) -> None:
         self.trained, self.catalogue = trained, catalogue
         self.folder, self.root = folder, root
+        self._part = lru_cache(PARTS_KEPT)(self._find_part)
 
     @property
     def items(self) -> pd.DataFrame:
@@ -110,7 +114,7 @@ class Recommender:
         Raises:
             UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of items.
         """
-        query = Query(self._known(histories), self._part(only, without), k, keep_seen)
+        query = Query(self._known(histories), self._part(_hashable(only), _hashable(without)), k, keep_seen)
         if not 1 <= k <= query.part.items:
             raise UserError(f"k is {k}; of {query.part.items} items expected 1 to {query.part.items}")
         if beam is not None and (exact or beam < 1):
@@ -178,7 +182,7 @@ class Recommender:
     def _unknown(self, where: str, raw_id: object) -> UserError:
         return UserError(f"{where}: unknown item {raw_id!r}; the catalogue has ids like {self.catalogue.raw_ids[0]!r}")
 
-    def _part(self, only: Collection[str] | None, without: Collection[str] | None) -> Part:
+    def _find_part(self, only: Collection[str] | None, without: Collection[str] | None) -> Part:
         codes, trie = self.trained.codes, self.trained.trie
         if only is None and without is None:
             return Part(trie, np.arange(len(codes.distinct)), None, codes.items)
@@ -255,3 +259,8 @@ class Recommender:
                 "shared_by": codes.items_per_code[codes.code_of_item[found.items]],
             }
         )
+
+
+def _hashable(raw_ids: Collection[str] | None) -> tuple[str, ...] | str | None:
+    """The ids as a key of the parts that are kept. A string, which is a mistake, stays one."""
+    return raw_ids if raw_ids is None or isinstance(raw_ids, str) else tuple(raw_ids)

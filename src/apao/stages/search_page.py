@@ -22,13 +22,13 @@ from apao.stages.trained import TrainedRun
 Prefix = tuple[int, ...]
 
 HISTORY_SHOWN = 8
-"""Newest items of a history on the page."""
+"""Number of newest items of a history on the page."""
 ROWS_SHOWN = 24
-"""Kept prefixes of a step on the page, unless more of them lead to an item of a list."""
+"""Number of kept prefixes of a step on the page; those that lead to an item of a list are shown in any case."""
 
 
 class Names:
-    """What items and tokens are called."""
+    """Names of items and tokens."""
 
     def __init__(self, codes: ItemCodes, titles: Sequence[str]) -> None:
         self.codes, self.titles = codes, titles
@@ -54,10 +54,10 @@ class Search:
     """The search after one history, and the exact scores of all codes.
 
     Attributes:
-        steps: what each step chose from.
+        steps: the candidates of each step.
         scores: log-probability of every distinct code, decoded tokens summed.
         prefix_logp: log-probability of each prefix of the codes of interest: the exact top and the target.
-        target: the code to be found, if it is known.
+        target: code of the target, if it is known.
     """
 
     steps: list[Step]
@@ -111,12 +111,12 @@ class Search:
         return 1 + sum(score > self.scores[code] for score in self.scores.values())
 
     def lost_at(self, prefix: Prefix) -> int | None:
-        """The first step, counted from 1, whose beam is without this prefix's beginning; None for one that is kept."""
+        """The first step, from 1, that dropped a beginning of this prefix; None if the prefix is kept."""
         lengths = range(1, len(prefix) + 1)
         return next((m for m in lengths if prefix[:m] not in self.kept[m - 1]), None)
 
     def place(self, prefix: Prefix) -> int:
-        """Rank, from 1, of a candidate of its step."""
+        """Rank, from 1, of a prefix among the candidates of its step."""
         candidates = self.steps[len(prefix) - 1].prefixes.tolist()
         return candidates.index(list(prefix)) + 1
 
@@ -140,7 +140,7 @@ def page_case(search: Search, names: Names, label: str, history: Sequence[int], 
 
 
 def _listed(search: Search, names: Names, code: Prefix) -> dict[str, Any]:
-    """A code of one of the lists: where it is in both, and where it was lost."""
+    """A code of one of the lists: its ranks in both, and the step that lost it."""
     lost = search.lost_at(code)
     return {
         "path": _path(code),

@@ -1,4 +1,4 @@
-"""The command ``show``: a page on which one can see what beam search finds, what it drops, and at which step."""
+"""The command ``show``: an HTML page with what beam search keeps and drops at each step."""
 
 from __future__ import annotations
 
@@ -12,57 +12,60 @@ from apao.files import atomic_path
 from apao.progress import console
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
-from apao.stages.named import run_folder, study_root, titles
+from apao.stages.named import Users, run_folder, titles
 from apao.stages.pruning import TOP
 from apao.stages.recommender import Recommender
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
+from apao.study.paths import DatasetPaths
 
 ASSETS = Path(__file__).parent / "assets"
 USERS_SHOWN = 12
-"""Users that the page lets choose from, where none is named."""
+"""Maximum number of users on the page if none is named."""
 
 
-def show(run: str, user: int | None, history: str | None, output: Path | None, device: str) -> Path:
-    """Write the page of a run and return where it is.
+def show(run: str, user: str | None, history: str | None, output: Path | None, device: str) -> Path:
+    """Write the page of a run and return its path.
 
-    Without ``user`` or ``history`` it has the test users whose target is among the exact top 20 and is not found,
-    the best exact rank first; where there is none, the first test user.
+    Without ``user`` or ``history`` it has the test users whose target is in the exact top 20 and is not found, the
+    best exact rank first; if there are none, the first user.
 
     Args:
         run: a run's name or folder.
-        user: number of a test user, as in ranks.parquet.
-        history: raw item ids with commas between them, oldest first; there is no target then.
+        user: raw id of a user of the dataset, whose target is the test item.
+        history: raw item ids, separated by commas, oldest first; there is no target then.
         output: the file. None: ``show.html`` in the run's folder.
         device: auto, cpu or cuda.
 
     Raises:
-        UserError: for an unknown user or item, or where both or a file are missing.
+        UserError: for an unknown user or item, for both ``user`` and ``history``, or for a missing file.
     """
     if user is not None and history is not None:
         raise UserError("give --user or --history, not both")
     folder = run_folder(run)
     model = load(folder, device)
-    trained = TrainedRun(model.trained.run, model.trained.params, model.trained.device, study_root(folder))
-    names = Names(trained.codes, titles(model.items).tolist())
+    trained = TrainedRun(model.trained.run, model.trained.params, model.trained.device, model.root)
+    names, paths = Names(trained.codes, titles(model.items).tolist()), DatasetPaths(trained.run.dataset, model.root)
     path = output or folder / "show.html"
     if history is not None:
         cases, said = [_case(trained, names, "A given history", _numbers(model, history.split(",")), None)], ""
     elif user is not None:
-        cases, said = [_user_case(trained, names, user, f"User {user}")], ""
+        (number,) = Users.read(paths).numbers([user])
+        cases, said = [_user_case(trained, names, number, f"User {user}")], ""
     else:
-        cases, said = _telling_cases(trained, names)
+        cases, said = _telling_cases(trained, names, Users.read(paths))
     with atomic_path(path) as temporary:
         temporary.write_text(_page(trained, cases, said), encoding="utf-8")
     console.print(str(path))
     return path
 
 
-def _telling_cases(trained: TrainedRun, names: Names) -> tuple[list[dict[str, Any]], str]:
-    """The users of whom the search loses most, and a sentence about all."""
+def _telling_cases(trained: TrainedRun, names: Names, users: Users) -> tuple[list[dict[str, Any]], str]:
+    """The users whose target the search loses, and a sentence about all users."""
     found = survey(trained)
-    labelled = [(int(user), f"User {user}: right item exactly no. {rank}, not found") for user, rank in found.lost]
-    chosen = labelled[:USERS_SHOWN] or [(0, "User 0")]
+    ids = users.raw_ids
+    labelled = [(user, f"User {ids[user]}: right item exactly no. {rank}, not found") for user, rank in found.lost]
+    chosen = labelled[:USERS_SHOWN] or [(0, f"User {ids[0]}")]
     return [_user_case(trained, names, *each) for each in chosen], _sentence(found)
 
 
@@ -74,8 +77,6 @@ def _sentence(found: Survey) -> str:
 
 
 def _user_case(trained: TrainedRun, names: Names, user: int, label: str) -> dict[str, Any]:
-    if user >= trained.users:
-        raise UserError(f"user {user}: unknown; {trained.run.dataset} has the users 0 to {trained.users - 1}")
     items, target = user_history(trained, user)
     return _case(trained, names, label, items.tolist(), target)
 

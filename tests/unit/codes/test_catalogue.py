@@ -44,11 +44,6 @@ def check_all(codes, seed):
     known = slow.prefixes(items)
     embeddings = np.random.default_rng(seed).normal(size=(codes.items, 3)).astype(np.float32)
     catalogue = catalogue_of(codes, targets, embeddings)
-    legal = catalogue.legal
-    incomplete = [prefix for prefix in known if len(prefix) < codes.levels]
-    assert legal.shape == (len(incomplete), len(codes.vocabulary)) and legal.dtype == torch.bool
-    for row, prefix in zip(legal, incomplete, strict=True):
-        assert set(row.nonzero()[:, 0].tolist()) == slow.legal_tokens(items, prefix)
     counts = [slow.token_count(items, targets, token) for token in range(len(codes.vocabulary))]
     assert catalogue.token_counts.tolist() == counts
     assert gains_of(codes, targets) == pytest.approx(
@@ -139,6 +134,6 @@ def test_level_gains_take_items_to_their_own_place():
 
 def test_facts_are_computed_once_and_only_when_asked_for():
     catalogue = catalogue_of(random_codes(6, 2, 3), [0, 1])
-    assert catalogue.legal is catalogue.legal and catalogue.prefix_counts == catalogue.trie.prefix_counts
+    assert catalogue.token_counts is catalogue.token_counts and catalogue.prefix_counts == catalogue.trie.prefix_counts
     with pytest.raises(ValueError, match=r"from the items' embeddings; declare Needs\(embeddings=True\)"):
         _ = catalogue.level_gains

@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -5,11 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from apao.codes import coding
 from apao.codes.coding import relative_errors, residuals
-from apao.codes.tokenizers.rqkmeans import residual_kmeans
+from apao.codes.collisions import reassigned
+from apao.codes.tokenizers import rqkmeans
+from apao.codes.tokenizers.rqkmeans import ResidualKMeans, residual_kmeans
 
 
 def test_by_hand():
@@ -112,6 +117,87 @@ def test_balanced_clusters_are_the_groups_where_these_are_of_one_size():
     assert len(set(zip(labels, group, strict=True))) == 6
     more = [residual_kmeans(rows, 2, 5, restarts=restarts, balanced=True).relative_errors[0] for restarts in (1, 4)]
     assert more[1] <= more[0]
+
+
+def grouped(items, width=16, seed=0):
+    """Vectors of 12 groups of 6 groups each: the first two levels have something to find."""
+    rng = np.random.default_rng(seed)
+    groups, subgroups = 8 * rng.normal(size=(12, width)), 2 * rng.normal(size=(72, width))
+    chosen = rng.integers(72, size=items)
+    return (groups[chosen % 12] + subgroups[chosen] + 0.5 * rng.normal(size=(items, width))).astype(np.float32)
+
+
+def test_mini_batches_come_close_to_all_items():
+    rows = grouped(20_000)
+    exact = residual_kmeans(rows, levels=3, clusters=16)
+    found = residual_kmeans(rows, levels=3, clusters=16, mini_batches=60)
+    for theirs, ours in zip(exact.relative_errors, found.relative_errors, strict=True):
+        assert 0.8 * theirs < ours < 1.25 * theirs
+    for level, codebook in enumerate(found.codebooks):
+        assert set(found.codes[:, level]) == set(range(len(codebook)))
+
+
+def test_mini_batches_in_plain_numpy():
+    """Centroids are the means of their items, and each item has the code of a level by its residual there."""
+    rows = grouped(9_000)
+    found = residual_kmeans(rows, levels=2, clusters=8, mini_batches=20)
+    residual = rows.astype(np.float64)
+    for codes, codebook in zip(found.codes.T, found.codebooks, strict=True):
+        for cluster, centroid in enumerate(codebook):
+            np.testing.assert_allclose(centroid, residual[codes == cluster].mean(axis=0), atol=1e-5)
+        residual -= codebook[codes]
+        distances = np.square((residual + codebook[codes])[:, None] - codebook).sum(axis=2)
+        # The means moved a little after the items had chosen.
+        assert (distances.argmin(axis=1) == codes).mean() > 0.9
+
+
+def test_mini_batches_of_few_distinct_rows_and_many_clusters():
+    """As many clusters as distinct rows need no fit; one more distinct row than clusters does."""
+    rows = np.repeat(grouped(40), 3, axis=0)
+    assert residual_kmeans(rows, 2, 40, mini_batches=1).relative_errors == [0, 0]
+    found = residual_kmeans(rows, 2, 39, mini_batches=5)
+    assert found.codes.shape == (120, 2) and found.relative_errors[1] < 0.01
+
+
+def test_fitting_says_what_it_did():
+    rows = grouped(5_000)
+    assert residual_kmeans(rows, 1, 4).facts == {"kmeans": "exact"}
+    found = residual_kmeans(rows, 1, 4, mini_batches=7)
+    assert found.facts == {"kmeans": "mini-batch", "mini_batches": 7, "mini_batch_items": 4096}
+    assert residual_kmeans(rows, 1, 4, balanced=True).facts == {"kmeans": "balanced"}
+    assert found.notes == ("centroids of each level fitted on 7 mini-batches of 4,096 items",)
+
+
+@pytest.mark.parametrize("key", ["restarts", "iterations"])
+def test_keys_that_mini_batches_would_not_use_are_refused(key):
+    entry = {"method": "rq-kmeans", "embedder": "some", "mini_batches": 10}
+    with pytest.raises(ValidationError, match="no effect with mini_batches"):
+        ResidualKMeans.model_validate(entry | {key: 2})
+    with pytest.raises(ValidationError, match="balanced clusters are not fitted on mini-batches"):
+        ResidualKMeans.model_validate(entry | {"balanced": True})
+
+
+def test_memory_of_a_large_catalogue(monkeypatch):
+    """Beside the vectors, mini-batches need their residuals in float32; errors and collisions need no copy at all."""
+    monkeypatch.setattr(coding, "ROWS_AT_ONCE", 1_000)
+    monkeypatch.setattr(rqkmeans, "MINI_BATCH", 1_000)
+    rows = grouped(40_000, width=64)
+    # A mini-batch and pieces in float64 come to a tenth of the vectors each.
+    assert peak(lambda: residual_kmeans(rows, 2, 100, mini_batches=8)) < 1.6 * rows.nbytes
+    found = residual_kmeans(rows, 3, 16, mini_batches=4)
+    assert peak(lambda: relative_errors(rows, found.codes, found.codebooks)) < 0.4 * rows.nbytes
+    # Sorting takes some copies of the codes, each a tenth of the vectors.
+    assert peak(lambda: reassigned(found.codes, rows, found.codebooks, 16)) < 1.2 * rows.nbytes
+
+
+def peak(work):
+    """Most bytes that numpy and Python held at once during ``work``, beyond those before it."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_relative_errors_by_hand():

@@ -9,6 +9,7 @@ from helpers.project import ROOT
 from apao.cli import app
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+PAGES.append(ROOT / "docs/tutorial.ipynb")
 NEW = set(re.findall(r'title="(.+?)"', (ROOT / "docs/extending.md").read_text()))
 """Files that the examples in docs/extending.md add."""
 

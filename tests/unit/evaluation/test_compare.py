@@ -93,6 +93,7 @@ def test_users_gained_and_lost_with_titles(targets):
     assert (lost.user, lost.first_rank, lost.second_rank) == (3, 4, 0)
     begin, end = histories.offsets[3], histories.offsets[4]
     assert lost.target == f"Film {items[3]}"
+    assert "lost: user u3, target Film" in as_text(found)
     assert lost.history == [f"Film {i}" for i in histories.items[begin : end - 1][-5:]]
 
 
@@ -143,7 +144,8 @@ def test_data_that_numbers_items_in_another_way_gives_no_titles(targets):
     table.to_parquet(DatasetPaths("toy").items)
     found = compare(A, B, "test")
     assert found.examples_lost[0].target is None
-    assert f"lost: user 3, target item {found.examples_lost[0].item}: rank 4 in A, not found in B" in as_text(found)
+    item = found.examples_lost[0].item
+    assert f"lost: user number 3, target item {item}: rank 4 in A, not found in B" in as_text(found)
 
 
 def test_compare_refuses(targets):

@@ -145,6 +145,17 @@ def test_no_metric_beyond_what_was_ranked(toy):
     assert evaluate_split(trained, "test", beam=50).metrics == whole
 
 
+def test_some_of_the_users(toy):
+    """A sample has its own means and the rows that its users have among all."""
+    trained, users = TrainedRun(toy.run, toy.params, CPU), np.array([1, 4, 5])
+    whole, found = evaluate_split(trained, "test"), evaluate_split(trained, "test", users=users)
+    pd.testing.assert_frame_equal(found.ranks, whole.ranks.loc[users].reset_index(drop=True))
+    listed = whole.list_table()
+    pd.testing.assert_frame_equal(found.list_table(), listed[listed["user"].isin(users)].reset_index(drop=True))
+    assert found.metrics["users"] == 3
+    assert found.metrics["ndcg@10"] == user_metrics(whole.ranks)["ndcg@10"][users].mean()
+
+
 def test_users_come_in_any_batches(toy):
     wide = evaluate_split(TrainedRun(toy.run, toy.params, CPU), "test").ranks
     one = toy.params.model_copy(update={"decoding": toy.params.decoding.model_copy(update={"batch_users": 1})})

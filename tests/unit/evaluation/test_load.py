@@ -122,6 +122,13 @@ def test_a_part_of_the_catalogue_keeps_scores_and_order(toy, model, exact):
             assert rows["logp"].tolist() == pytest.approx([mine[item] for item in rows["item"]], abs=1e-4)
 
 
+def test_a_list_that_changes_between_calls_is_another_part(toy, model):
+    history, only = history_of(toy, 0), ["i3", "i4"]
+    for last in ("i4", "i8", "i4"):
+        only[-1] = last
+        assert set(model.recommend([history], k=2, keep_seen=True, only=only)["item"]) == {"i3", last}
+
+
 def test_a_narrow_search_of_a_part_finds_what_it_would_lose_to_the_rest(toy, model):
     """A beam over the catalogue never reaches the worst items; restricted to these, it finds them."""
     histories = [history_of(toy, user) for user in range(toy.histories.users)]

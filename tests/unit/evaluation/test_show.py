@@ -133,7 +133,7 @@ def data_of(page):
 
 @one
 def test_page_holds_everything_and_asks_nobody(run, trained):
-    page = show(str(run), user=2, history=None, output=None, device="cpu").read_text()
+    page = show(str(run), user="u2", history=None, output=None, device="cpu").read_text()
     assert not re.search(r"""(src|href)=|url\(|@import|fetch\(|https?://(?!www\.w3\.org/2000/svg)""", page)
     assert "default-src 'none'" in page and "Film 3 <b>" not in page
     (case,) = data_of(page)["cases"]
@@ -154,7 +154,7 @@ def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
     lost = survey(trained).lost
     data = data_of(show(str(run), None, None, None, "cpu").read_text())
     users = [int(user) for user, _ in lost] or [0]
-    assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User {user}" for user in users]
+    assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User u{user}" for user in users]
     assert f"for {len(lost)} more it is among the exact top 20" in data["footer"]
 
 
@@ -162,8 +162,8 @@ def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
 @pytest.mark.parametrize(
     ("user", "history", "message"),
     [
-        (1, "i1", "--user or --history, not both"),
-        (20, None, "user 20: unknown; toy has the users 0 to 19"),
+        ("u1", "i1", "--user or --history, not both"),
+        ("u20", None, "data/toy/users.parquet: has no user 'u20'"),
         (None, "i1,nope", "unknown item 'nope'; the catalogue has ids like 'i0'"),
     ],
 )
@@ -183,7 +183,7 @@ def opened(page, *options):
 
 @in_browser
 def test_a_browser_draws_every_row_link_and_sentence(run, tmp_path):
-    page = show(str(run), user=3, history=None, output=tmp_path / "page.html", device="cpu")
+    page = show(str(run), user="u3", history=None, output=tmp_path / "page.html", device="cpu")
     (case,) = data_of(page.read_text())["cases"]
     # The row of the target is pointed at: its whole path lights up, and a line says what it is.
     pointed = (
@@ -206,7 +206,7 @@ def test_a_browser_draws_every_row_link_and_sentence(run, tmp_path):
 def test_light_and_dark(run, tmp_path):
     from PIL import Image
 
-    page = show(str(run), user=3, history=None, output=tmp_path / "page.html", device="cpu")
+    page = show(str(run), user="u3", history=None, output=tmp_path / "page.html", device="cpu")
     ground = {}
     for scheme, value in (("dark", 0), ("light", 1)):
         picture = tmp_path / f"{scheme}.png"

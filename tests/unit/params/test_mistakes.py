@@ -29,7 +29,7 @@ MISTAKES = [
     ("films/llama: {beta", "films/llama: {bita", "objectives.pairwise.tuned.films/llama.bita", "did you mean 'beta'?"),
     ("      seeds: [1, 2]", "      seed: [1, 2]", "studies.small.table1.seed", "did you mean 'seeds'?"),
     # Names of classes.
-    ("source: ml-100k", "source: ml-1m", "datasets.films.source", "unknown 'ml-1m'; did you mean 'ml-100k'?"),
+    ("source: ml-100k", "source: ml-10k", "datasets.films.source", "unknown 'ml-10k'; did you mean 'ml-100k'?"),
     ("{type: tiger", "{type: tigre", "recipes.tiny.backbones.tiger.type", "did you mean 'tiger'?"),
     ("type: apao-pairwise", "type: pairwise", "objectives.pairwise.type", "did you mean 'apao-pairwise'?"),
     ("kind: sweep", "kind: sweap", "studies.large.figure3.kind", "unknown 'sweap'; did you mean 'sweep'?"),
