@@ -1,16 +1,18 @@
 """Product quantisation, against scikit-learn and faiss."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
+from apao.codes.coding import nearest_codes
 from apao.codes.tokenizers.base import TOKENIZERS
 from apao.codes.tokenizers.pq import rotated_parts
 from apao.errors import UserError
 
-ROWS = np.random.default_rng(0).normal(size=(400, 10)) * np.array([9.0, 8, 7, 6, 5, 0.5, 0.4, 0.3, 0.2, 0.1])
+ROWS = np.random.default_rng(0).normal(size=(400, 10)) * np.array([9.0, 8, 7, 6, 5, 0.5, 0.4, 0.3, 0.2, 0.1]) + 3
 ROTATIONS = ("none", "random", "pca")
 
 
@@ -25,7 +27,8 @@ def test_parts_are_clustered_by_kmeans():
         expected = KMeans(16, n_init=1, max_iter=100, random_state=42).fit(ROWS[:, part])
         assert np.array_equal(coding.codes[:, level], expected.labels_)
         book = np.zeros((16, 10))
-        book[:, part] = expected.cluster_centers_
+        book[:, part] = expected.cluster_centers_ - ROWS[:, part].mean(axis=0)
+        book += ROWS.mean(axis=0) if level == 0 else 0
         np.testing.assert_allclose(coding.codebooks[level], book, atol=1e-8)
 
 
@@ -55,7 +58,8 @@ def test_codes_are_those_of_faiss(rotation):
     coding = fitted(levels=2, rotation=rotation)
     parts = rotated_parts(ROWS, 2, rotation, 42)
     quantiser = faiss.ProductQuantizer(10, 2, 4)
-    books = [book @ axes for book, axes in zip(coding.codebooks, parts, strict=True)]
+    first, second = (book @ axes for book, axes in zip(coding.codebooks, parts, strict=True))
+    books = [first, second + ROWS.mean(axis=0) @ parts[1]]
     faiss.copy_array_to_vector(np.stack(books).astype(np.float32).ravel(), quantiser.centroids)
     packed = quantiser.compute_codes(np.ascontiguousarray(ROWS @ np.hstack(parts), dtype=np.float32))[:, 0]
     expected = np.stack([packed & 15, packed >> 4], axis=1)
@@ -69,6 +73,14 @@ def test_as_good_as_faiss_trained_by_itself():
     theirs = np.square(rows - quantiser.decode(quantiser.compute_codes(rows))).sum(axis=1).mean()
     spread = np.square(ROWS - ROWS.mean(axis=0)).sum(axis=1).mean()
     assert fitted(levels=2).relative_errors[-1] == pytest.approx(theirs / spread, rel=0.1)
+
+
+def test_errors_decrease_from_that_of_the_mean():
+    """Also of vectors that are far from the origin; new ones get their nearest codes."""
+    errors = [1.0, *fitted().relative_errors]
+    assert all(after < before for before, after in pairwise(errors))
+    coding = fitted()
+    assert (nearest_codes(ROWS, coding.codebooks) == coding.codes).all(axis=1).mean() > 0.99
 
 
 def test_more_parts_than_dimensions_are_refused():

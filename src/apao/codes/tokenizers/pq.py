@@ -2,7 +2,8 @@
 
 Shapes: I items, T levels (parts), D width.
 
-The codebooks have the whole width, with zeros outside their part, so they are additive like those of residual methods.
+The codebooks have the whole width, so that they are additive like those of residual methods. They hold, in their part,
+the differences of the centroids from the mean vector, and zeros elsewhere; the first level's also hold that mean.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class ProductQuantisation(Tokenizer):
     @override
     def fit(self, inputs: Inputs) -> Coding:
         vectors = inputs.embeddings.astype(np.float64)
+        mean = vectors.mean(axis=0)
         if vectors.shape[1] < self.levels:
             raise UserError(
                 f"pq: {self.levels} levels need embeddings of at least as many dimensions, these have "
@@ -74,8 +76,9 @@ class ProductQuantisation(Tokenizer):
                 part = vectors @ axes
                 labels = clustered(part, self.clusters, self.restarts, self.iterations, self.seed)
                 codes.append(labels)
-                codebooks.append(centroids(part, labels) @ axes.T)
+                codebooks.append((centroids(part, labels) - mean @ axes) @ axes.T)
                 advance()
+        codebooks[0] += mean
         return Coding(np.stack(codes, axis=1), codebooks, inputs.embeddings)
 
     @override
