@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -180,11 +179,10 @@ def test_the_encoder_codes_other_items(inputs):
     coding = tokenizer().fit(inputs)
     latents = tokenizer().encoded(EMBEDDINGS[::-1], coding.encoder)
     np.testing.assert_allclose(latents[::-1], coding.vectors)
-    layers = [(coding.encoder[f"{n}.weight"], coding.encoder[f"{n}.bias"]) for n in (0, 2)]
-    state = EMBEDDINGS.astype(np.float64)
-    for (weight, bias), _ in pairwise([*layers, layers[-1]]):
-        state = state @ weight.T.astype(np.float64) + bias
-        state = np.maximum(state, 0) if weight is layers[0][0] else state
+    one, other = (
+        {key: coding.encoder[f"{layer}.{key}"].astype(float) for key in ("weight", "bias")} for layer in (0, 2)
+    )
+    state = np.maximum(EMBEDDINGS @ one["weight"].T + one["bias"], 0) @ other["weight"].T + other["bias"]
     np.testing.assert_allclose(state, coding.vectors, atol=1e-10)
     assert np.array_equal(nearest_codes(latents, coding.codebooks)[::-1], coding.codes)
     with pytest.raises(UserError, match="does not fit the embeddings"):
