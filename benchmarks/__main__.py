@@ -127,8 +127,10 @@ def case(
         measure.timer = time.process_time
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    before = matrix_rate(torch.float32, device)
+    threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
     row = cases(scope)[name](seconds, device).row(name)
+    # A case has the number of threads of its recipe.
+    torch.set_num_threads(threads)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 
