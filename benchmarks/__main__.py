@@ -24,7 +24,7 @@ from apao.progress import console
 from benchmarks import measure
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
-from benchmarks.report import draw_curves, results_table, table4
+from benchmarks.report import draw_curves, results_table, table1_cost, table4
 from benchmarks.scale import FULL, QUICK, kmeans, whole_study
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +61,8 @@ def run(
         console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']}{beside})")
         # After each case: a run that is cut off keeps what it has.
         (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "latest.md").write_text(results_table(report) + "\n" + table4(report["results"]))
+    tables = (results_table(report), table4(report["results"]), table1_cost(report["results"]))
+    (RESULTS / "latest.md").write_text("\n".join(tables))
     draw_curves(report["results"], RESULTS / "scaling.png")
 
 
@@ -127,8 +128,10 @@ def case(
         measure.timer = time.process_time
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
-    before = matrix_rate(torch.float32, device)
+    threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
     row = cases(scope)[name](seconds, device).row(name)
+    # A case has the number of threads of its recipe.
+    torch.set_num_threads(threads)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
 
 

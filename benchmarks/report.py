@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator
 
 from apao.report import style
 from apao.report.paper import printed
-from benchmarks.subject import OFFICE
+from benchmarks.subject import OFFICE, Size, params
 
 Row = dict[str, Any]
 
@@ -30,6 +30,8 @@ SIZES = {
 """What ends a name (``...@size=value``), and the axis of its scaling curve."""
 
 
+PATIENCE = 20
+"""Epochs that a training of the paper's recipe goes on after its best one."""
 COLUMNS = 4
 """Sizes side by side in the picture of the curves."""
 
@@ -77,6 +79,40 @@ def table4(rows: list[Row]) -> str:
         # The paper's Table 4 has one backbone.
         shown = "" if backbone != "tiger" or math.isnan(theirs) else f"{theirs:.0f}"
         lines.append(f"| {backbone} | {objective} | {examples / row['value']:.1f} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def table1_cost(rows: list[Row]) -> str:
+    """Hours of training that the paper's scale needs for Table 1 at these rates, per backbone.
+
+    Every run takes the paper's epochs to converge on its dataset (Table 4: those of ``ce``, or of ``apao-pairwise`` for
+    objectives that score negatives) and the patience, at the rate of its objective, or of one that costs as much.
+    Validation and evaluation, a few seconds an epoch, are not counted.
+    """
+    rates = {row["name"].removeprefix("train/"): row["value"] for row in rows if row["name"].startswith("train/")}
+    hours: dict[tuple[str, str], float] = defaultdict(float)
+    runs: dict[tuple[str, str], int] = defaultdict(int)
+    for run in params().studies["paper"]["table1"].runs():
+        contrasting = params().resolve(run).objective.needs().negatives > 0
+        family = "apao-pairwise" if contrasting else "ce"
+        rate = rates.get(f"{run.backbone}/{run.objective}", rates.get(f"{run.backbone}/{family}"))
+        if rate is None:
+            return ""
+        size = Size(*(int(printed("table2", column, dataset=run.dataset)) for column in Size._fields))
+        epochs = printed("table4", "epochs", objective=family, dataset=run.dataset) + PATIENCE
+        key = run.backbone, "scores 100 negatives" if contrasting else "the target alone"
+        hours[key] += epochs * size.training_examples / rate / 3600
+        runs[key] += 1
+    lines = [
+        "Table 1 of the paper's scale (four datasets, five seeds) at these rates, one training after another, with the "
+        f"paper's epochs to converge and {PATIENCE} of patience:",
+        "",
+        "| backbone | the objective | runs | hours |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    lines += [
+        f"| {backbone} | {kind} | {runs[backbone, kind]} | {time:,.0f} |" for (backbone, kind), time in hours.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
