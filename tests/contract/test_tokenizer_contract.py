@@ -67,11 +67,13 @@ def _shop(tmp_path, monkeypatch):
         path.write_text(json.dumps(GIVEN))
 
 
-OTHER_WAYS = {"rq-kmeans": {"mini_batches": 30}}
-"""Values of a tokenizer's optional keys with which it fits in another way."""
+OTHER_WAYS = [("rq-kmeans", {"mini_batches": 30}), ("rq-kmeans", {"balanced": True}), ("pq", {"rotation": "pca"})]
+"""Tokenizers with values of their optional keys with which they fit in another way."""
 
 
-@pytest.fixture(params=[*((name, {}) for name in TOKENIZERS), *OTHER_WAYS.items()], ids=str)
+@pytest.fixture(
+    params=[*((name, {}) for name in TOKENIZERS), *OTHER_WAYS], ids=lambda entry: "-".join([entry[0], *entry[1]])
+)
 def entry(request) -> tuple[str, dict]:
     return request.param
 
