@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +24,6 @@ from benchmarks import measure
 from benchmarks.measure import Measurement, compared, repeated
 from benchmarks.subject import OFFICE, data, run_params
 
-THREADS = 2
-"""Of processor time one: what a thread waits for the other counts in it, too."""
 BEAM = 20
 MANY = 512
 """Histories that are recommended for in one call; a block of ``apao recommend --file`` has at most 4,096."""
@@ -52,10 +49,8 @@ class Served:
 
     @cached_property
     def model(self) -> Recommender:
-        """The model, which computes with ``THREADS`` threads from then on."""
-        model = apao.load(self.folder, self.device.type)
-        torch.set_num_threads(1 if measure.timer is time.process_time else THREADS)
-        return model
+        """The model. It computes with the threads of the run's training, one in the paper's recipe."""
+        return apao.load(self.folder, self.device.type)
 
     def histories(self, users: int) -> IntArray:
         """Item numbers (users, max_history): the longest histories that the model reads."""
