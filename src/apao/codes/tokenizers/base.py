@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import override
 
 from apao.codes.coding import Coding, FloatMatrix, Matrix
 from apao.codes.collisions import CollisionPolicy
@@ -137,6 +139,22 @@ class Tokenizer(Model, ABC):
             f"codes by {self.method!r} cannot be given to new items; use a tokenizer with codebooks (rq-kmeans), or "
             "make codes for them where the others were made and add both with method file"
         )
+
+
+class LevelledTokenizer(Tokenizer, ABC):
+    """A tokenizer whose levels have the same number of tokens."""
+
+    levels: Annotated[int, Field(ge=1, le=25)] = 4
+    """Number of levels: tokens per code."""
+    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Number of tokens of each level; fewer where a level has fewer distinct values to tell apart."""
+
+    enlarged_by = "clusters"
+
+    @property
+    @override
+    def sizes(self) -> tuple[int, ...]:
+        return (self.clusters,) * self.levels
 
 
 TOKENIZERS: Registry[Tokenizer] = Registry("tokenizer", "apao.codes.tokenizers", tag="method")

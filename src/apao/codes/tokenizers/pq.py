@@ -9,17 +9,17 @@ the differences of the centroids from the mean vector, and zeros elsewhere; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from threadpoolctl import threadpool_limits
 from typing_extensions import override
 
 from apao.codes.coding import Coding, FloatMatrix, Matrix, nearest_codes
 from apao.codes.collisions import CollisionPolicy
-from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.codes.tokenizers.rqkmeans import centroids, clustered
 from apao.data.histories import IntArray
 from apao.errors import UserError
@@ -30,16 +30,12 @@ Rotation = Literal["none", "random", "pca"]
 
 
 @TOKENIZERS.register
-class ProductQuantisation(Tokenizer):
+class ProductQuantisation(LevelledTokenizer):
     """K-means in parts of the items' embeddings (PQ), or of rotated ones (OPQ)."""
 
     method: Literal["pq"]
     embedder: str
     """Name of an entry under ``embedders``."""
-    levels: Annotated[int, Field(ge=1, le=25)] = 4
-    """Number of parts, one level each: tokens per code."""
-    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Codebook size of each part; smaller for a part with fewer distinct values."""
     collisions: CollisionPolicy = "keep"
     """Policy for items that share a code: ``keep`` the codes, add an ``extra`` level that numbers the items, or
     ``reassign`` them to the nearest free token of the last level."""
@@ -54,12 +50,6 @@ class ProductQuantisation(Tokenizer):
     """Seed of the initialisations and of a random rotation."""
 
     reads_embeddings = True
-    enlarged_by = "clusters"
-
-    @property
-    @override
-    def sizes(self) -> tuple[int, ...]:
-        return (self.clusters,) * self.levels
 
     @override
     def fit(self, inputs: Inputs) -> Coding:

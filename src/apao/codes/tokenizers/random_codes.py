@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 from typing_extensions import override
 
 from apao.codes.coding import Coding
-from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.parameters import Seed
 
 
 @TOKENIZERS.register
-class RandomCodes(Tokenizer):
+class RandomCodes(LevelledTokenizer):
     """Codes drawn uniformly and independently of the items: what do codes gain from similar items sharing prefixes?"""
 
     method: Literal["random"]
     embedder: str | None = None
     """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
-    levels: Annotated[int, Field(ge=1, le=25)] = 4
-    """Number of levels: tokens per code."""
-    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Number of tokens of each level."""
     collisions: Literal["keep", "extra"] = "keep"
     """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
     seed: Seed = 42
     """Seed of the draw."""
-
-    enlarged_by = "clusters"
-
-    @property
-    @override
-    def sizes(self) -> tuple[int, ...]:
-        return (self.clusters,) * self.levels
 
     @override
     def fit(self, inputs: Inputs) -> Coding:

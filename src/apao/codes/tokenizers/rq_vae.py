@@ -25,7 +25,7 @@ from apao.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, rest
 from apao.codes.autoencoder import Autoencoder, quantise
 from apao.codes.coding import Coding, FloatMatrix, Matrix, nearest_codes
 from apao.codes.collisions import CollisionPolicy
-from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.codes.tokenizers.rqkmeans import residual_kmeans
 from apao.data.histories import IntArray
 from apao.errors import UserError
@@ -38,7 +38,7 @@ FORMAT = "rq-vae 1"
 
 
 @TOKENIZERS.register
-class ResidualVAE(Tokenizer):
+class ResidualVAE(LevelledTokenizer):
     """Residual quantisation in the latent space of an autoencoder of the items' embeddings (RQ-VAE, TIGER)."""
 
     method: Literal["rq-vae"]
@@ -46,8 +46,6 @@ class ResidualVAE(Tokenizer):
     """Name of an entry under ``embedders``."""
     levels: Annotated[int, Field(ge=1, le=25)] = 3
     """Number of levels: tokens per code."""
-    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Codebook size of each level; smaller for a level with fewer distinct residuals at the start."""
     collisions: CollisionPolicy = "extra"
     """Policy for items that share a code: ``keep`` the codes, add an ``extra`` level that numbers the items (as in
     TIGER), or ``reassign`` them to the nearest free token of the last level."""
@@ -70,12 +68,6 @@ class ResidualVAE(Tokenizer):
 
     reads_embeddings = True
     uses_gpu = True
-    enlarged_by = "clusters"
-
-    @property
-    @override
-    def sizes(self) -> tuple[int, ...]:
-        return (self.clusters,) * self.levels
 
     @override
     def fit(self, inputs: Inputs) -> Coding:

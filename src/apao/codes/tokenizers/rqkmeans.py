@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 from threadpoolctl import threadpool_limits
 from typing_extensions import override
 
 from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_spread, nearest, nearest_codes, pieces, squared_lengths
 from apao.codes.collisions import CollisionPolicy
-from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
+from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.data.histories import IntArray
 from apao.parameters import Seed
 from apao.progress import progress
@@ -36,16 +36,12 @@ RESTARTS, ITERATIONS = 1, 100
 
 
 @TOKENIZERS.register
-class ResidualKMeans(Tokenizer):
+class ResidualKMeans(LevelledTokenizer):
     """Residual K-means over the items' embeddings (RQ-K-means)."""
 
     method: Literal["rq-kmeans"]
     embedder: str
     """Name of an entry under ``embedders``."""
-    levels: Annotated[int, Field(ge=1, le=25)] = 4
-    """Number of levels: tokens per code."""
-    clusters: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Codebook size of each level; smaller for a level with fewer distinct residuals."""
     collisions: CollisionPolicy = "keep"
     """Policy for items that share a code: ``keep`` the codes, add an ``extra`` level that numbers the items, or
     ``reassign`` them to the nearest free token of the last level."""
@@ -62,7 +58,6 @@ class ResidualKMeans(Tokenizer):
     """Seed of the initialisations."""
 
     reads_embeddings = True
-    enlarged_by = "clusters"
 
     @model_validator(mode="after")
     def _one_way_to_fit(self) -> Self:
@@ -71,11 +66,6 @@ class ResidualKMeans(Tokenizer):
         if self.mini_batches is not None and self.balanced:
             raise ValueError("balanced clusters are not fitted on mini-batches; remove balanced, or mini_batches")
         return self
-
-    @property
-    @override
-    def sizes(self) -> tuple[int, ...]:
-        return (self.clusters,) * self.levels
 
     @override
     def fit(self, inputs: Inputs) -> Coding:
