@@ -153,6 +153,25 @@ def searcher(
     return work
 
 
+def legal_continuations(items: int) -> Case:
+    """Steps of beam search a second, as far as they ask the trie: 128 users' 20 prefixes, and what may follow them."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        trie = Trie.of(synthetic_codes(items, 4, 256, seed=0), device)
+        level = 2
+        longer = torch.arange(trie.prefix_counts[level - 1], device=device) + 1 + sum(trie.prefix_counts[: level - 1])
+        states = longer[torch.randint(len(longer), (128, 20), device=device)]
+
+        def work() -> int:
+            for _ in range(100):
+                trie.children(states, trie.widths[level])
+            return 100
+
+        return repeated(work, "steps", seconds, device, flops=False)
+
+    return case
+
+
 def cases(scope: str) -> dict[str, Case]:
     """Name to case; ``scope`` is quick, full or gpu."""
     gpu = scope == "gpu"
@@ -176,6 +195,7 @@ def cases(scope: str) -> dict[str, Case]:
         found[f"versus/{backbone}/beam20"] = versus_search(backbone, 128 if gpu else 16)
     if peers.has_cornac():
         found |= versus_cornac(**tokens)
+    found["decode/trie@items=1000000"] = legal_continuations(1_000_000)
     if not gpu:
         # Two threads, alone and beside processes that compute without pause (``neighbours`` in ``__main__``).
         for neighbours in (0, 1):

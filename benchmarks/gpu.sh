@@ -1,83 +1,122 @@
 #!/usr/bin/env bash
-# One quarter of an hour on a machine with a GPU, torch and no network: check, measure, then train Office.
+# A quarter of an hour on a machine with a GPU, torch and no network: check, measure, then train Office.
 #
-#   benchmarks/gpu.sh SECONDS OUT      all of it within SECONDS; small files of finished runs come to OUT
+#   benchmarks/gpu.sh SECONDS OUT      all of it within SECONDS; what came out is written to OUT
 #
 # Needs data/office (apao download, preprocess and codes, made where there is a network) and the packages of
-# pyproject's dependencies. Every step writes its result when it ends, so a cut costs one step.
+# pyproject's dependencies. Every step writes its result when it ends, so a cut costs one step. Of every finished run the
+# small files come into an archive per backbone, which is written again after each: unpack it in a study's folder, then
+# `apao publish RUN...`.
 #
-#   STEPS="check probe train"   steps to do (default: all of them); "bench" adds the benchmark without its curves
-#   SIDE=3                      trainings at once
+#   STEPS="check probe train"   what to do: check, probe, train, bench
+#   RUNS="office/llama/ce/seed42 ..."   runs to train instead of those below, in this order
+#   SIDE=5                      trainings at once
+#   CASES="train/ decode/"      parts of the names of the cases that bench measures
 set -uo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds that this may take}
 out=${2:?folder for results}
 steps=${STEPS:-check probe train}
-side=${SIDE:-3}
+side=${SIDE:-5}
+device=${DEVICE:-cuda}
 began=$SECONDS
-export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" GOMP_SPINCOUNT=0
-mkdir -p "$out"
+export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" GOMP_SPINCOUNT=0 PYTHONUNBUFFERED=1
+mkdir -p "$out" logs
 
 left() { echo $((seconds - (SECONDS - began))); }
 say() { echo "[$((SECONDS - began)) s] $*" | tee -a "$out/log.txt"; }
+# The last line that is not empty, of a log of a command that failed.
+last() { grep -v '^ *$' "$1" | tail -n 1; }
 
 check() {
-    python3 -c 'import torch; assert torch.cuda.is_available(), "no GPU that torch can use"
-print(torch.__version__, torch.cuda.get_device_name(), "bf16", torch.cuda.is_bf16_supported())' >> "$out/log.txt" || return 1
+    python3 -c 'import sys, torch
+print(sys.version.split()[0], torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")' |
+        tee -a "$out/log.txt"
     # Golden values of the authors own classes, in fp32 on the GPU: nothing else counts if they differ.
-    python3 -m apao verify tests/golden --device cuda > "$out/verify.txt" || { tail -3 "$out/verify.txt"; return 1; }
-    say "$(tail -n 1 "$out/verify.txt")"
+    python3 -m apao verify tests/golden --device "$device" > "$out/verify.txt" || { last "$out/verify.txt"; return 1; }
+    say "$(last "$out/verify.txt")"
+    timeout "$(left)" python3 -m pytest -q -o addopts= tests/contract/test_gpu_contract.py > "$out/tests.txt" 2>&1
+    say "$(grep -E '^(FAILED|ERROR)' "$out/tests.txt" | cut -c1-160)
+$(last "$out/tests.txt")"
 }
 
-# One epoch each, so that the trainings below can be judged before they end.
+# Steps of whole trainings, and the kernels that the time of the longest goes to.
 probe() {
-    for backbone in tiger llama; do
+    for backbone in llama tiger; do
         for objective in ce apao-pairwise; do
-            for more in precision=bf16 precision=fp32 micro_batch_tokens=16384; do
-                run="office/$backbone/$objective+epochs=1+$more/seed42"
-                timeout "$(left)" python3 -m apao train "$run" --device cuda > "$out/probe.txt" 2>&1 || say "$run failed: $(tail -n 1 "$out/probe.txt")"
-                history="results/$run/history.csv"
-                [ -f "$history" ] && say "$run: $(python3 -c "import pandas, sys; print(*pandas.read_csv(sys.argv[1])['seconds'])" "$history") s per epoch"
-            done
+            timeout "$(left)" python3 -m benchmarks case gpu "train/$backbone/$objective" --seconds 2 \
+                > "$out/probe.txt" 2>> "$out/errors.txt" && say "$(last "$out/probe.txt")"
         done
+        timeout "$(left)" python3 -m benchmarks profile gpu "train/$backbone/apao-pairwise" \
+            >> "$out/profile.txt" 2>> "$out/errors.txt"
+    done
+}
+
+# The small files of all finished runs, one archive per dataset and backbone.
+pack() {
+    for folder in results/*/*/; do
+        compgen -G "$folder*/*/metrics.json" > /dev/null || continue
+        name=$(echo "$folder" | tr / - | sed 's/^results-//; s/-$//')
+        # Only of evaluated runs, and no weights.
+        for metrics in "$folder"*/*/metrics.json; do
+            run=$(dirname "$metrics")
+            ls "$run"/*.json "$run"/*.csv "$run"/ranks.parquet "$run"/lists.parquet
+        done | tar czf "$out/$name.tmp" -T - && mv "$out/$name.tmp" "$out/$name.tar.gz"
     done
 }
 
 one_run() {
-    local run=$1 log="$out/$(echo "$1" | tr / _).log"
-    [ -f "results/$run/metrics.json" ] && return
-    timeout "$(left)" python3 -m apao train "$run" --device cuda > "$log" 2>&1 &&
-        timeout "$(left)" python3 -m apao evaluate "$run" --device cuda >> "$log" 2>&1 || { say "$run: $(tail -n 1 "$log")"; return; }
-    mkdir -p "$out/results/$run"
-    cp results/"$run"/{run.json,metrics.json,history.csv,ranks.parquet} results/"$run"/*.provenance.json "$out/results/$run/"
-    say "$run finished"
+    local run=$1 log="logs/$(echo "$1" | tr / _).log"
+    for stage in train evaluate exact beams pruning; do
+        [ "$(left)" -gt 5 ] || { say "$run: no time for $stage"; return; }
+        timeout "$(left)" python3 -m apao "$stage" "$run" --device "$device" >> "$log" 2>&1 ||
+            { say "$run, $stage: $(last "$log")"; return; }
+        [ "$stage" = train ] && say "$run: $(last "$log")"
+    done
+    say "$run finished: $(python3 -c 'import json, sys
+test = json.load(open(sys.argv[1]))["test"]
+print(*(f"{name} {test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")))' "results/$run/metrics.json")"
 }
 
 train() {
     # In the order of docs/reproduce.md; objectives that start from ce come after it.
-    local runs=()
-    for backbone in llama tiger; do
-        for objective in ce apao-pointwise apao-pairwise msl apao-pointwise+weights=eq17 bear; do
-            runs+=("office/$backbone/$objective/seed42")
-        done
-    done
-    for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater frequency multi-target igd position; do
-        runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
-    done
-    for seed in 43 44; do
+    local runs=(${RUNS:-})
+    if [ ${#runs[@]} = 0 ]; then
         for backbone in llama tiger; do
-            runs+=("office/$backbone/ce/seed$seed" "office/$backbone/apao-pointwise/seed$seed" "office/$backbone/apao-pairwise/seed$seed")
+            for objective in ce apao-pointwise msl apao-pairwise bear apao-pointwise+weights=eq17; do
+                runs+=("office/$backbone/$objective/seed42")
+            done
         done
-    done
+        for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater frequency multi-target igd position; do
+            runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
+        done
+        for seed in 43 44; do
+            for backbone in llama tiger; do
+                for objective in ce apao-pointwise apao-pairwise; do
+                    runs+=("office/$backbone/$objective/seed$seed")
+                done
+            done
+        done
+    fi
     for run in "${runs[@]}"; do
-        [ "$(left)" -gt 20 ] || break
-        while [ "$(jobs -rp | wc -l)" -ge "$side" ]; do wait -n; done
+        while [ "$(jobs -rp | wc -l)" -ge "$side" ]; do
+            wait -n
+            pack
+        done
+        [ "$(left)" -gt 45 ] || break
         one_run "$run" &
     done
     wait
+    pack
 }
 
-bench() { timeout "$(left)" python3 -m benchmarks run gpu --seconds 3 > "$out/bench.txt" 2>&1; cp benchmarks/results/latest.* "$out/"; }
+bench() {
+    for part in ${CASES:-train/ decode/}; do
+        timeout "$(left)" python3 -m benchmarks run gpu --seconds 2 --only "$part" >> "$out/bench.txt" 2>&1
+        cp benchmarks/results/latest.json "$out/bench-$(echo "$part" | tr / -).json"
+    done
+    say "$(cat "$out/bench.txt")"
+}
 
 for step in $steps; do
     say "$step"

@@ -40,10 +40,10 @@ class Catalogue:
         """Device of the tensors."""
         return self.trie.tokens.device
 
-    @property
-    def prefix_counts(self) -> tuple[int, ...]:
-        """Number of distinct prefixes of length 1 .. T."""
-        return self.trie.prefix_counts
+    @cached_property
+    def prefix_counts(self) -> Tensor:
+        """(T,) number of distinct prefixes of length 1 .. T."""
+        return torch.tensor(self.trie.prefix_counts, device=self.device)
 
     @cached_property
     def token_counts(self) -> Tensor:

@@ -12,8 +12,8 @@ from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
-CANDIDATES_AT_ONCE = 8192
-"""Users times codes that are scored at once; bounds memory and fits the processor's caches."""
+CPU_CANDIDATES, GPU_CANDIDATES = 8192, 2**18
+"""Users times codes that are scored at once; bounds memory and fits a processor's caches."""
 
 
 @torch.no_grad()
@@ -26,7 +26,8 @@ def full_sort_scores(
     neighbours and every prefix of a piece is computed once. With ``eos`` the mean is over T + 1 tokens.
     """
     states = trie.walk(codes)
-    size = max(1, CANDIDATES_AT_ONCE // len(context.start))
+    at_once = CPU_CANDIDATES if codes.device.type == "cpu" else GPU_CANDIDATES
+    size = max(1, at_once // len(context.start))
     pieces = zip(codes.split(size), states.split(size), strict=True)
     return torch.cat([_score_piece(backbone, context, trie, *piece, eos, softmax) for piece in pieces], dim=1)
 

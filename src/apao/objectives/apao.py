@@ -151,9 +151,8 @@ class Pairwise(PrefixObjective):
             return pairwise_prefix_losses(margins, divide_by_length=self.divide_by_length)
         keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
         # The sum over the kept candidates is scaled up to all other legal prefixes of that length.
-        others = torch.tensor(scores.catalogue.prefix_counts, device=margins.device) - 1
         kept = keep.sum(dim=1) + 1
-        log_scale = (others / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
+        log_scale = ((scores.catalogue.prefix_counts - 1) / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
         margins = margins.masked_fill(~keep, -torch.inf) + log_scale[:, None]
         # Not negligible early in training, when probabilities of whole codes are of this order.
         epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]

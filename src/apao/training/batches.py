@@ -55,6 +55,12 @@ class EffectiveBatch(Generic[AnyBatch]):
     parts: Iterator[AnyBatch]
 
 
+def on_device(values: IntArray | Tensor, device: torch.device) -> Tensor:
+    """``values`` as a tensor on ``device``. To a GPU they are sent from pinned memory, for which no step waits."""
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 class Examples:
     """The interactions and codes of a dataset on a device, from which batches are gathered."""
 
@@ -77,7 +83,7 @@ class Examples:
 
     def codes_of(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and prefixes (trie states), each (..., T), of distinct codes by index."""
-        indices = indices.to(self.device)
+        indices = on_device(indices, self.device)
         return self._codes[indices], self._prefixes[indices]
 
     def prefixes_of(self, interactions: Tensor) -> Tensor:
@@ -94,8 +100,8 @@ class Examples:
         ``negatives`` (B, N) are indices of distinct codes.
         """
         lengths = np.minimum(positions, self.max_history)
-        target = torch.as_tensor(self._offsets[users] + positions, device=self.device)
-        length = torch.as_tensor(lengths, device=self.device)
+        target = on_device(self._offsets[users] + positions, self.device)
+        length = on_device(lengths, self.device)
         column = torch.arange(int(lengths.max()), device=self.device)
         places = torch.where(column < length[:, None], (target - length)[:, None] + column, -1)
         tokens, prefixes = (None, None) if negatives is None else self.codes_of(negatives)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from apao.data.histories import Histories, IntArray
-from apao.training.batches import EffectiveBatch, Examples
+from apao.training.batches import EffectiveBatch, Examples, on_device
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class PackedSampler:
     def batch(self, rows: Rows, generator: torch.Generator) -> PackedBatch:
         """The tokens and examples of the given rows."""
         source, device = self.source, self.source.device
-        first, length, examples = (torch.as_tensor(x, device=device) for x in (rows.first, rows.length, rows.examples))
+        first, length, examples = (on_device(x, device) for x in (rows.first, rows.length, rows.examples))
         column = torch.arange(int(rows.length.max()), device=device)
         within = column < length[:, None]
         tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1))
@@ -125,7 +125,7 @@ class PackedSampler:
         item = (length - examples)[:, None] + slots
         # Computed on the host, to avoid a synchronisation with the device.
         taken = np.arange(len(slots)) < rows.examples[:, None]
-        row, slot = (torch.as_tensor(index, device=device) for index in taken.nonzero())
+        row, slot = (on_device(index, device) for index in taken.nonzero())
         negatives = negative_prefixes = None
         if self.negatives:
             drawn = source.sample_negatives(taken.size, self.negatives, generator)
@@ -133,7 +133,7 @@ class PackedSampler:
         target = first[row] + item[row, slot]
         return PackedBatch(
             tokens=tokens.flatten(1),
-            starts=torch.where(torch.as_tensor(taken, device=device), item * source.levels - 1, 0),
+            starts=torch.where(on_device(taken, device), item * source.levels - 1, 0),
             row=row,
             slot=slot,
             targets=source.tokens_of(target),

@@ -97,7 +97,7 @@ def test_full_sorting_scores_everything(name, codes, eos, monkeypatch):
     expected = [[slow.model.score(history, tuple(code), eos) for code in tokens.tolist()] for history in histories]
     # All codes at once, and in pieces that split prefixes and leave a remainder.
     for at_once in (8192, 4 * len(histories), 1):
-        monkeypatch.setattr(fullsort, "CANDIDATES_AT_ONCE", at_once)
+        monkeypatch.setattr(fullsort, "CPU_CANDIDATES", at_once)
         scores = full_sort_scores(backbone, context, trie, tokens, eos)
         torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-4, rtol=0)
 

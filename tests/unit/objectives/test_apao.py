@@ -29,7 +29,7 @@ def scores_of(seed, batch=3, levels=4, negatives=6, size=1.0, clusters=3):
         logits=torch.tensor(rng.normal(0, size, (batch, levels, VOCABULARY)), dtype=torch.float32),
         targets=tokens[:, 0],
         prefixes=ids[:, 0],
-        catalogue=SimpleNamespace(prefix_counts=[clusters**m for m in range(1, levels + 1)]),
+        catalogue=SimpleNamespace(prefix_counts=torch.tensor([clusters**m for m in range(1, levels + 1)])),
         eos_logits=torch.tensor(rng.normal(0, size, (batch, VOCABULARY)), dtype=torch.float32),
         negative_prefixes=ids[:, 1:],
         negative_logp=torch.tensor(-size * rng.exponential(1, (batch, negatives, levels)), dtype=torch.float32),
@@ -173,7 +173,7 @@ def test_tiny_catalogues_and_extreme_logits_stay_finite(items, kind, candidates,
         negatives = codes[torch.tensor(rng.integers(0, items, (2, 3)))]
         logp = (size * torch.tensor(rng.uniform(-2, 0, (2, 3, 2)), dtype=torch.float32)).requires_grad_()
         prefixes, negative_prefixes = prefix_ids(targets, negatives)
-        catalogue = SimpleNamespace(prefix_counts=(1, items))
+        catalogue = SimpleNamespace(prefix_counts=torch.tensor([1, items]))
         scores = Scores(logits[:, :2], targets, prefixes, catalogue, logits[:, 2], logp, negative_prefixes)
         loss, terms, state = objective(scores, state)
         assert loss.isfinite() and all(value.isfinite() for value in terms.values())
@@ -226,7 +226,7 @@ def test_the_release_adds_to_the_denominator_what_matters_before_training():
     scores = replace(
         scores,
         logits=logits,
-        catalogue=SimpleNamespace(prefix_counts=(3,)),
+        catalogue=SimpleNamespace(prefix_counts=torch.tensor([3])),
         negative_prefixes=scores.prefixes[:, None] + 1,
         negative_logp=torch.full((1, 1, 1), logp, dtype=torch.float64),
     )

@@ -100,7 +100,7 @@ def test_scores_and_gradients_are_those_of_the_examples_alone(objective, max_his
     negatives = objective.needs().negatives
     sampler, codes, _ = sampler_of([5, 3, 10, 4], max_history, negatives, 100, levels)
     backbone = backbone_of("llama", len(codes.vocabulary), max_history=max_history, pack=True).train()
-    catalogue = SimpleNamespace(prefix_counts=PREFIX_COUNTS[:levels])
+    catalogue = SimpleNamespace(prefix_counts=torch.tensor(PREFIX_COUNTS[:levels]))
     seen = 0
     for effective in sampler.epoch(10**6, 9, torch.Generator().manual_seed(0)):
         for packed in effective.parts:

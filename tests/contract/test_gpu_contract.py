@@ -1,0 +1,78 @@
+"""What holds on a GPU, for every registered objective and both backbones; skipped where there is none."""
+
+import pytest
+import torch
+from helpers.models import BOTH, backbone_of, random_codes, random_histories, run_params
+
+from apao.codes.trie import Trie
+from apao.decoding.beam import beam_search
+from apao.decoding.fullsort import full_sort_scores
+from apao.objectives.base import OBJECTIVES
+from apao.training.loop import Sums, Training
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+CODES = random_codes(40, 3, 4)
+HISTORIES = random_histories([5, 9, 4, 12, 3, 7, 8, 6] * 4, CODES.items)
+SIZES = {"tiger": {"dropout": 0.0}, "llama": {"pack": True}}
+
+
+@pytest.fixture(params=list(OBJECTIVES))
+def objective(request, params):
+    """The objective's entry in params.yaml, with few negatives."""
+    found = params.objectives[request.param].model_dump() | {"tuned": {}}
+    return found | ({"negatives": 5} if "negatives" in found else {})
+
+
+def training_on(device, backbone, objective):
+    embeddings = torch.randn(CODES.items, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    params = run_params(backbone, objective, sizes=SIZES[backbone])
+    return Training("toy/run", params, HISTORIES, CODES, torch.device(device), embeddings=embeddings)
+
+
+def steps_of(training, count):
+    """Do the first ``count`` steps of an epoch; yields the sums after each."""
+    training.backbone.train()
+    sums = Sums()
+    batches = training.sampler.epoch(10**6, 16, training.generator)
+    for _ in range(count):
+        training.step(next(batches), sums)
+        yield sums
+
+
+@pytest.mark.parametrize("backbone", BOTH)
+def test_a_step_equals_that_of_the_processor(objective, backbone):
+    found = []
+    for device in ("cpu", "cuda"):
+        training = training_on(device, backbone, objective)
+        (sums,) = steps_of(training, 1)
+        gradients = {name: value.grad.cpu() for name, value in training.backbone.named_parameters()}
+        found.append((sums.means("toy"), gradients))
+    (here, here_gradients), (there, there_gradients) = found
+    assert there == pytest.approx(here, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(there_gradients, here_gradients, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backbone", BOTH)
+def test_a_step_never_waits_for_the_device(objective, backbone):
+    """Else the device idles after every step until the next one is prepared."""
+    steps = steps_of(training_on("cuda", backbone, objective), 3)
+    next(steps)  # computes the facts about the catalogue
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in steps:
+            pass
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("backbone", BOTH)
+@torch.no_grad()
+def test_decoding_equals_that_of_the_processor(backbone):
+    codes, found = torch.as_tensor(CODES.distinct_tokens), []
+    for device in ("cpu", "cuda"):
+        model, trie = backbone_of(backbone, len(CODES.vocabulary)).to(device), Trie.of(CODES, device)
+        context = model.encode(codes[:8].reshape(4, -1).to(device))
+        exact = full_sort_scores(model, context, trie, codes.to(device), True)
+        searched = beam_search(model, context, trie, 10, True)
+        found.append([exact.cpu(), searched.scores.cpu(), searched.tokens.cpu()])
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=0)
