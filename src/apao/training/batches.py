@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
@@ -55,7 +56,7 @@ class EffectiveBatch(Generic[AnyBatch]):
     parts: Iterator[AnyBatch]
 
 
-def on_device(values: IntArray | Tensor, device: torch.device) -> Tensor:
+def on_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """``values`` as a tensor on ``device``. To a GPU they are sent from pinned memory, for which no step waits."""
     tensor = torch.as_tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
