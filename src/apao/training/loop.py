@@ -39,7 +39,7 @@ from apao.training.params import Setup, TrainingParams
 from apao.training.scoring import score_batch
 
 STEPS_BETWEEN_CHECKS = 50
-CPU_TOKENS, GPU_TOKENS = 2048, 65_536
+CPU_TOKENS, GPU_TOKENS = 2048, 98_304
 RELEASE_BATCH = 128
 """Batch size of the release's validation, for ``selection: release``."""
 

@@ -103,15 +103,14 @@ class PackedSampler:
             begin, done = end, done + int(chosen.examples.sum())
 
     def _micro_batches(self, rows: Rows, generator: torch.Generator) -> Iterator[PackedBatch]:
-        order = np.argsort(rows.length, kind="stable")
-        end = len(order)
-        while end > 0:
-            longest = order[end - 1]
-            levels = self.source.levels
-            size = int(rows.length[longest] + rows.examples[longest] * self.negatives) * levels
-            begin = max(0, end - max(1, self.budget // size))
-            yield self.batch(rows[order[begin:end]], generator)
-            end = begin
+        order = np.argsort(rows.length + rows.examples * self.negatives, kind="stable")
+        while len(order):
+            # Tokens of the last 1, 2, .. rows, all padded to the longest and to the one with most examples.
+            longest, most = (np.maximum.accumulate(x[order][::-1]) for x in (rows.length, rows.examples))
+            tokens = (longest + most * self.negatives) * self.source.levels * np.arange(1, len(order) + 1)
+            taken = max(1, int(np.searchsorted(tokens, self.budget, side="right")))
+            yield self.batch(rows[order[-taken:]], generator)
+            order = order[:-taken]
 
     def batch(self, rows: Rows, generator: torch.Generator) -> PackedBatch:
         """The tokens and examples of the given rows."""
