@@ -63,6 +63,10 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UserError(f"device {name!r} cannot be used here ({reason}); {hint}") from error
     if device.index is not None:
         torch.cuda.set_device(device)
+    if device.type == "cuda":
+        # cuDNN builds a plan for every shape that it has not seen, in tenths of a second, and nearly every batch has a
+        # shape of its own (docs/performance.md). PyTorch's other attention kernels take any shape.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 
