@@ -9,7 +9,7 @@ import pytest
 from helpers.project import ROOT
 
 from apao.errors import UserError
-from apao.files import changed, digest_of
+from apao.files import changed, digest_of, sha256_of
 from apao.stages.publish import publish, published_faults
 from apao.study.paths import PUBLISHED
 from apao.study.run_params import RunRecord
@@ -95,8 +95,8 @@ def wrong_weights(folder):
 
 def other_parameters(folder):
     edit(folder / "run.json", lambda record: record["training"].update(epochs=3))
-    changed = {"run.json": sha256_of(folder / "run.json")}
-    edit(folder / "train.provenance.json", lambda record: record["outputs"].update(changed))
+    hashes = {"run.json": sha256_of(folder / "run.json")}
+    edit(folder / "train.provenance.json", lambda record: record["outputs"].update(hashes))
 
 
 def cut(folder):
