@@ -1,4 +1,4 @@
-"""``python -m benchmarks run|case|profile|compare|scale``: measure speed, look into one case, compare with a saved run.
+"""``python -m benchmarks run|case|profile|bf16|compare|scale``: measure speed, look into one case, compare with a saved run.
 
 ``scale`` takes a catalogue of a million items through all stages.
 """
@@ -21,7 +21,7 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
-from benchmarks import measure
+from benchmarks import measure, precision
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table1_cost, table4
@@ -148,6 +148,12 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
     for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
         typer.echo(f"| {kernel} | {100 * took / total:.1f} % |")
+
+
+@app.command()
+def bf16(run: str, device: str = "cpu") -> None:
+    """Decode users of a trained run in fp32 and in bf16: how many lists differ, and how much faster it is."""
+    typer.echo(json.dumps(precision.compared(run, pick_device(device)), indent=1))
 
 
 @app.command()
