@@ -1,4 +1,4 @@
-"""``python -m benchmarks run|case|profile|bf16|compare|scale``: measure speed, look into one case, compare with a saved run.
+"""``python -m benchmarks run|case|profile|bf16|compare|scale``: speed, one case of it, or the change since a saved run.
 
 ``scale`` takes a catalogue of a million items through all stages.
 """
