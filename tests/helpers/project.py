@@ -14,7 +14,8 @@ import yaml
 from safetensors.numpy import save_file
 
 from apao.codes.itemcodes import ItemCodes
-from apao.data.histories import Histories
+from apao.data.histories import PARTS, REST, Histories
+from apao.data.split import leave_one_out
 from apao.study.paths import DatasetPaths
 from helpers.models import SIZES, random_histories
 from helpers.processes import SECONDS, Running, environment
@@ -212,7 +213,8 @@ def write_dataset(codes: ItemCodes, lengths: list[int], seed: int = 0) -> Histor
     codes.write(TOY.codes)
     histories = random_histories(lengths, codes.items, seed)
     users = np.repeat(np.arange(histories.users), np.diff(histories.offsets))
-    pd.DataFrame({"user": users, "item": histories.items}).to_parquet(TOY.interactions)
+    split = pd.Categorical.from_codes(leave_one_out(users), categories=pd.Index(PARTS[:REST]))
+    pd.DataFrame({"user": users, "item": histories.items, "split": split}).to_parquet(TOY.interactions)
     items = np.arange(codes.items)
     titles = [f"Item {item}" for item in items]
     pd.DataFrame({"item": items, "raw_id": [f"i{item}" for item in items], "title": titles}).to_parquet(TOY.items)

@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import pandas as pd
 from pydantic import Field
 
+from apao.data.split import Rule
 from apao.data.texts import Texts
 from apao.data.times import Clock
 from apao.parameters import Model, Registry
@@ -32,6 +33,7 @@ class RawTables:
             interactions; ids are unique, items may be missing. None if the source has no item texts.
         malformed: number of skipped records by reason.
         times: kind and unit of the file's times.
+        clocked: whether the timestamps of different users can be compared.
         decimals: timestamp = time * 10**decimals (dates count in seconds since 1970); None if the timestamps
             are ranks of the times.
         unused_rows: number of rows of the item table whose items are in no interaction.
@@ -44,6 +46,7 @@ class RawTables:
     items: pd.DataFrame | None
     malformed: dict[str, int] = field(default_factory=dict)
     times: str = "seconds since 1970"
+    clocked: bool = True
     decimals: int | None = 0
     unused_rows: int = 0
     unused_examples: tuple[str, ...] = ()
@@ -82,6 +85,10 @@ class Source(Model, ABC):
     """Name of an entry under ``codes``."""
     core: Annotated[int, Field(ge=3)] = 5
     """k of the k-core filter; leave-one-out needs three interactions per user."""
+    split: Rule = "leave-one-out"
+    """``leave-one-out``: each user's last interaction is the test item, the one before it the validation item, as in
+    the paper. ``time``: the first 80 % of all interactions in time train, the next 10 % are the period of validation
+    and the last 10 % that of the test; a user's target is the first interaction in a period."""
     text: tuple[str, ...]
     """Columns of the item table to embed, in this order."""
     duplicates: Literal["keep", "drop"] = "keep"

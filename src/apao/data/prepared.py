@@ -1,4 +1,4 @@
-"""From raw tables to a dataset: k-core, integer ids, order by time, leave-one-out."""
+"""From raw tables to a dataset: k-core, integer ids, order by time, split."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from apao.data.base import RawTables
-from apao.data.histories import IntArray
+from apao.data.histories import PARTS, REST, TEST, VALID, IntArray
 from apao.data.kcore import k_core
+from apao.data.split import Rule, by_time, leave_one_out
 from apao.data.ties import drawn
 from apao.errors import UserError
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Prepared:
     """A prepared dataset, the input of the later stages.
 
     Attributes:
-        interactions: user and item (int32, from 0), timestamp (int64), split (train, valid, test);
+        interactions: user and item (int32, from 0), timestamp (int64), split (one of ``split.PARTS``);
             sorted by user, then time.
         items: item (int32), raw_id, title, text; row i is item i. The title is the first column of the text.
         users: user (int32), raw_id; row i is user i.
@@ -38,17 +37,23 @@ class Prepared:
 
 
 def prepare(
-    dataset: str, raw: RawTables, core: int, duplicates: str = "keep", ties: str = "file", ties_seed: int = 0
+    dataset: str,
+    raw: RawTables,
+    core: int,
+    duplicates: str = "keep",
+    ties: str = "file",
+    ties_seed: int = 0,
+    split: Rule = "leave-one-out",
 ) -> Prepared:
     """Filter, number, order and split.
 
     Users and items are numbered by first appearance in the filtered file, so a file already numbered that way keeps
     its ids. A user's interactions are ordered by time. Equal timestamps are ordered by ``ties``: ``file`` keeps the
-    order of the file, ``random`` draws one from the ids and ``ties_seed``, independent of the order of the rows. The
-    last interaction is the test item, the one before it the validation item.
+    order of the file, ``random`` draws one from the ids and ``ties_seed``, independent of the order of the rows. Then
+    ``split.leave_one_out`` or ``split.by_time`` labels them.
 
     Raises:
-        UserError: when no interaction passes the filter.
+        UserError: when no interaction passes the filter, or a split by time has no times or no targets.
     """
     table = raw.interactions.reset_index(drop=True)
     repeated = table.duplicated()
@@ -68,14 +73,17 @@ def prepare(
     # lexsort is stable: without a further key, ties keep the order of the file.
     tie_key = [drawn(table["user"], table["item"], ties_seed)] if ties == "random" else []
     order = np.lexsort((*tie_key, time, user))
-    lengths = np.bincount(user)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(user))  # 1 for a user's last interaction
+    user, item, time = user[order], item[order], time[order]
+    labels = leave_one_out(user) if split == "leave-one-out" else _by_time(dataset, raw, user, time)
     interactions = pd.DataFrame(
         {
-            "user": user[order].astype(np.int32),
-            "item": item[order].astype(np.int32),
-            "timestamp": time[order],
-            "split": pd.Categorical.from_codes(np.maximum(3 - left, 0), categories=pd.Index(SPLITS)),
+            "user": user.astype(np.int32),
+            "item": item.astype(np.int32),
+            "timestamp": time,
+            # Leave-one-out has no rest: the categories say by which rule the labels were made.
+            "split": pd.Categorical.from_codes(
+                labels, categories=pd.Index(PARTS[:REST] if split == "leave-one-out" else PARTS)
+            ),
         }
     )
     items = pd.DataFrame(
@@ -87,6 +95,23 @@ def prepare(
     )
     users = pd.DataFrame({"user": np.arange(len(raw_users), dtype=np.int32), "raw_id": raw_users})
     return Prepared(interactions, items, users, int(repeated.sum()), table.index.to_numpy(dtype=np.int64)[order])
+
+
+def _by_time(dataset: str, raw: RawTables, user: IntArray, time: IntArray) -> IntArray:
+    entry = f"datasets.{dataset} of params.yaml"
+    if not raw.clocked:
+        raise UserError(
+            f"{dataset}: split: time needs times that can be compared between users, but its files only have the order "
+            f"of each user's interactions ({raw.times}); set split: leave-one-out in {entry}"
+        )
+    labels = by_time(user, time)
+    for part in (VALID, TEST):
+        if not (labels == part).any():
+            raise UserError(
+                f"{dataset}: split: time finds no user with an interaction in the period of {PARTS[part]} and one "
+                f"before it; set split: leave-one-out in {entry}"
+            )
+    return labels
 
 
 def _texts(items: pd.DataFrame | None, raw_ids: pd.Index[str]) -> dict[str, list[str]]:

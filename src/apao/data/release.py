@@ -140,7 +140,7 @@ class Release(Source):
         histories = _read(folder / self._interactions, _HISTORIES)
         rows = [(user, str(item), position) for user, items in histories.items() for position, item in enumerate(items)]
         interactions = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
-        found = RawTables(interactions, None, times=POSITIONS)
+        found = RawTables(interactions, None, times=POSITIONS, clocked=False)
         if not (folder / self._items).exists():
             return found
         texts = Texts(self.text, frozenset(interactions["item"]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apao.data.base import RawTables, Source
+from apao.data.histories import Targets
 from apao.data.ties import newest_first, sorted_by_item, tied
 from apao.data.times import units
 from apao.errors import UserError
@@ -60,8 +61,11 @@ def statistics(dataset: str, source: Source, raw: RawTables, prepared: Prepared)
     lengths = np.bincount(table["user"])
     users, items, interactions = len(lengths), len(prepared.items), len(table)
     quantiles = {"min": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "max": 1.0}
-    last = np.cumsum(lengths) - 1
-    item = table["item"].to_numpy()
+    labels, user = (np.asarray(column, dtype=np.int64) for column in (table["split"].cat.codes, table["user"]))
+    targets = Targets.of_labels(labels, user)
+    both = np.flatnonzero((targets.valid >= 0) & (targets.test >= 0))
+    first, item = np.cumsum(lengths)[both] - lengths[both], table["item"].to_numpy()
+    same = item[first + targets.valid[both]] == item[first + targets.test[both]]
     texts = prepared.items["text"]
     shared = texts[texts != ""].value_counts()
     stats: dict[str, Any] = {
@@ -79,7 +83,9 @@ def statistics(dataset: str, source: Source, raw: RawTables, prepared: Prepared)
         "timestamp_decimals": raw.decimals,
         "tie_rule": TIE_RULES[source.ties],
         "tied_share": round(float(tied(table).mean()), 6),
-        "users_with_test_equal_to_validation_item": int((item[last] == item[last - 1]).sum()),
+        "split": source.split,
+        "interactions_by_part": {part: int(count) for part, count in table["split"].value_counts(sort=False).items()},
+        "users_with_test_equal_to_validation_item": int(same.sum()),
         "history_length": {name: float(np.quantile(lengths, q)) for name, q in quantiles.items()},
         "items_without_row": _without_row(raw, prepared),
         "item_rows_unused": raw.unused_rows + _unused(raw, prepared),
@@ -157,6 +163,17 @@ def _tie_warnings(source: Source, prepared: Prepared, stats: dict[str, Any], ent
         )
 
 
+def _by_time(stats: dict[str, Any]) -> list[str]:
+    """What a split by time made of the interactions; leave-one-out has nothing to say."""
+    parts = stats["interactions_by_part"]
+    return [
+        f"by time, {parts['train']:,} interactions train",
+        f"{parts['valid']:,} users have a validation item",
+        f"{parts['test']:,} a test item",
+        f"{parts['rest']:,} later interactions are only history",
+    ]
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -195,6 +212,7 @@ def summary(stats: dict[str, Any]) -> list[str]:
         "malformed": [f"{count:,} {reason}" for reason, count in stats["malformed"].items()],
         "times": [stats["times"], units(stats["timestamp_decimals"])],
         "ties": [tied] if stats["tied_share"] else [],
+        "split": _by_time(stats) if stats["split"] == "time" else [],
         "users": users,
         "items": items,
     }

@@ -20,7 +20,7 @@ def baselines(dataset: str) -> None:
     inputs = [paths.interactions, paths.codes]
     with Stage("baselines", paths.baselines.parent, inputs, {}) as stage:
         histories, codes = load_dataset(paths)
-        targets = histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]
+        targets = histories.target_items("test", histories.evaluated("test"))
         popularity = histories.train_popularity(codes.items)
         code_rank, item_rank = most_popular_ranks(popularity, codes.code_of_item, targets)
         # Items with the same code are listed separately, each at its own rank.

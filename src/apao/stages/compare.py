@@ -245,9 +245,10 @@ class _Titles:
         if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None
         histories = Histories.load(paths.interactions)
-        positions = histories.evaluation_targets(split)
-        targets = histories.items[histories.offsets[:-1] + positions]
-        if not np.array_equal(targets, run.ranks["item"]):
+        positions, users = histories.evaluation_targets(split), run.ranks.index.to_numpy()
+        if not np.array_equal(histories.evaluated(split), users):
+            return None
+        if not np.array_equal(histories.target_items(split, users), run.ranks["item"]):
             return None
         return cls(titles(read_table(paths.items)).tolist(), Users.read(paths).raw_ids, histories, positions)
 

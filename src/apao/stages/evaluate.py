@@ -98,7 +98,7 @@ def evaluate_split(
     """Evaluate the users of a split.
 
     ``beam`` overrides the run's own. Metrics with a cutoff larger than the beam are None, unless the beam contains
-    all codes of the catalogue. ``users`` are some of them, in ascending order; None: all.
+    all codes of the catalogue. ``users`` are some of those with a target; None: all.
     """
     codes = trained.codes
     beam = beam or trained.beam
@@ -120,9 +120,7 @@ def evaluate_split(
 
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     table = pd.DataFrame(columns).sort_values("user", ignore_index=True)
-    positions = trained.histories.evaluation_targets(split)
-    item = trained.histories.items[trained.histories.offsets[:-1] + positions]
-    item = item if users is None else item[users]
+    item = trained.histories.target_items(split, table["user"].to_numpy())
     table.insert(0, "split", split)
     table.insert(2, "item", item)
     table.insert(5, "group", codes.items_per_code[codes.code_of_item[item]])

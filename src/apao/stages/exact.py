@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apao.codes.itemcodes import ItemCodes
-from apao.data.histories import Histories, IntArray
+from apao.data.histories import IntArray
 from apao.devices import device_name
 from apao.evaluation.metrics import CUTOFFS, METRICS, code_ranks
 from apao.stages.record import Stage
@@ -34,10 +33,12 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
     record = {**params.for_evaluation(), "users": users}
     with Stage("exact", run.folder, inputs, record, device_name(device)) as stage:
         trained = TrainedRun(run, params, device)
-        chosen = sample(trained.users, users)
-        targets = _target_codes(trained.histories, trained.codes)
+        histories = trained.histories
+        chosen = sample(histories.evaluated("test"), users)
+        targets = np.zeros(histories.users, dtype=np.int64)
+        targets[chosen] = trained.codes.code_of_item[histories.target_items("test", chosen)]
         codes = torch.as_tensor(trained.codes.distinct_tokens, device=device)
-        beam_ranks, exact_ranks = (np.zeros(trained.users, dtype=np.int64) for _ in range(2))
+        beam_ranks, exact_ranks = (np.zeros_like(targets) for _ in range(2))
         for decoded in trained.decode("test", users=chosen):
             scores = trained.scores(decoded.context, codes)
             target = torch.as_tensor(targets[decoded.users], device=device)[:, None]
@@ -60,10 +61,10 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
         )
 
 
-def sample(users: int, count: int) -> IntArray:
-    """A random sample of ``count`` out of ``users`` users, or all of them: numbers in ascending order."""
-    if count >= users:
-        return np.arange(users)
+def sample(users: IntArray, count: int) -> IntArray:
+    """A random sample of ``count`` of ``users``, or all if there are fewer, in ascending order."""
+    if count >= len(users):
+        return users
     return np.sort(np.random.default_rng(SEED).choice(users, count, replace=False))
 
 
@@ -82,8 +83,3 @@ def _moved(beam: IntArray, exact: IntArray) -> dict[str, Any]:
         by_beam, by_exact = (beam > 0) & (beam <= k), exact <= k
         shares |= {f"lost@{k}": float((by_exact & ~by_beam).mean()), f"won@{k}": float((by_beam & ~by_exact).mean())}
     return shares
-
-
-def _target_codes(histories: Histories, codes: ItemCodes) -> IntArray:
-    """Index (users,) into ``codes.distinct`` of every user's test item."""
-    return codes.code_of_item[histories.items[histories.offsets[:-1] + histories.evaluation_targets("test")]]

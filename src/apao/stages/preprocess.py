@@ -28,7 +28,7 @@ def preprocess(dataset: str, source: Source) -> None:
             raise UserError(f"{line}; run: apao download {dataset}")
         check_raw(dataset, source)
         raw = source.read(paths.raw)
-        prepared = prepare(dataset, raw, source.core, source.duplicates, source.ties, source.ties_seed)
+        prepared = prepare(dataset, raw, source.core, source.duplicates, source.ties, source.ties_seed, source.split)
         check_items(dataset, raw, prepared)
         with stage.output(paths.interactions.name) as path:
             prepared.interactions.to_parquet(path, index=False)

@@ -65,7 +65,8 @@ def _telling_cases(trained: TrainedRun, names: Names, users: Users) -> tuple[lis
     found = survey(trained)
     ids = users.raw_ids
     labelled = [(user, f"User {ids[user]}: right item exactly no. {rank}, not found") for user, rank in found.lost]
-    chosen = labelled[:USERS_SHOWN] or [(0, f"User {ids[0]}")]
+    first = int(trained.histories.evaluated("test")[0])
+    chosen = labelled[:USERS_SHOWN] or [(first, f"User {ids[first]}")]
     return [_user_case(trained, names, *each) for each in chosen], _sentence(found)
 
 

@@ -113,14 +113,14 @@ class TrainedRun(TrainedModel):
 
     @property
     def users(self) -> int:
-        """Number of users."""
-        return self.histories.users
+        """Number of users with a test item."""
+        return len(self.histories.evaluated("test"))
 
     def decode(self, split: Split, beam: int | None = None, users: IntArray | None = None) -> Iterator[Decoded]:
-        """Decode ``users``, by default all of them, by beam search, in batches sorted by history length."""
+        """Decode ``users``, by default all with a target, by beam search, in batches sorted by history length."""
         beam = beam or self.beam
         positions = self.histories.evaluation_targets(split)
-        users = np.arange(self.users) if users is None else users
+        users = self.histories.evaluated(split) if users is None else users
         lengths = np.minimum(positions[users], self.params.backbone.max_history)
         chosen = users[np.argsort(lengths, kind="stable")]
         with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:

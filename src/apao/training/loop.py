@@ -162,7 +162,8 @@ class Training:
         )
         if not self.sampler.examples:
             raise UserError(f"{run}: no user has a training history of two items; nothing to train on")
-        self.valid_positions = histories.evaluation_targets("valid")
+        self.valid_users = histories.evaluated("valid")
+        self.valid_positions = histories.evaluation_targets("valid")[self.valid_users]
 
         torch.manual_seed(params.seed)
         self.generator = torch.Generator().manual_seed(params.seed)
@@ -304,7 +305,7 @@ class Training:
     def validate(self, epoch: int) -> Row:
         """Mean loss and terms over the validation items, with the same negatives in every epoch."""
         self.backbone.eval()
-        users, positions = np.arange(len(self.valid_positions)), self.valid_positions
+        users, positions = self.valid_users, self.valid_positions
         if self.recipe.selection == "release" and self.objective.release_selects_on_last_batch:
             last = (len(users) - 1) // RELEASE_BATCH * RELEASE_BATCH
             users, positions = users[last:], positions[last:]

@@ -73,7 +73,7 @@ class Rows:
 def plan_rows(histories: Histories, max_history: int) -> Rows:
     """The rows that contain every training example once."""
     ends = histories.train_end(np.arange(histories.users))
-    shared = np.minimum(ends, max_history + 1)
+    shared = np.clip(ends, 1, max_history + 1)
     users, positions = histories.training_examples()
     cut = positions > max_history
     first = np.concatenate([histories.offsets[:-1], histories.offsets[users[cut]] + positions[cut] - max_history])

@@ -113,7 +113,8 @@ def world(tmp_path, monkeypatch):
     table = pd.DataFrame(rows, columns=["user", "kind", "timestamp"])
     numbers = rng.integers(0, OF_KIND - 1, len(table))
     table["item"] = table["kind"] * (OF_KIND - 1) + numbers
-    table[["user", "item"]].to_parquet(TOY.interactions)
+    table["split"] = pd.Categorical(["train"] * len(table))
+    table[["user", "item", "split"]].to_parquet(TOY.interactions)
     pd.DataFrame({"item": range(len(old)), "raw_id": old, "title": old, "text": old}).to_parquet(TOY.items)
     save_file({"embeddings": vectors_of(old)}, TOY.embeddings)
     np.save("vectors.npy", vectors_of([*old, *new]))

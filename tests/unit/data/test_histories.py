@@ -40,7 +40,8 @@ def test_train_popularity(rows):
 
 
 def table(users, items):
-    return pd.DataFrame({"user": np.array(users, dtype=np.int32), "item": np.array(items, dtype=np.int32)})
+    columns = {"user": np.array(users, dtype=np.int32), "item": np.array(items, dtype=np.int32)}
+    return pd.DataFrame({**columns, "split": pd.Categorical(["train"] * len(users))})
 
 
 def test_load(tmp_path):

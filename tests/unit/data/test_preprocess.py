@@ -134,6 +134,8 @@ def test_the_stage_writes_what_later_stages_read(shop):
         "timestamp_decimals": 0,
         "tie_rule": "interactions of a user with equal timestamps keep the order of the raw file",
         "tied_share": 0.0,
+        "split": "leave-one-out",
+        "interactions_by_part": {"train": 6, "valid": 3, "test": 3},
         "users_with_test_equal_to_validation_item": 0,
         "history_length": {"min": 4.0, "quarter": 4.0, "median": 4.0, "three_quarters": 4.0, "max": 4.0},
         "items_without_row": 0,

@@ -67,7 +67,7 @@ def test_metrics_intervals_and_parameters_of_the_published_runs():
         assert 0 < row.p <= row.p_holm <= 1
     # As README has it.
     gain = rows["recall@20"]
-    assert (f"{gain.difference:.4f}", f"{gain.low:.4f}", f"{gain.high:.4f}") == ("0.0135", "0.0063", "0.0204")
+    assert (f"{gain.difference:.4f}", f"{gain.low:.4f}", f"{gain.high:.4f}") == ("0.0236", "0.0163", "0.0308")
     assert found.parameters["objective.type"] == ["ce", "apao-pointwise"]
     assert "objective.eos" not in found.parameters and not found.other_inputs
     assert found.prefix_recall[0] == [one["prefix_recall@20"][0] for one in metrics]
