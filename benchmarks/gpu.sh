@@ -10,14 +10,14 @@
 #
 #   STEPS="check probe train"   what to do: check, probe, train, bench
 #   RUNS="office/llama/ce/seed42 ..."   runs to train instead of those below, in this order
-#   SIDE=5                      trainings at once
+#   SIDE=2                      trainings at once; they take turns on the GPU, so more only finish later
 #   CASES="train/ decode/"      parts of the names of the cases that bench measures
 set -uo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds that this may take}
 out=${2:?folder for results}
 steps=${STEPS:-check probe train}
-side=${SIDE:-5}
+side=${SIDE:-2}
 device=${DEVICE:-cuda}
 began=$SECONDS
 export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" GOMP_SPINCOUNT=0 PYTHONUNBUFFERED=1
@@ -79,14 +79,13 @@ print(*(f"{name} {test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@
 }
 
 train() {
-    # In the order of docs/reproduce.md; objectives that start from ce come after it.
+    # What takes a processor longest comes first: tiger, then 100 negatives. Objectives that start from ce follow it.
     local runs=(${RUNS:-})
     if [ ${#runs[@]} = 0 ]; then
-        for backbone in llama tiger; do
-            for objective in ce apao-pointwise msl apao-pairwise bear apao-pointwise+weights=eq17; do
-                runs+=("office/$backbone/$objective/seed42")
-            done
+        for objective in ce apao-pointwise msl bear apao-pointwise+weights=eq17; do
+            runs+=("office/tiger/$objective/seed42" "office/llama/$objective/seed42")
         done
+        runs+=(office/llama/apao-pairwise/seed42 office/tiger/apao-pairwise/seed42)
         for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater frequency multi-target igd position; do
             runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
         done
@@ -99,6 +98,7 @@ train() {
         done
     fi
     for run in "${runs[@]}"; do
+        [ -f "results/published/$run/metrics.json" ] && continue
         while [ "$(jobs -rp | wc -l)" -ge "$side" ]; do
             wait -n
             pack
