@@ -12,8 +12,13 @@ from apao.study.run_params import RunParams
 SIZES = {
     "tiger": {"d_model": 16, "d_ff": 24, "d_kv": 6, "heads": 3, "encoder_layers": 2, "decoder_layers": 2},
     "llama": {"hidden": 16, "intermediate": 24, "heads": 2, "layers": 2},
+    "sasrec": {"hidden": 16, "heads": 2, "layers": 2},
+    "gru4rec": {"embedding": 12, "hidden": 16, "layers": 2},
 }
-BOTH = sorted(SIZES)
+BOTH = ["llama", "tiger"]
+"""The backbones over semantic codes, which exchange weights with ``transformers``."""
+BASELINES = ["gru4rec", "sasrec"]
+"""The backbones for item IDs, which have no class there."""
 
 
 def backbone_of(name: str, vocabulary: int, seed: int = 0, **more: object) -> Backbone:

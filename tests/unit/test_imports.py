@@ -55,7 +55,7 @@ def test_reading_params_yaml_imports_no_drawing_library():
     assert "apao.study.params" in modules and not {"matplotlib", "scipy.stats"} & set(modules)
 
 
-@pytest.mark.parametrize("name", ["tiger", "llama"])
+@pytest.mark.parametrize("name", ["tiger", "llama", "sasrec", "gru4rec"])
 def test_checking_a_models_sizes_does_not_load_the_compiler(name):
     code = (
         "import sys, torch; from helpers.models import run_params; from apao.backbones.exchange import check_sizes\n"

@@ -44,7 +44,10 @@ class BackboneParams(Model, ABC):
 
     @abstractmethod
     def transformers_config(self, vocabulary: int) -> dict[str, Any]:
-        """Content of the ``config.json`` with which the ``transformers`` class loads the saved weights."""
+        """Content of the ``config.json`` with which the ``transformers`` class loads the saved weights.
+
+        Where there is no such class it has no ``architectures``, and keys of our own.
+        """
 
     @classmethod
     @abstractmethod
@@ -152,7 +155,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def to_transformers(self) -> dict[str, Tensor]:
-        """The weights under the key names of the ``transformers`` class."""
+        """The weights under the key names of the ``transformers`` class, or our own where there is none."""
 
     @abstractmethod
     def load_transformers(self, weights: dict[str, Tensor]) -> None:

@@ -3,9 +3,9 @@
 Shapes: R rows, L tokens, E examples per row, T levels, N negatives, B = present examples of all rows.
 
 In a causal model the state before an item depends only on earlier items, so one pass over a user's sequence
-predicts every item of it. Positions are relative, so this gives exactly the examples of ``Examples.batch`` as
-long as no history is cut: the first ``max_history`` + 1 items of a user share a row, and each later item, whose
-history is cut, has its own row.
+predicts every item of it. The first ``max_history`` + 1 items of a user share a row, and each later item, whose
+history is cut, has its own row. So every history begins where its row does, and this gives exactly the examples of
+``Examples.batch``, also to a model whose positions count from there.
 
 Only the sampling differs: whole rows are drawn, so examples of one user are in the same batch.
 """

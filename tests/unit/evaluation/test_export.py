@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.models import BASELINES
 from helpers.processes import run as run_process
 from helpers.runs import LENGTHS, wide_codes, write_run, write_wide_dataset
 
@@ -143,12 +144,14 @@ def test_export_refuses_a_folder_with_files(trained, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-@one
-def test_export_refuses_a_backbone_that_transformers_lacks(trained, tmp_path, monkeypatch):
-    kind = type(apao.load(trained.folder, device="cpu").trained.params.backbone)
-    monkeypatch.setattr(kind, "transformers_config", lambda self, vocabulary: {"model_type": "gru"})
-    with pytest.raises(UserError, match=f"transformers has no class for backbone {trained.backbone}"):
-        export(str(trained), tmp_path / "exported")
+@pytest.mark.parametrize("name", BASELINES)
+def test_export_refuses_a_backbone_that_transformers_lacks(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = wide_codes()
+    write_wide_dataset(codes)
+    run, _ = write_run(name, codes, {"type": "ce"}, {}, seed=1)
+    with pytest.raises(UserError, match=f"transformers has no class for backbone {name}; only .* can be exported"):
+        export(str(run), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
 

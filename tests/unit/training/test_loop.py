@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.models import BOTH, histories_of, random_codes, random_histories, run_params
+from helpers.models import BASELINES, BOTH, histories_of, random_codes, random_histories, run_params
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from apao.training.scoring import score_batch
 CPU = torch.device("cpu")
 CODES = random_codes(20, 3, 4)
 HISTORIES = random_histories([5, 9, 4, 12, 3, 7, 8, 6], CODES.items)
-NO_DROPOUT = {"tiger": {"dropout": 0.0}, "llama": {}}
+NO_DROPOUT = {"llama": {}, "tiger": {"dropout": 0.0}, "sasrec": {"dropout": 0.0}, "gru4rec": {"dropout": 0.0}}
 PAIRWISE = {"type": "apao-pairwise", "negatives": 4, "eta": 0.3, "weights": "eq17"}
 
 
@@ -70,11 +70,13 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_whole(name, objective, 
         torch.testing.assert_close(each, gradients(fresh.backbone), atol=1e-6, rtol=1e-3)
 
 
-def test_packing_gives_the_same_step(tmp_path):
+@pytest.mark.parametrize("name", ["llama", *BASELINES])
+def test_packing_gives_the_same_step(name, tmp_path):
     """All examples in one step: packed or not, the gradient is the same."""
     found = []
     for pack in (False, True):
-        params = run_params("llama", epochs=1, batch_size=10**6, grad_clip=1e9, sizes={"pack": pack, "max_history": 4})
+        sizes = {"pack": pack, "max_history": 4, **NO_DROPOUT[name]}
+        params = run_params(name, epochs=1, batch_size=10**6, grad_clip=1e9, sizes=sizes)
         training = training_of(params)
         training.fit(tmp_path / f"{pack}", "x")
         found.append(gradients(training.backbone))
@@ -88,7 +90,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path):
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", BOTH + BASELINES)
 def test_only_matrices_decay(name):
     """Every weight is in one group; norm scales and T5's tables of relative biases do not decay."""
     training = training_of(run_params(name, weight_decay=1.0))

@@ -1,0 +1,56 @@
+"""What the item-ID baselines share: causal models whose weights have no class in ``transformers``.
+
+Shapes as in ``base``. A subclass says how it reads sequences (``read``) and continues them (``extend``);
+encoding histories follows from the two. With codes of one token there is nothing to feed for candidates: all
+of them are scored by the state after the history.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from apao.backbones.base import Backbone, Context
+from apao.backbones.exchange import load_named
+from apao.codes.vocabulary import PAD
+
+
+class CausalBackbone(Backbone):
+    """A backbone whose state after a token depends on the earlier tokens of its row only."""
+
+    @abstractmethod
+    @override
+    def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]: ...
+
+    @override
+    def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
+        lengths = (history != PAD).sum(dim=1, keepdim=True)
+        fed = 0 if target is None else target.shape[1]
+        # Positions of the history's last token and of each token of the target, which replaces padding.
+        places = lengths - 1 + torch.arange(1 + fed, device=history.device)
+        tokens = history
+        if target is not None:
+            tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
+        states, context = self.read(tokens, places[:, :1], 1)
+        rows = torch.arange(len(history), device=history.device)[:, None]
+        context = replace(context, along=states[rows, places])
+        return context if candidates is None else replace(context, after=self.extend(context, candidates)[0])
+
+    @override
+    def to_transformers(self) -> dict[str, Tensor]:
+        return dict(self.state_dict())
+
+    @override
+    def load_transformers(self, weights: dict[str, Tensor]) -> None:
+        load_named(self, {name: name for name in self.state_dict()}, weights)
+
+
+def glorot_normal(module: nn.Module) -> None:
+    """Redraw every matrix from a normal distribution of variance 2 / (rows + columns) (Glorot and Bengio 2010)."""
+    for parameter in module.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=(2 / sum(parameter.shape)) ** 0.5)
