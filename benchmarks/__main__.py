@@ -1,6 +1,6 @@
-"""``python -m benchmarks run|case|profile|bf16|compare|scale``: speed, one case of it, or the change since a saved run.
+"""``python -m benchmarks run|case|profile|bf16|compare|scale|recbole``: speed, and what it may be compared with.
 
-``scale`` takes a catalogue of a million items through all stages.
+``scale`` takes a catalogue of a million items through all stages, ``recbole`` compares ``sasrec`` with another one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
-from benchmarks import measure, precision
+from benchmarks import measure, precision, recbole
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table1_cost, table4
@@ -154,6 +154,13 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
 def bf16(run: str, device: str = "cpu") -> None:
     """Decode users of a trained run in fp32 and in bf16: how many lists differ, and how much faster it is."""
     typer.echo(json.dumps(precision.compared(run, pick_device(device)), indent=1))
+
+
+@app.command(name="recbole")
+def beside_recbole(dataset: str = "ml-100k-item-id", seeds: str = "42,43") -> None:
+    """Train ``sasrec`` and the SASRec of RecBole on the same examples; both results, per seed."""
+    for found in recbole.compared(dataset, [int(seed) for seed in seeds.split(",")]):
+        typer.echo(json.dumps(found))
 
 
 @app.command()

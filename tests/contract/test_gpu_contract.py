@@ -21,6 +21,12 @@ FORMS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def fp32(monkeypatch):
+    """By default torch lets cuDNN compute a GRU in TF32, whose products have 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(params=list(OBJECTIVES))
 def objective(request, params):
     """The objective's entry in params.yaml, with few negatives."""

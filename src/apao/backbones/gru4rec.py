@@ -7,6 +7,8 @@ the embedding's width, and the embedding again as output. Different from the aut
   other items of a mini-batch.
 - Examples are users' histories of at most ``max_history`` items instead of sessions read in parallel.
 - Input and output share their embeddings, which is an option there; dropout is on the input.
+
+On a GPU, cuDNN computes the layers in TF32 where the rest is fp32, unless ``torch.backends.cudnn.allow_tf32`` is off.
 """
 
 from __future__ import annotations
