@@ -38,6 +38,7 @@ from apao.study.paths import PARAMS_FILE
 from apao.study.references import check_fit, check_references, owners, resolve_sweeps, with_values
 from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start, TimedDecoding
 from apao.study.runs import Run, format_value
+from apao.study.searches import Search, check_search
 from apao.study.studies import STUDIES, Study
 from apao.study.sweeps import Sweep
 from apao.study.tuned import Tunings, read_tuned, values_at
@@ -90,6 +91,8 @@ class Params(Model):
     search``. An objective's own ``tuned`` takes precedence."""
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
     """Sweeps by name; studies list the names."""
+    searches: dict[Name, Search] = Field(default_factory=dict)
+    """Searches of hyper-parameters, for ``apao search``."""
     studies: dict[Name, dict[StudyName, AnyStudy]]
     """Studies by scale and name. A study's files are named after it."""
 
@@ -134,11 +137,13 @@ class Params(Model):
             temporary.write_bytes(self._text.encode())
 
     def check_runs(self) -> None:
-        """Resolve every run of the studies of all scales.
+        """Resolve every run of the studies of all scales, and runs with the ends of every search's ranges.
 
         Raises:
-            AtKey: for the first study with an invalid run.
+            AtKey: for the first study or search with an invalid run.
         """
+        for name, search in self.searches.items():
+            check_search(self, name, search)
         for scale, studies in self.studies.items():
             for name, study in studies.items():
                 try:
@@ -286,6 +291,10 @@ class Params(Model):
     def study(self, name: str) -> Study:
         """The study ``name`` of the chosen scale; raises UserError for an unknown name."""
         return _entry(self.chosen_studies, name, "study", f"studies.{self.scale}")
+
+    def search(self, name: str) -> Search:
+        """The search ``name``; raises UserError for an unknown name."""
+        return _entry(self.searches, name, "search", "searches")
 
 
 def _entry(known: Mapping[str, T], name: str, what: str, where: object) -> T:
