@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from apao.errors import UserError
+from apao.files import read_json, sha256_of
 from apao.stages import search as stage
 from apao.stages import train as train_stage
 from apao.study.params import load
@@ -170,6 +171,20 @@ def test_hopeless_trials_are_stopped_and_leave_nothing(study):
     )
 
 
+def test_a_finished_run_is_not_stopped(study):
+    study(median_stopping=True, trials=9, space={"lr": {"low": 1e-6, "high": 0.1, "log": True}})
+    searched()
+    number, stopped = next((i, trial) for i, trial in enumerate(trials()) if trial.state == TrialState.PRUNED)
+    params = load(Path("params.yaml"))
+    search = params.search("s")
+    trained = search.run("ce", lr=search.space["lr"].rounded(stopped.params["lr"]))
+    train_stage.train(trained, params.resolve(trained), torch.device("cpu"))
+    JOURNAL.unlink()
+    searched()
+    assert trials()[number].params == stopped.params and trials()[number].state == TrialState.COMPLETE
+    assert str(trained) in scores()
+
+
 def test_losses_of_a_finished_run_count_for_the_median(study, monkeypatch):
     """A process may end between a training and its evaluation."""
     study(median_stopping=True)
@@ -227,6 +242,19 @@ def test_trials_of_other_parameters_are_not_continued(study):
             searched()
     write_params(folder, params)
     searched()
+
+
+def test_a_run_of_other_parameters_is_trained_and_evaluated_again(study):
+    folder = study()
+    searched()
+    (run,) = map(Run.parse, scores())
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    write_params(folder, merged(params, {"recipes": {"tiny": {"training": {"epochs": 2}}}}))
+    JOURNAL.unlink()
+    searched()
+    assert len(pd.read_csv(run.folder / "history.csv")) == 2
+    evaluated = read_json(run.folder / "evaluate.provenance.json")
+    assert evaluated["inputs"][str(run.model)] == sha256_of(run.model)
 
 
 def test_one_process_at_a_time(study):

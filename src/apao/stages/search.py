@@ -179,6 +179,7 @@ class ObjectiveSearch:
         console.print(f"{self.name}: trial {index + 1} of {self.entry.trials}, {run}")
         params = self.params.resolve(run)
         if params.start is not None:
+            # Here, so that if this one diverges it is an error and not the end of a trial.
             self._train(Run.parse(params.start.run))
         finished = _is_trained(run, params)
 
