@@ -400,7 +400,7 @@ def search(
     objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="Default: all.")] = None,
     device: DeviceName = "auto",
 ) -> None:
-    """Search hyper-parameters, with the same number of trials for every objective, and write the best as `tune` does.
+    """Try hyper-parameters, equally often for every objective, and write the best to the file under tuned.
 
     Trials are ordinary runs, chosen by Optuna. The same command continues an interrupted search.
     """

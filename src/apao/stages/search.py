@@ -125,14 +125,16 @@ class ObjectiveSearch:
                 load_if_exists=True,
             )
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{self.journal}: damaged ({error}); delete it to search again from its runs") from error
+            raise UserError(
+                f"{self.journal}: damaged ({error}); delete it to search again; finished runs are kept"
+            ) from error
         facts = self._facts()
         if "facts" not in study.user_attrs:
             study.set_user_attr("facts", facts)
         if difference := first_difference(study.user_attrs["facts"], facts):
             raise UserError(
-                f"{self.journal}: its trials were made with {difference}; delete it to search again, or give the "
-                "search another name"
+                f"{self.journal}: its trials were made with {difference}; delete it to search again (finished "
+                "runs are kept), or give the search another name"
             )
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             # Of a process that was stopped. The next trial has the same values, since failed ones do not count.
@@ -158,17 +160,18 @@ class ObjectiveSearch:
         return self.entry.run(self.objective, **values)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
+        first = {key: dimension.probes[0] for key, dimension in self.space.items()}
+        parts = parts_of(self.params, self.entry.run(self.objective, **first))
+        owner = owners(parts)
         found: dict[str, BaseDistribution] = {}
         for key, dimension in self.space.items():
             if dimension.choices is not None:
                 found[key] = CategoricalDistribution(dimension.choices)
-                continue
-            low, high = dimension.ends
-            parts = parts_of(self.params, self.entry.run(self.objective, **{key: low}))
-            if isinstance(getattr(parts[owners(parts)[key]], key), int):
-                found[key] = IntDistribution(int(low), int(high), dimension.log)
+            elif isinstance(getattr(parts[owner[key]], key), int):
+                low, high = map(int, dimension.ends)
+                found[key] = IntDistribution(low, high, dimension.log)
             else:
-                found[key] = FloatDistribution(low, high, dimension.log)
+                found[key] = FloatDistribution(*dimension.ends, dimension.log)
         return found
 
     def _trial(self, study: optuna.Study, index: int) -> None:
@@ -192,9 +195,10 @@ class ObjectiveSearch:
             self._train(run, report)
         except (optuna.TrialPruned, Diverged) as stopped:
             console.print(f"{run} is stopped and removed: {stopped}")
-            shutil.rmtree(run.folder)
-            with suppress(OSError):  # other seeds of this run may be there
-                run.folder.parent.rmdir()
+            if run.folder.exists():
+                shutil.rmtree(run.folder)
+                with suppress(OSError):  # other seeds of this run may be there
+                    run.folder.parent.rmdir()
             study.tell(trial, state=TrialState.PRUNED)
             return
         score = self._score(run)

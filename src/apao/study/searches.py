@@ -35,6 +35,8 @@ class Dimension(Model):
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("has choices and a range; give one of them")
+            if len(set(self.choices)) < len(self.choices):
+                raise ValueError("gives a choice twice")
         elif self.low is None or self.high is None:
             raise ValueError("expected low and high, or choices")
         elif self.low >= self.high:

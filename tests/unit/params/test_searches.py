@@ -67,6 +67,7 @@ def test_keys_that_an_objective_does_not_have_are_left_out(read):
         ("low: 0, high: 0.5", "low: -1, high: 0.5", "space.beta", "pairwise\\+beta=-1\\+.*greater than or equal to 0"),
         ("low: 1, high: 4", "low: 0.5, high: 4", "space.layers", "ce\\+layers=0\\.5\\+.*valid integer"),
         ("low: 1, high: 4", "choices: [1]", "space.layers.choices", "at least 2 items"),
+        ("low: 1, high: 4", "choices: [2, 3, 2]", "space.layers", "gives a choice twice"),
         ("low: 1, high: 4", "low: 1, high: 4, choices: [1, 2]", "space.layers", "has choices and a range"),
         ("[release, uniform]", "[release, unifrom]", "space.weights", "weights=unifrom.*'uniform'"),
         ("weights: {choices: [release, uniform]}", "eos: {low: 0, high: 1}", "space.eos", "write eos=false"),
