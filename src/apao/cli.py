@@ -24,6 +24,7 @@ from apao.study.runs import Run
 
 if TYPE_CHECKING:
     from apao.study.settings import Settings
+    from apao.study.tuned import Tuning
 
 _interrupts: list[int] = []
 """Signal number of each Ctrl-C received so far."""
@@ -388,16 +389,39 @@ def tune(
 ) -> None:
     """Choose hyper-parameters from finished sweeps and write them to the file that params.yaml names under tuned."""
     from apao.report.tuning import tunings
-    from apao.study.tuned import with_tuning, write_tuned
 
     path, params = settings().tuned_file(), settings().params()
-    tuned = dict(params.tuned)
-    for objective, tuning in tunings(study, params, objectives or ()):
-        tuned[objective] = with_tuning(tuned.get(objective, ()), tuning)
+    _write_tunings(path, tunings(study, params, objectives or ()))
+
+
+@app.command()
+def search(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An entry under searches in params.yaml.")],
+    objectives: Annotated[list[str] | None, typer.Argument(metavar="OBJECTIVE...", help="Default: all.")] = None,
+    device: DeviceName = "auto",
+) -> None:
+    """Try hyper-parameters, equally often for every objective, and write the best to the file under tuned.
+
+    Trials are ordinary runs, chosen by Optuna. The same command continues an interrupted search.
+    """
+    from functools import partial
+
+    from apao.devices import pick_device
+    from apao.engines.code_versions import run_version
+    from apao.stages.search import search as stage
+
+    path, params = settings().tuned_file(), settings().params()
+    _write_tunings(path, stage(name, params, objectives or (), pick_device(device), partial(run_version, "train")))
+
+
+def _write_tunings(path: Path, found: list[tuple[str, Tuning]]) -> None:
+    from apao.study.tuned import add_tunings
+
+    add_tunings(path, found)
+    for objective, tuning in found:
         for place, values in tuning.values.items():
             chosen = ", ".join(f"{key} {value}" for key, value in values.items())
             console.print(f"{objective} on {place}: {chosen}")
-    write_tuned(path, tuned)
     console.print(str(path))
 
 

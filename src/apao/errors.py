@@ -20,6 +20,10 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+class Diverged(UserError):
+    """A training whose loss is not finite. Other hyper-parameters may work, so a search goes on."""
+
+
 def one_line(text: str) -> str:
     """``text`` in one line of at most about ``LONGEST`` characters, with control characters escaped."""
     if len(text) > LONGEST:

@@ -81,15 +81,16 @@ class Results:
         self.scale = params.scale
         self.collection, self.files = collection, files
         self.normalised: Callable[[Run], Run] = params.normalised
-        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run, self._trained_objective(run))
+        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run, self._trained_values(run))
         self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 
-    def _trained_objective(self, run: Run) -> Mapping[str, Any]:
+    def _trained_values(self, run: Run) -> dict[str, Any]:
+        """Hyper-parameters with which a run was trained: of its backbone, its training and its objective."""
         path = self.file(run, RECORD_FILE)
-        found: Mapping[str, Any] = entry(path, self.json(path), "objective")
-        return found
+        parts = ("backbone", "training", "objective")
+        return {key: value for part in parts for key, value in entry(path, self.json(path), part).items()}
 
     def experiment(self, dataset: str, backbone: str, objective: str, seeds: Sequence[int]) -> list[Run]:
         """The normalised, existing runs of ``objective`` (spelled as in a study, with overrides), one per seed."""
@@ -270,7 +271,7 @@ def _listed(what: str, names: Iterable[str]) -> str:
 def _tuned_by(params: Params, run: Run, trained: Mapping[str, Any]) -> str:
     """How the hyper-parameters of a run were tuned for its dataset; empty if they were not.
 
-    Only values with which the run was trained count: ``trained`` are its objective's parameters in run.json. A run may
+    Only values with which the run was trained count: ``trained`` are its hyper-parameters in run.json. A run may
     override a tuned value, or be older than the tuning.
     """
 

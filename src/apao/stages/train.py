@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pandas as pd
@@ -20,11 +21,18 @@ from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import TrainedParams
 from apao.study.runs import Run
-from apao.training.loop import Training
+from apao.training.loop import Row, Training
 from apao.training.parallel import ALONE, Processes
 
 
-def train(run: Run, params: TrainedParams, device: torch.device, processes: Processes = ALONE, code: str = "") -> None:
+def train(
+    run: Run,
+    params: TrainedParams,
+    device: torch.device,
+    processes: Processes = ALONE,
+    code: str = "",
+    on_epoch: Callable[[Row], None] = lambda row: None,
+) -> None:
     """Train ``run`` and write run.json, model.safetensors, config.json, catalogue.parquet and history.csv.
 
     run.json (``run_params.RunRecord``) contains ``params``, the values that are used here, and the hashes of the
@@ -37,6 +45,8 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
         device: device of this process.
         processes: the processes that train together; the first of them writes the files.
         code: version of the code; a checkpoint of another version is not resumed.
+        on_epoch: called by the first process with every row of the history, also those before an interruption. An
+            exception from it ends the training and leaves the checkpoint.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
@@ -58,7 +68,12 @@ def train(run: Run, params: TrainedParams, device: torch.device, processes: Proc
             training.fit(checkpoint, fingerprint)
             return
         events = EventFiles(run.folder / "tensorboard")
-        trained = training.fit(checkpoint, fingerprint, events.write)
+
+        def after_epoch(row: Row) -> None:
+            events.write(row)
+            on_epoch(row)
+
+        trained = training.fit(checkpoint, fingerprint, after_epoch)
 
         stage.output_json(run.record.name, {"run": str(run), **record, "inputs": decisive})
         training.backbone.load_state_dict(trained.best)

@@ -35,9 +35,10 @@ from apao.files import atomic_path
 from apao.parameters import NAME, OBJECTIVE_NAME, Key, Model, first_mistake, one_of, spelled
 from apao.progress import console
 from apao.study.paths import PARAMS_FILE
-from apao.study.references import FIXED, changed, check_fit, check_references, resolve_sweeps
+from apao.study.references import check_fit, check_references, owners, resolve_sweeps, with_values
 from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start, TimedDecoding
-from apao.study.runs import Run, Value, format_value
+from apao.study.runs import Run, format_value
+from apao.study.searches import Search, check_search
 from apao.study.studies import STUDIES, Study
 from apao.study.sweeps import Sweep
 from apao.study.tuned import Tunings, read_tuned, values_at
@@ -86,10 +87,12 @@ class Params(Model):
     recipes: dict[str, Recipe]
     objectives: dict[ObjectiveName, AnyObjective]
     tuned: Annotated[Tunings, WithJsonSchema({"type": "string"})] = Field(default_factory=dict)
-    """File in the same folder with values for single datasets and backbones, written by ``apao tune``. An
-    objective's own ``tuned`` takes precedence."""
+    """File in the same folder with values for single datasets and backbones, written by ``apao tune`` and ``apao
+    search``. An objective's own ``tuned`` takes precedence."""
     sweeps: dict[Name, Sweep] = Field(default_factory=dict)
     """Sweeps by name; studies list the names."""
+    searches: dict[Name, Search] = Field(default_factory=dict)
+    """Searches of hyper-parameters, for ``apao search``."""
     studies: dict[Name, dict[StudyName, AnyStudy]]
     """Studies by scale and name. A study's files are named after it."""
 
@@ -134,11 +137,13 @@ class Params(Model):
             temporary.write_bytes(self._text.encode())
 
     def check_runs(self) -> None:
-        """Resolve every run of the studies of all scales.
+        """Resolve every run of the studies of all scales, and runs with the ends of every search's ranges.
 
         Raises:
-            AtKey: for the first study with an invalid run.
+            AtKey: for the first study or search with an invalid run.
         """
+        for name, search in self.searches.items():
+            check_search(self, name, search)
         for scale, studies in self.studies.items():
             for name, study in studies.items():
                 try:
@@ -210,8 +215,8 @@ class Params(Model):
         self._resolved[str(run)] = resolved
         return resolved
 
-    def _with_tuned_values(self, run: Run) -> dict[str, Any]:
-        """Objective (with tuned values), training and backbone of a run before its overrides, by field of RunParams."""
+    def _with_tuned_values(self, run: Run) -> dict[str, Model]:
+        """Objective, training and backbone of a run with tuned values, before its overrides, by field of RunParams."""
         recipe = self.recipes[_entry(self.datasets, run.dataset, "dataset", run).recipe]
         backbone = _entry(recipe.backbones, run.backbone, "backbone", run)
         objective = _entry(self.objectives, run.objective, "objective", run)
@@ -220,28 +225,23 @@ class Params(Model):
             **objective.tuned.get(run.dataset, {}),
             **objective.tuned.get(f"{run.dataset}/{run.backbone}", {}),
         }
-        return {"objective": changed(objective, tuned), "training": recipe.training, "backbone": backbone}
+        return with_values({"objective": objective, "training": recipe.training, "backbone": backbone}, tuned)
 
-    def _with_overrides(self, run: Run, parts: dict[str, Any]) -> dict[str, Any]:
+    def _with_overrides(self, run: Run, parts: Mapping[str, Model]) -> dict[str, Any]:
         """Copy of ``parts`` with the overrides of ``run``, each applied to the part that has its key."""
-        parts = dict(parts)
-        owners = {key: name for name, part in parts.items() for key in type(part).model_fields if key not in FIXED}
-        overrides: dict[str, dict[str, Value]] = {}
+        owner = owners(parts)
+        for key, _ in run.overrides:
+            if key not in owner:
+                raise UserError(f"{run}: unknown key {key!r}; {nearest(key, owner)}")
+        try:
+            overridden = with_values(parts, dict(run.overrides))
+        except ValidationError as error:
+            raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
         for key, value in run.overrides:
-            if key not in owners:
-                raise UserError(f"{run}: unknown key {key!r}; {nearest(key, owners)}")
-            overrides.setdefault(owners[key], {})[key] = value
-        for name, values in overrides.items():
-            try:
-                # All at once: some keys are valid only together.
-                parts[name] = changed(parts[name], values)
-            except ValidationError as error:
-                raise UserError(f"{run}: {spelled(*first_mistake(error))}") from error
-            for key, value in values.items():
-                canonical = format_value(getattr(parts[name], key))
-                if canonical != format_value(value):
-                    raise UserError(f"{run}: write {key}={canonical}; a run has one spelling")
-        return parts
+            canonical = format_value(getattr(overridden[owner[key]], key))
+            if canonical != format_value(value):
+                raise UserError(f"{run}: write {key}={canonical}; a run has one spelling")
+        return overridden
 
     def _start(self, run: Run, resolved: RunParams, dependents: tuple[Run, ...]) -> Start:
         """The run that ``run`` starts from: same data, seed and model sizes, with the objective's ``start``."""
@@ -291,6 +291,10 @@ class Params(Model):
     def study(self, name: str) -> Study:
         """The study ``name`` of the chosen scale; raises UserError for an unknown name."""
         return _entry(self.chosen_studies, name, "study", f"studies.{self.scale}")
+
+    def search(self, name: str) -> Search:
+        """The search ``name``; raises UserError for an unknown name."""
+        return _entry(self.searches, name, "search", "searches")
 
 
 def _entry(known: Mapping[str, T], name: str, what: str, where: object) -> T:

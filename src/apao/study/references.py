@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from apao.errors import AtKey, UserError, nearest
-from apao.parameters import Model, first_mistake
+from apao.parameters import Key, Model, first_mistake
 from apao.study.runs import Run, format_value
 
 if TYPE_CHECKING:
-    from apao.objectives.base import Objective
     from apao.study.params import Params
     from apao.study.run_params import RunParams
     from apao.study.sweeps import Sweep
@@ -24,6 +23,19 @@ FIXED = {"type", "tuned"}
 def changed(model: Model, values: Mapping[str, Any]) -> Model:
     """Copy of ``model`` with some fields replaced, validated again."""
     return type(model).model_validate({**model.model_dump(), **values})
+
+
+def owners(parts: Mapping[str, Model]) -> dict[str, str]:
+    """The name of the part that has each key. Parts are those of a run: objective, training, backbone."""
+    return {key: name for name, part in parts.items() for key in type(part).model_fields if key not in FIXED}
+
+
+def with_values(parts: Mapping[str, Model], values: Mapping[str, Any]) -> dict[str, Model]:
+    """Copy of ``parts`` with each value in the part that has its key; raises pydantic's ValidationError."""
+    owner = owners(parts)
+    # All values of a part at once: some keys are valid only together.
+    own = {name: {key: value for key, value in values.items() if owner[key] == name} for name in parts}
+    return {name: changed(part, own[name]) if own[name] else part for name, part in parts.items()}
 
 
 def resolve_sweeps(studies: object, sweeps: Mapping[str, Sweep]) -> object:
@@ -91,29 +103,41 @@ def _check_objective(params: Params, name: str) -> None:
         start = Run.of("any", "any", objective.start, 0).objective
         _known(start, params.objectives, "objectives", "objectives", name, "start")
     for place, values in objective.tuned.items():
-        _check_tuned(params, objective, place, values, ("objectives", name, "tuned", place))
+        where: Key = ("objectives", name, "tuned", place)
+        _parts_at(params, place, where)
+        _check_tuned({"objective": objective}, values, where)
 
 
 def _check_tunings(params: Params, name: str) -> None:
     _known(name, params.objectives, "objectives", "tuned", name)
     for i, tuning in enumerate(params.tuned[name]):
         for place, values in tuning.values.items():
-            _check_tuned(params, params.objectives[name], place, values, ("tuned", name, i, "values", place))
+            where: Key = ("tuned", name, i, "values", place)
+            _check_tuned({"objective": params.objectives[name], **_parts_at(params, place, where)}, values, where)
 
 
-def _check_tuned(
-    params: Params, objective: Objective, place: str, values: Mapping[str, Any], where: tuple[str | int, ...]
-) -> None:
-    """Check that ``place`` (``dataset`` or ``dataset/backbone``) exists and that the values are valid."""
+def _parts_at(params: Params, place: str, where: Key) -> dict[str, Model]:
+    """The training and the backbone of ``dataset/backbone``, or the training alone of ``dataset``."""
     dataset, slash, backbone = place.partition("/")
     _known(dataset, params.datasets, "datasets", *where)
-    if slash:
-        recipe = params.datasets[dataset].recipe
-        _known(backbone, params.recipes[recipe].backbones, f"recipes.{recipe}.backbones", *where)
-    for fixed in sorted(FIXED & set(values)):
-        raise AtKey("is the same for all datasets; remove it here", *where, fixed)
+    name = params.datasets[dataset].recipe
+    recipe = params.recipes[name]
+    if not slash:
+        return {"training": recipe.training}
+    _known(backbone, recipe.backbones, f"recipes.{name}.backbones", *where)
+    return {"training": recipe.training, "backbone": recipe.backbones[backbone]}
+
+
+def _check_tuned(parts: Mapping[str, Model], values: Mapping[str, Any], where: Key) -> None:
+    """Check that tuned values belong to one of the parts and are valid."""
+    known = owners(parts)
+    for name in values:
+        if name in FIXED:
+            raise AtKey("is the same for all datasets; remove it here", *where, name)
+        if name not in known:
+            raise AtKey(f"unknown key {name!r}; {nearest(name, known)}", *where, name)
     try:
-        changed(objective, values)
+        with_values(parts, values)
     except ValidationError as error:
         message, key = first_mistake(error)
         raise AtKey(message, *where, *key) from error

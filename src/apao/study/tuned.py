@@ -1,8 +1,9 @@
 """Tuned hyper-parameters per dataset and backbone, in a file of their own because programs write them.
 
 The file lists the tunings of each objective. A tuning states how its values were chosen, and has values per
-``dataset/backbone`` (or per ``dataset``) that override the objective's own. ``apao tune`` writes the values that a
-study's sweeps found best on the validation items; the values of the paper's Table 5 are there as printed.
+``dataset/backbone`` (or per ``dataset``) that override the objective's own and those of the recipe's training and
+backbone. ``apao tune`` writes the values that a study's sweeps found best on the validation items, ``apao search``
+those of a search; the values of the paper's Table 5 are there as printed.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from apao.study.runs import Value
 from apao.study.yaml_lines import line_of, read_yaml
 
 HEAD = """\
-# Values that override an objective's own for one dataset and backbone; params.yaml names this file. `apao tune` adds
-# the values that sweeps found best on the validation items. If two tunings set the same key, the later one applies.
+# Values that override an objective's own for one dataset and backbone; params.yaml names this file. `apao tune` and
+# `apao search` add the values that they found best on the validation items. If two tunings set the same key, the later
+# one applies.
 """
-BY_SWEEP = "apao tune"
-"""Beginning of ``chosen_by`` in tunings that ``apao tune`` wrote."""
+BY_SWEEP, BY_SEARCH = "apao tune", "apao search"
+"""Beginning of ``chosen_by`` in tunings that these commands wrote."""
 
 Values = Annotated[dict[str, Value], Field(min_length=1)]
 
@@ -37,11 +39,6 @@ class Tuning(Model):
     """How the values were chosen; shown under the tables that use them."""
     values: Annotated[dict[str, Values], Field(min_length=1)]
     """Values by ``dataset/backbone``, or by ``dataset`` for all its backbones."""
-
-    @property
-    def keys(self) -> set[str]:
-        """Names of the hyper-parameters with values."""
-        return {key for values in self.values.values() for key in values}
 
 
 Tunings = dict[str, tuple[Tuning, ...]]
@@ -72,10 +69,27 @@ def write_tuned(path: Path, tunings: Mapping[str, Iterable[Tuning]]) -> None:
         temporary.write_text(HEAD + text, encoding="utf-8")
 
 
+def add_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
+    """Add tunings, as pairs with their objective, to those that the file has now, if it exists."""
+    tunings = read_tuned(path)[0] if path.exists() else {}
+    for objective, tuning in found:
+        tunings[objective] = with_tuning(tunings.get(objective, ()), tuning)
+    write_tuned(path, tunings)
+
+
 def with_tuning(tunings: Iterable[Tuning], new: Tuning) -> tuple[Tuning, ...]:
-    """The tunings of an objective with ``new`` appended, without earlier ones that sweeps chose for the same keys."""
-    kept = (old for old in tunings if not (old.chosen_by.startswith(BY_SWEEP) and old.keys <= new.keys))
-    return (*kept, new)
+    """The tunings of an objective with ``new`` appended, without what a command chose for the same keys before."""
+    return (*(kept for old in tunings if (kept := _without_replaced(old, new)) is not None), new)
+
+
+def _without_replaced(old: Tuning, new: Tuning) -> Tuning | None:
+    """``old`` without the places where ``new`` has all its keys, if a command wrote it; None if no place is left."""
+    if not old.chosen_by.startswith((BY_SWEEP, BY_SEARCH)):
+        return old
+    kept = {
+        place: values for place, values in old.values.items() if not values.keys() <= new.values.get(place, {}).keys()
+    }
+    return old.model_copy(update={"values": kept}) if kept else None
 
 
 def values_at(tunings: Iterable[Tuning], dataset: str, backbone: str) -> dict[str, Value]:

@@ -29,7 +29,7 @@ from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
 from apao.devices import autocast
-from apao.errors import UserError
+from apao.errors import Diverged, UserError
 from apao.objectives.base import Outcome, State
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
@@ -101,7 +101,7 @@ class Sums:
         """Means so far, over all processes.
 
         Raises:
-            UserError: naming the run, the step and the term, when one is not finite.
+            Diverged: naming the run, the step and the term, when one is not finite.
         """
         own = {name: value.item() for name, value in self._sums.items()}
         everyone: list[tuple[int, Row]] = self.processes.gather((self._examples, own))
@@ -110,7 +110,7 @@ class Sums:
         means = {name: sum(sums.get(name, 0.0) for _, sums in everyone) / examples for name in everyone[0][1]}
         for name, value in means.items():
             if not math.isfinite(value):
-                raise UserError(
+                raise Diverged(
                     f"{where}: {name} is {value}; the training diverged. Lower lr or beta, or set precision: fp32"
                 )
         return means
@@ -201,7 +201,8 @@ class Training:
             on_epoch: called with every row of the history, those of the checkpoint included.
 
         Raises:
-            UserError: when the checkpoint is damaged, the loss is not finite, or processes disagree or fail.
+            UserError: when the checkpoint is damaged, or processes disagree or fail.
+            Diverged: when the loss is not finite.
         """
         history: list[Row] = []
         best = Best()

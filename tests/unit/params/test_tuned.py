@@ -12,7 +12,7 @@ from apao.cli import app
 from apao.errors import UserError
 from apao.study.params import load
 from apao.study.runs import Run
-from apao.study.tuned import BY_SWEEP, Tuning, read_tuned, values_at, with_tuning, write_tuned
+from apao.study.tuned import BY_SEARCH, BY_SWEEP, Tuning, add_tunings, read_tuned, values_at, with_tuning, write_tuned
 
 TUNED = """\
 pairwise:
@@ -60,6 +60,9 @@ def test_chosen_values_take_the_place_of_the_objectives_own(project, run, values
         ("office/llama: {beta", "office/lama: {beta", r"tuned\.yaml:5: .*did you mean 'llama'"),
         ("{beta: 0.8}", "{bita: 0.8}", r"tuned\.yaml:5: pairwise\.0\.values\.office/llama\.bita: .*'beta'"),
         ("{beta: 0.8}", "{beta: -1}", r"tuned\.yaml:5: .*greater than or equal to 0, found -1"),
+        ("{beta: 0.8}", "{hiden: 16}", r"tuned\.yaml:5: .*unknown key 'hiden'; did you mean 'hidden'"),
+        ("office: {beta: 0.7", "office: {hidden: 16", r"tuned\.yaml:4: .*unknown key 'hidden'"),
+        ("{beta: 0.8}", "{lr: -1}", r"tuned\.yaml:5: .*greater than 0, found -1"),
         ("{beta: 0.8}", "{type: ce}", r"tuned\.yaml:5: .*type: is the same for all datasets"),
         ("pairwise:", "pairwize:", r"tuned\.yaml:1: pairwize: .*did you mean 'pairwise'"),
         ("chosen_by: the paper", "by: the paper", r"tuned\.yaml:2: pairwise\.0\.by: unknown key 'by'"),
@@ -71,6 +74,23 @@ def test_mistakes_name_the_file_and_line(project, old, new, said):
     (project / "tuned.yaml").write_text(TUNED.replace(old, new))
     with pytest.raises(UserError, match=said):
         load(Path("params.yaml"))
+
+
+def test_values_of_the_training_and_of_the_backbone(project):
+    (project / "tuned.yaml").write_text(TUNED.replace("{beta: 0.8}", "{beta: 0.8, lr: 0.5, hidden: 16}"))
+    params = load(Path("params.yaml"))
+    here, overridden, elsewhere, other = (
+        params.resolve(Run.parse(name))
+        for name in (
+            "office/llama/pairwise/seed1",
+            "office/llama/pairwise+hidden=24+lr=0.25/seed1",
+            "films/llama/pairwise/seed1",
+            "office/llama/ce/seed1",
+        )
+    )
+    assert (here.objective.beta, here.training.lr, here.backbone.hidden, here.backbone.heads) == (0.8, 0.5, 16, 4)
+    assert (overridden.training.lr, overridden.backbone.hidden) == (0.25, 24)
+    assert {(one.training.lr, one.backbone.hidden) for one in (elsewhere, other)} == {(1e-3, 32)}
 
 
 def test_a_copy_holds_both_files(project):
@@ -111,6 +131,23 @@ def test_a_sweep_replaces_what_sweeps_chose_for_the_same_key():
     found = with_tuning((paper, old, other), new)
     assert found == (paper, other, new)
     assert values_at(found, "office", "llama") == {"beta": 4.0, "eta": 3.0}
+
+
+def test_a_search_replaces_earlier_choices_at_its_own_place_only():
+    def tuning(by, **values):
+        return Tuning(chosen_by=by, values=values)
+
+    old = tuning(f"{BY_SWEEP}: a", tiger={"beta": 1.0}, llama={"beta": 2.0})
+    more = tuning(f"{BY_SEARCH}: b", llama={"beta": 3.0, "lr": 4.0})
+    new = tuning(f"{BY_SEARCH}: c", llama={"beta": 5.0})
+    assert with_tuning((old, more), new) == (tuning(f"{BY_SWEEP}: a", tiger={"beta": 1.0}), more, new)
+
+
+def test_tunings_are_added_to_what_the_file_has_now(project):
+    add_tunings(Path("tuned.yaml"), [("ce", Tuning(chosen_by="me", values={"office/llama": {"lr": 0.5}}))])
+    assert read_tuned(Path("tuned.yaml"))[0].keys() == {"pairwise", "ce"}
+    assert resolved("office/llama/pairwise/seed1") == (0.8, 0.5, 50)
+    assert load(Path("params.yaml")).resolve(Run.parse("office/llama/ce/seed1")).training.lr == 0.5
 
 
 SWEEP = """

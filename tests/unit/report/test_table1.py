@@ -185,6 +185,15 @@ def test_the_note_says_what_was_tuned_where(project):
         project.record(run, params, objective=objective | {"eta": 0.2})
     report("table1", tuned)
     assert f"apao-pairwise: eta by {way} (office/tiger). Not tuned for a dataset: ce." in path.read_text()
+    # A value of the training, by a search.
+    way = "apao search: best of 20 trials of search office, validation ndcg@10"
+    searched = tunings | {"ce": (Tuning(chosen_by=way, values={"office/tiger": {"lr": 0.25}}),)}
+    for seed in (1, 2):
+        run = Run.of("office", "tiger", "ce", seed)
+        training = params.resolve(run).for_training()["training"]
+        project.record(run, params, training=training | {"lr": 0.25})
+    report("table1", params.model_copy(update={"tuned": searched}))
+    assert f"ce: lr by {way} (office/tiger)." in path.read_text()
 
 
 ROWS = ["ce", "msl", "ce->point", "apao-pointwise", "apao-pairwise+eta=0"]
