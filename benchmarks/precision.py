@@ -29,7 +29,7 @@ def compared(name: str, device: torch.device) -> dict[str, Any]:
     """
     run = Run.parse(name)
     trained = TrainedRun(run, Settings(PARAMS_FILE).to_evaluate(run, None), device)
-    users = sample(trained.users, USERS)
+    users = sample(trained.histories.evaluated("test"), USERS)
     lists, found = [], {"run": name, "users": len(users), "beam": trained.beam}
     for dtype in (torch.float32, torch.bfloat16):
         started, parts, ranks = time.perf_counter(), [], []

@@ -148,7 +148,7 @@ def decode_sample() -> None:
     """Beam search for a sample of the test users of the run in this folder; write sample.json."""
     keep_freed_memory()
     trained = TrainedRun(Run.parse(RUN), load(Path("params.yaml")).resolve(Run.parse(RUN)), torch.device("cpu"))
-    found = evaluate_split(trained, "test", users=sample(trained.users, DECODED))
+    found = evaluate_split(trained, "test", users=sample(trained.histories.evaluated("test"), DECODED))
     write_json(Path("sample.json"), {**found.metrics, "users_per_second": found.metrics["users"] / found.seconds})
 
 
