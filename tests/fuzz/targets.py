@@ -27,7 +27,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.tokenizers.file import given_codes
 from apao.codes.vectors import read_vectors
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.histories import Histories
+from apao.data.histories import PARTS, Histories
 from apao.data.prepared import prepare
 from apao.data.summary import check_items, statistics, summary
 from apao.errors import UserError, one_line
@@ -247,7 +247,10 @@ def assert_codes(codes: ItemCodes) -> None:
 
 # --- tables and numbers of earlier stages ----------------------------------------------------------------------------
 
-HISTORIES = parquet(pd.DataFrame({"user": np.repeat([0, 1], 4), "item": [0, 1, 2, 3] * 2}))
+OF_TWO_USERS = {"user": np.repeat([0, 1], 4), "item": [0, 1, 2, 3] * 2}
+HISTORIES = parquet(pd.DataFrame({**OF_TWO_USERS, "split": pd.Categorical(["train", "train", "valid", "test"] * 2)}))
+BY_TIME = pd.Categorical(["train", "valid", "rest", "test", *["train"] * 4], categories=pd.Index(PARTS))
+HISTORIES_BY_TIME = parquet(pd.DataFrame({**OF_TWO_USERS, "split": BY_TIME}))
 RANKS = parquet(
     pd.DataFrame({"split": ["valid", "test"] * 2, "user": [0, 0, 1, 1], "rank": 1, "items_before": 0, "group": 1})
 )
@@ -274,9 +277,14 @@ class _AnyParams:
 def read_histories() -> None:
     """Read histories as for training examples."""
     histories = Histories.load(PATHS.interactions)
-    assert histories.offsets[-1] == len(histories.items) and (np.diff(histories.offsets) >= 3).all()
+    lengths, ends = np.diff(histories.offsets), histories.train_end(np.arange(histories.users))
+    assert histories.offsets[-1] == len(histories.items) and (ends >= 0).all() and (ends <= lengths).all()
     users, positions = histories.training_examples()
-    assert len(users) == len(positions) == histories.train_end(np.arange(histories.users)).sum() - histories.users
+    assert len(users) == len(positions) == np.maximum(ends - 1, 0).sum()
+    for split in ("valid", "test"):
+        evaluated, targets = histories.evaluated(split), histories.evaluation_targets(split)
+        assert (targets < lengths).all() and (targets[evaluated] >= np.maximum(ends[evaluated], 1)).all()
+        assert len(histories.target_items(split, evaluated)) == len(evaluated)
 
 
 def read_metrics() -> None:
@@ -543,7 +551,7 @@ TARGETS: dict[str, Target] = {
     "own-ids-json": of_ids("own.json", json.dumps(IDS).encode()),
     "own-ids-npy": of_ids("own-ids.npy", npy(np.array(IDS))),
     "codes-table": Target("data/shop/codes.parquet", (CODES_TABLE,), read_codes),
-    "histories": Target("data/shop/interactions.parquet", (HISTORIES,), read_histories),
+    "histories": Target("data/shop/interactions.parquet", (HISTORIES, HISTORIES_BY_TIME), read_histories),
     "embeddings": Target(
         "data/shop/embeddings.safetensors", (opened(EMBEDDINGS),), read_embedded, closed,
         {"data/shop/items.parquet": CATALOGUE},

@@ -46,8 +46,11 @@ class Targets:
         """The same from labels (N,) and the user (N,) of each interaction.
 
         Raises:
-            ValueError: when an interaction that trains is not among a user's first, or a user has two of a target.
+            ValueError: when an interaction has no label or trains without being among its user's first ones, or a
+                user has two of a target or one without a history.
         """
+        if (labels < 0).any():
+            raise ValueError("an interaction belongs to no part")
         position, lengths = positions(user), np.bincount(user)
         training = np.bincount(user, labels == TRAIN).astype(np.int64)
         if not np.array_equal(labels == TRAIN, position < training[user]):
@@ -57,6 +60,8 @@ class Targets:
             rows = np.flatnonzero(labels == part)
             if len(np.unique(user[rows])) < len(rows):
                 raise ValueError(f"a user has two interactions of the part {PARTS[part]}")
+            if (position[rows] == 0).any():
+                raise ValueError(f"a target of the part {PARTS[part]} has no history")
             target = np.full(len(lengths), -1)
             target[user[rows]] = position[rows]
             targets.append(target)
