@@ -73,8 +73,9 @@ def test_metrics_intervals_and_parameters_of_the_published_runs():
     assert found.prefix_recall[0] == [one["prefix_recall@20"][0] for one in metrics]
 
 
-def test_without_the_data_there_are_no_titles(tmp_path):
-    """Of a published run in a folder of its own, as someone else has it."""
+def test_without_the_data_there_are_no_titles(tmp_path, monkeypatch):
+    """Of published runs in folders of their own, outside a study."""
+    monkeypatch.chdir(tmp_path)
     runs = [shutil.copytree(run, tmp_path / str(number)) for number, run in enumerate((CE, APAO))]
     found = compare(*map(str, runs), "test")
     assert found.examples_gained and all(one.target is one.history is None for one in found.examples_gained)
