@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -115,7 +114,8 @@ def compared(dataset: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
                 "valid_ce": min(row["valid_ce"] for row in trained.history),
             }
             for split in ("valid", "test"):
-                users, positions = np.arange(histories.users), histories.evaluation_targets(split)
+                users = histories.evaluated(split)
+                positions = histories.evaluation_targets(split)[users]
                 found[f"{split}_recall@{CUTOFF}"] = recall(training.backbone.eval(), examples, users, positions)
             yield found
 

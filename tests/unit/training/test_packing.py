@@ -72,6 +72,20 @@ def test_an_epoch_draws_whole_rows_until_enough(lengths, max_history, batch_size
         assert targets == Counter(tuple(codes.tokens[item].tolist()) for item in items)
 
 
+@given(
+    lengths=st.lists(st.integers(3, 12), min_size=1, max_size=12),
+    max_history=st.integers(1, 6),
+    negatives=st.integers(1, 5),
+    budget=st.integers(10, 400),
+)
+def test_a_micro_batch_keeps_to_its_tokens_with_negatives(lengths, max_history, negatives, budget):
+    """Rows whose history is cut are as long as others and have one example: all are padded to the most examples."""
+    sampler, *_ = sampler_of(lengths, max_history, negatives, budget)
+    for effective in sampler.epoch(10**6, 10**6, torch.Generator().manual_seed(0)):
+        for part in effective.parts:
+            assert part.tokens.numel() + part.negatives.numel() <= budget or len(part.tokens) == 1
+
+
 def alone(packed, row, slot, index):
     """An example of a packed batch as a separate batch."""
     history = packed.tokens[row, : packed.starts[row, slot] + 1]
