@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from apao.parameters import Model, Registry
 
@@ -57,6 +58,21 @@ class BackboneParams(Model, ABC):
         Raises:
             UserError: when a size is missing, or that model computes something other than this backbone.
         """
+
+
+class CausalParams(BackboneParams):
+    """Sizes of a causal backbone (``Backbone.read``), which can be trained on packed sequences."""
+
+    pack: bool = False
+    """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
+    by user instead of by example."""
+
+    decodes_eos: ClassVar[bool] = False
+
+    @property
+    @override
+    def packs(self) -> bool:
+        return self.pack
 
 
 BACKBONES: Registry[BackboneParams] = Registry("backbone", "apao.backbones")

@@ -13,14 +13,14 @@ On a GPU, cuDNN computes the layers in TF32 where the rest is fp32, unless ``tor
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import BACKBONES, BackboneParams, Context, Past
+from apao.backbones.base import BACKBONES, CausalParams, Context, Past
 from apao.backbones.causal import CausalBackbone, glorot_normal
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import config_size, probability
@@ -28,7 +28,7 @@ from apao.codes.vocabulary import PAD
 
 
 @BACKBONES.register
-class Gru4RecParams(BackboneParams):
+class Gru4RecParams(CausalParams):
     """Sizes of GRU4Rec, the recurrent baseline for codes of one token (``item-id``)."""
 
     type: Literal["gru4rec"]
@@ -36,16 +36,6 @@ class Gru4RecParams(BackboneParams):
     hidden: PositiveInt = 128
     layers: PositiveInt = 1
     dropout: probability = 0.2
-    pack: bool = False
-    """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
-    by user instead of by example."""
-
-    decodes_eos: ClassVar[bool] = False
-
-    @property
-    @override
-    def packs(self) -> bool:
-        return self.pack
 
     @override
     def build(self, vocabulary: int) -> Gru4Rec:

@@ -8,7 +8,7 @@ is no bos. The release pads on the left; rotary positions are relative, so paddi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -18,7 +18,7 @@ from typing_extensions import override
 from apao.backbones.base import (
     BACKBONES,
     Backbone,
-    BackboneParams,
+    CausalParams,
     Context,
     KeyValues,
     Past,
@@ -43,7 +43,7 @@ INITIALIZER_RANGE = 0.02
 
 
 @BACKBONES.register
-class LlamaParams(BackboneParams):
+class LlamaParams(CausalParams):
     """Sizes of the decoder-only backbone. Defaults are the paper's. It has no dropout."""
 
     type: Literal["llama"]
@@ -51,22 +51,12 @@ class LlamaParams(BackboneParams):
     intermediate: PositiveInt = 1024
     heads: PositiveInt = 8
     layers: PositiveInt = 8
-    pack: bool = False
-    """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
-    by user instead of by example."""
-
-    decodes_eos: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _even_heads(self) -> LlamaParams:
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden {self.hidden} must be a multiple of 2 * heads ({2 * self.heads})")
         return self
-
-    @property
-    @override
-    def packs(self) -> bool:
-        return self.pack
 
     @override
     def build(self, vocabulary: int) -> Llama:

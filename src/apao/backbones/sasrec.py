@@ -13,7 +13,7 @@ the authors' code. Different from it:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from apao.backbones.base import (
     BACKBONES,
-    BackboneParams,
+    CausalParams,
     Context,
     KeyValues,
     Past,
@@ -40,7 +40,7 @@ NORM_EPS = 1e-8
 
 
 @BACKBONES.register
-class SasRecParams(BackboneParams):
+class SasRecParams(CausalParams):
     """Sizes of SASRec, the self-attentive baseline for codes of one token (``item-id``)."""
 
     type: Literal["sasrec"]
@@ -50,22 +50,12 @@ class SasRecParams(BackboneParams):
     dropout: probability = 0.2
     positions: PositiveInt = 256
     """Learned positions, in tokens. ``max_history`` + 2 codes always suffice; longer sequences are refused."""
-    pack: bool = False
-    """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
-    by user instead of by example."""
-
-    decodes_eos: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _whole_heads(self) -> SasRecParams:
         if self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} must be a multiple of heads ({self.heads})")
         return self
-
-    @property
-    @override
-    def packs(self) -> bool:
-        return self.pack
 
     @override
     def build(self, vocabulary: int) -> SasRec:
