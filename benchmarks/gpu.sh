@@ -74,6 +74,7 @@ one_run() {
     [ "$(left)" -lt 100 ] || measured="evaluate exact beams pruning"
     for name in $measured; do stage "$name" "$run" "$log.$name" & done
     wait
+    [ -f "results/$run/metrics.json" ] || return
     say "$run finished: $(python3 -c 'import json, sys
 test = json.load(open(sys.argv[1]))["test"]
 print(*(f"{name} {test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")))' "results/$run/metrics.json")"
