@@ -203,7 +203,10 @@ def test_figure4_of_two_seeds_has_the_mean_of_their_intervals(project):
     assert frame.loc["ndcg@5", ["value", "low", "high"]].tolist() == pytest.approx([0.25, 0.15, 0.4])
     assert frame.loc["seconds_per_1000_users", ["low", "high"]].isna().all()
     said = Path("figures/figure4.rst").read_text()
-    assert "Means over 2 seeds, too few for an interval over seeds" in said and "they are the mean of both" in said
+    assert (
+        "Means over 2 seeds, too few for an interval over seeds" in said
+        and "those of two seeds are the mean of both" in said
+    )
 
 
 def test_figure4_leaves_a_gap_where_the_beam_is_narrower_than_the_cutoff(project):

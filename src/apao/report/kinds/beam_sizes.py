@@ -95,8 +95,10 @@ class BeamSizes(GridStudy, FigureStudy):
             named = "One seed" if len(self.seeds) == 1 else f"Means over {len(self.seeds)} seeds"
             return f"{named}; a line without error bars was measured before intervals over the test users were kept."
         if few(self.seeds) or results.absent(self):
-            mean = "" if len(self.seeds) == 1 else "; of two seeds they are the mean of both, which is no narrower"
-            return f"{said[:-1]}{mean}. A time has none for fewer than {FEWEST_SEEDS} seeds."
+            if len(self.seeds) == 1:
+                return f"{said} A time has none for one seed."
+            mean = "those of two seeds are the mean of both, which is no narrower"
+            return f"{said[:-1]}; {mean}. A time has none for fewer than {FEWEST_SEEDS} seeds."
         return said
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
