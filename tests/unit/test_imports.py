@@ -10,7 +10,18 @@ from helpers.project import ROOT
 
 import apao
 
-ABSENT = ("snakemake", "dvc", "tensorboard", "matplotlib", "sentence_transformers", "transformers", "sklearn", "optuna")
+ABSENT = (
+    "snakemake",
+    "dvc",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+    "matplotlib",
+    "sentence_transformers",
+    "transformers",
+    "sklearn",
+    "optuna",
+)
 NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
 
 
