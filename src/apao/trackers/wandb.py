@@ -69,4 +69,8 @@ class WandbLog(Log):
 
     @override
     def close(self, finished: bool) -> None:
+        import wandb
+
         self.run.finish(exit_code=0 if finished else 1)
+        # Of an offline run that only tells the library's service, which may not have written everything yet.
+        wandb.teardown()
