@@ -12,6 +12,7 @@
 #   RUNS="office/llama/ce/seed42 ..."   runs to train instead of those below, in this order
 #   SIDE=2                      trainings at once; they take turns on the GPU, so more only finish later
 #   CASES="train/ decode/"      parts of the names of the cases that bench measures
+#   APAO_REVISION=...           the commit, for the records, where this copy has no .git
 set -uo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds that this may take}

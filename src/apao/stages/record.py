@@ -105,7 +105,10 @@ def _package_versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The checked-out commit, with ``+changes`` if the working tree differs; None outside git."""
+    """The checked-out commit, with ``+changes`` if the working tree differs.
+
+    Outside git, as in a copy on a machine without network, it is what ``APAO_REVISION`` says, or None.
+    """
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
@@ -115,5 +118,5 @@ def _git_revision() -> str | None:
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return os.environ.get("APAO_REVISION")
+    return done.stdout.strip() or os.environ.get("APAO_REVISION")
