@@ -21,6 +21,16 @@ CONFIGS, PROMPT, ROWS = language_models.CONFIGS, language_models.PROMPT, languag
 VOCABULARY, LEVELS = 23, 3
 HISTORIES = [[5, 9, 12], [3, 8, 11, 18, 4, 9, 13, 16, 5], [6]]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256}
+GROUPED = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2}
+OTHERS = {
+    **{kind: GROUPED for kind in ("mistral", "olmo2", "phi", "phi3", "smollm3")},
+    **{kind: {**GROUPED, "head_dim": 8} for kind in ("gemma", "gemma3_text", "qwen3")},
+    "gpt_neox": {**SIZES, "intermediate_size": 48},
+    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "opt": {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
 every_kind = pytest.mark.parametrize("kind", CONFIGS)
 
 
@@ -87,6 +97,15 @@ def test_candidates_have_the_logits_of_a_plain_forward_pass(kind, tmp_path):
     context = backbone.encode(padded(HISTORIES), codes[:, 0], codes[:, 1:])
     close(backbone.logits(context.along), expected[:, 0])
     close(backbone.logits(context.after), expected[:, 1:, 1:])
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@torch.no_grad()
+def test_other_classes(kind, tmp_path):
+    backbone = built(language_models.write_model(tmp_path / "base", kind, **OTHERS[kind]))
+    expected = one_by_one(backbone.model, candidates(3))
+    assert expected.std() > 0.05
+    close(ours(backbone, candidates(3)), expected)
 
 
 @torch.no_grad()
@@ -270,10 +289,15 @@ def test_adapters_and_quantised_weights(folder):
 
 
 REFUSED = {
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},  # ALiBi, from a mask of two dimensions
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},  # recurrent
-    "gemma2": {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
-    | {"num_hidden_layers": 2, "head_dim": 8, "final_logit_softcapping": 1.0},
+    # ALiBi.
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4},
+    # Recurrent.
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    # Rescaled logits.
+    "gemma2": {**GROUPED, "head_dim": 8},
+    "granite": {**GROUPED, "logits_scaling": 4.0},
+    "cohere": GROUPED,
 }
 
 

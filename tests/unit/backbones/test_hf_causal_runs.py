@@ -185,6 +185,15 @@ def test_lora_is_read_from_params_yaml(tmp_path):
         load(tmp_path / "params.yaml")
 
 
+def test_a_kernel_that_the_config_of_a_run_names_is_not_fetched(base):
+    run = Run.parse("toy/hf-causal/ce/seed7")
+    train(run, params_of(), CPU)
+    (run.folder / "train.provenance.json").unlink()
+    path = run.folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attn_implementation": "someone/kernel"}))
+    assert apao.load(run.folder, device="cpu").trained.backbone.model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("damage", ["layers", "vocabulary", "absent", "other"])
 def test_a_damaged_config_of_a_run(damage, base):
     run = Run.parse("toy/hf-causal/ce/seed7")
