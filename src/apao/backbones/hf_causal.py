@@ -168,6 +168,13 @@ class HfCausal(CausalBackbone):
         bounds = [getattr(model.config, key, None) for key in SIZES_THAT_BOUND]
         self.longest = min((size for size in bounds if type(size) is int and size > 0), default=2**31)
 
+    @property
+    def _layers(self) -> Any:
+        """The model without its output layer."""
+        layers = self.model.base_model
+        # Some classes name no such part.
+        return self.model.get_decoder() if layers is self.model else layers
+
     def _embed(self, tokens: Tensor) -> Tensor:
         """(..., S) -> (..., S, D)."""
         embedded: Tensor = self.model.get_input_embeddings()(tokens)
@@ -196,7 +203,7 @@ class HfCausal(CausalBackbone):
         self._check_length(x.shape[1])
         cache = DynamicCache()
         # Padding is on the right, so the model's own causal mask hides it from all other tokens.
-        states = self.model.base_model(inputs_embeds=x, past_key_values=cache, use_cache=True).last_hidden_state
+        states = self._layers(inputs_embeds=x, past_key_values=cache, use_cache=True).last_hidden_state
         place = starts.repeat_interleave(candidates, dim=1) + before
         return states[:, before:], Context(
             along=states[:, :0],
@@ -239,7 +246,7 @@ class HfCausal(CausalBackbone):
         history = context.mask[:, :, None].expand(batch, count, new, -1).flatten(1, 2)
         own = _own_tokens(count, new, known, device).expand(batch, -1, -1)
         step = torch.arange(known, known + new, device=device)
-        states = self.model.base_model(
+        states = self._layers(
             inputs_embeds=self._embed(tokens).flatten(1, 2),
             attention_mask=additive_mask(torch.cat([history, own], dim=-1))[:, None],
             position_ids=(context.lengths[..., None] + step).expand(batch, count, new).flatten(1, 2),

@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256}
 GROUPED = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2}
 OTHERS = {
-    **{kind: GROUPED for kind in ("mistral", "olmo2", "phi", "phi3", "smollm3")},
+    **dict.fromkeys(("mistral", "olmo2", "phi", "phi3", "smollm3"), GROUPED),
     **{kind: {**GROUPED, "head_dim": 8} for kind in ("gemma", "gemma3_text", "qwen3")},
     "gpt_neox": {**SIZES, "intermediate_size": 48},
     "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
