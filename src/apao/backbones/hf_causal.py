@@ -36,6 +36,7 @@ from apao.backbones.causal import CausalBackbone
 from apao.backbones.exchange import load_named
 from apao.backbones.pretrained import (
     ADAPTER,
+    INSTALL,
     Lora,
     adapted_layers,
     add_adapters,
@@ -102,7 +103,7 @@ class HfCausalParams(CausalParams):
         except UserError as error:
             raise UserError(f"backbone hf-causal: {error}") from error
         except ImportError as error:
-            raise UserError(f'backbone hf-causal needs transformers ({error}): pip install "apao[hf]"') from error
+            raise UserError(f"backbone hf-causal needs transformers ({error}): {INSTALL}") from error
         # A model of the user's choice can fail in many ways, each with its own exception class.
         except Exception as error:
             raise UserError(

@@ -26,6 +26,7 @@ from apao.parameters import Model
 
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 MAX_LAYERS = 256
+INSTALL = 'pip install "apao[hf]"'
 ADAPTER = "default"
 """Name of the adapters, as ``peft`` names them."""
 
@@ -104,8 +105,10 @@ def empty_model(path: Path) -> Any:
     Raises:
         UserError: when the file is missing or damaged, or not that of a causal language model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM
+    except ImportError as error:
+        raise UserError(f"backbone hf-causal needs transformers ({error}): {INSTALL}") from error
     values = read_json(verified(path))
     try:
         too_large = sorted(key for key, size in _whole_numbers(values) if size > MAX_SIZE and "theta" not in key)
@@ -120,9 +123,8 @@ def empty_model(path: Path) -> Any:
             )
         )
     except Exception as error:
-        raise UserError(
-            f"{path}: not the config of a causal language model of transformers ({first_line(error)})"
-        ) from (error)
+        why = first_line(error)
+        raise UserError(f"{path}: not the config of a causal language model of transformers ({why})") from error
 
 
 def _whole_numbers(values: Any, key: str = "") -> Iterator[tuple[str, int]]:
@@ -205,7 +207,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError(f'lora needs peft ({error}): pip install "apao[hf]"') from error
+        raise UserError(f"lora needs peft ({error}): {INSTALL}") from error
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})
     config = LoraConfig(

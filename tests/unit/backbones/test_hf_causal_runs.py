@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -192,6 +193,14 @@ def test_a_kernel_that_the_config_of_a_run_names_is_not_fetched(base):
     path = run.folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "attn_implementation": "someone/kernel"}))
     assert apao.load(run.folder, device="cpu").trained.backbone.model.config._attn_implementation == "sdpa"
+
+
+def test_loading_a_run_without_transformers_is_one_line(base, monkeypatch):
+    run = Run.parse("toy/hf-causal/ce/seed7")
+    train(run, params_of(), CPU)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="backbone hf-causal needs transformers"):
+        apao.load(run.folder, device="cpu")
 
 
 @pytest.mark.parametrize("damage", ["layers", "vocabulary", "absent", "other"])
