@@ -1,8 +1,8 @@
 """Cases, by the name of what is measured.
 
-``train/<backbone>/<objective>`` and ``decode/<backbone>/<way>`` are rates, ``recommend/<backbone>/...`` what serving a
-run takes, ``ratio/...`` one way or objective over another, ``versus/...`` ours over another's way. Names may end in
-``@key=value``, one point of a scaling curve.
+``train/<backbone>/<objective>`` (steps), ``epoch/...`` (whole epochs) and ``decode/<backbone>/<way>`` are rates,
+``recommend/<backbone>/...`` what serving a run takes, ``ratio/...`` one way or objective over another, ``versus/...``
+ours over another's way. Names may end in ``@key=value``, one point of a scaling curve.
 """
 
 from __future__ import annotations
@@ -40,6 +40,30 @@ def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **over
 
     def case(seconds: float, device: torch.device) -> Measurement:
         return repeated(stepper(backbone, objective, batch, size, device, **overrides), "examples", seconds, device)
+
+    return case
+
+
+def epoch(backbone: str, objective: str, recorded: bool = True) -> Case:
+    """Examples a second of whole epochs, after two in which passes are recorded; or with none recorded."""
+
+    def case(seconds: float, device: torch.device) -> Measurement:
+        subject = training(run_params(backbone, objective), OFFICE, device)
+        if not recorded:
+            subject.learn, subject.read = subject._learn, None
+        subject.backbone.train()
+        sums = Sums()
+
+        def work() -> int:
+            batches = subject.sampler.epoch(subject.sampler.examples, LARGE, subject.generator)
+            done = 0
+            for batch in batches:
+                subject.step(batch, sums)
+                done += batch.examples
+            return done
+
+        work()
+        return repeated(work, "examples", seconds, device, flops=False)
 
     return case
 
@@ -186,6 +210,7 @@ def cases(scope: str) -> dict[str, Case]:
         for objective, base in COMPARED if scope != "quick" or backbone == "tiger" else ():
             batch = LARGE if gpu else SMALL // 4 if base in CONTRASTING else SMALL
             found[f"ratio/{backbone}/{objective}"] = against(backbone, objective, base, batch, **tokens)
+    found |= _epochs() if gpu else {}
     # The recipe packs.
     found["train/llama/ce-unpacked"] = train("llama", "ce", LARGE, pack=False, **tokens)
     for backbone in BACKBONES:
@@ -214,6 +239,16 @@ def cases(scope: str) -> dict[str, Case]:
     for users in (1, 128):
         found[f"ratio/tiger/only-{users}"] = partial(serving.only, "tiger", 1_000_000, users)
     return found if scope == "quick" else found | _curves(gpu, tokens)
+
+
+def _epochs() -> dict[str, Case]:
+    """Whole epochs, for a GPU: what recording costs and gains shows over many steps only."""
+    found: dict[str, Case] = {}
+    for backbone in BACKBONES:
+        for objective in ("ce", "apao-pointwise", "apao-pairwise"):
+            found[f"epoch/{backbone}/{objective}"] = epoch(backbone, objective)
+        found[f"epoch/{backbone}/ce@recorded=0"] = epoch(backbone, "ce", recorded=False)
+    return found
 
 
 def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:

@@ -67,15 +67,22 @@ pack() {
 
 one_run() {
     local run=$1 log="logs/$(echo "$1" | tr / _).log"
-    for stage in train evaluate exact beams pruning; do
-        [ "$(left)" -gt 5 ] || { say "$run: no time for $stage"; return; }
-        timeout "$(left)" python3 -m apao "$stage" "$run" --device "$device" >> "$log" 2>&1 ||
-            { say "$run, $stage: $(last "$log")"; return; }
-        [ "$stage" = train ] && say "$run: $(last "$log")"
-    done
+    stage train "$run" "$log" || return
+    say "$run: $(last "$log")"
+    # These read the trained run and nothing of one another. All but the metrics can wait for another day.
+    local measured="evaluate"
+    [ "$(left)" -lt 100 ] || measured="evaluate exact beams pruning"
+    for name in $measured; do stage "$name" "$run" "$log.$name" & done
+    wait
+    [ -f "results/$run/metrics.json" ] || return
     say "$run finished: $(python3 -c 'import json, sys
 test = json.load(open(sys.argv[1]))["test"]
 print(*(f"{name} {test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")))' "results/$run/metrics.json")"
+}
+
+stage() {
+    [ "$(left)" -gt 5 ] || { say "$2: no time for $1"; return 1; }
+    timeout "$(left)" python3 -m apao "$1" "$2" --device "$device" >> "$3" 2>&1 || { say "$2, $1: $(last "$3")"; return 1; }
 }
 
 train() {

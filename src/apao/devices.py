@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -101,13 +102,29 @@ def cpu_facts() -> dict[str, str]:
     return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Context of bf16 autocast, or one without effect; weights stay fp32 either way."""
+def autocast(precision: Precision, device: torch.device, cache: bool = True) -> AbstractContextManager[object]:
+    """Context of bf16 autocast, or one without effect; weights stay fp32 either way.
+
+    With ``cache`` a weight is cast once in the context, not once per use.
+    """
     import torch
 
     if uses_bf16(precision, device):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cache)
     return nullcontext()
+
+
+@contextmanager
+def products(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Let a GPU that computes in bf16 multiply what stays in fp32 in TF32, with 10 instead of 23 bits of a factor."""
+    import torch
+
+    found = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = found or (device.type == "cuda" and uses_bf16(precision, device))
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = found
 
 
 def keep_freed_memory() -> bool:

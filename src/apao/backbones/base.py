@@ -35,6 +35,9 @@ class BackboneParams(Model, ABC):
     decodes_eos: ClassVar[bool]
     """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
 
+    recordable: ClassVar[bool] = True
+    """Whether a GPU may record and replay its passes (``training.replays``)."""
+
     @property
     def packs(self) -> bool:
         """Whether training reads all examples of a user in one sequence (see ``training.packing``)."""

@@ -24,7 +24,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -78,6 +78,9 @@ class HfCausalParams(CausalParams):
     """Adapters to train in place of the pre-trained layers; null: all weights are trained."""
     prompt: str = ""
     """Text before every history. Its embeddings are trained with the other weights; with ``lora`` they are constant."""
+
+    recordable: ClassVar[bool] = False
+    """The library's code may wait for the GPU, and starting the kernels of a large model takes little of the time."""
 
     @override
     def own_files(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from apao.backbones.base import Backbone, Context
 from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
-CPU_CANDIDATES, GPU_CANDIDATES = 8192, 2**18
+CPU_CANDIDATES, GPU_CANDIDATES = 8192, 2**16
 """Users times codes that are scored at once; bounds memory and fits a processor's caches."""
 
 

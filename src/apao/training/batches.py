@@ -4,7 +4,8 @@ Shapes: B batch, L history tokens, T levels, N negatives, U distinct codes, I it
 
 Examples are drawn in effective batches (one per optimizer step). Each is sorted by history length and split
 into micro-batches of a bounded number of tokens, so there is little padding and memory does not depend on
-the batch size.
+the batch size. On a GPU their shapes repeat (``repeating``), so that a recorded pass can be replayed
+(``training.replays``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ from apao.codes.vocabulary import PAD
 from apao.data.histories import Histories, IntArray
 
 AnyBatch = TypeVar("AnyBatch")
+
+REPEATED_ROWS = 256
+"""Most examples of a micro-batch whose shape repeats: a quarter of the paper's batch, so that short histories, which
+come in parts of their own, are not padded to the longest."""
+REPEATED_STEP = 4
+"""Their histories are padded to a multiple of this number of items."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +102,18 @@ class Examples:
         """(examples, count) indices of distinct codes, uniform with replacement."""
         return torch.randint(len(self._codes), (examples, count), generator=generator)
 
-    def batch(self, users: IntArray, positions: IntArray, negatives: Tensor | None = None) -> Batch:
+    def batch(
+        self, users: IntArray, positions: IntArray, negatives: Tensor | None = None, items: int | None = None
+    ) -> Batch:
         """The examples whose target is the item at ``positions`` (B,) of ``users`` (B,), as one batch.
 
-        ``negatives`` (B, N) are indices of distinct codes.
+        ``negatives`` (B, N) are indices of distinct codes; ``items`` is the length that histories are padded to, by
+        default that of the longest.
         """
         lengths = np.minimum(positions, self.max_history)
         target = on_device(self._offsets[users] + positions, self.device)
         length = on_device(lengths, self.device)
-        column = torch.arange(int(lengths.max()), device=self.device)
+        column = torch.arange(items or int(lengths.max()), device=self.device)
         places = torch.where(column < length[:, None], (target - length)[:, None] + column, -1)
         tokens, prefixes = (None, None) if negatives is None else self.codes_of(negatives)
         return Batch(
@@ -115,28 +125,39 @@ class Examples:
         )
 
     def micro_batches(
-        self, users: IntArray, positions: IntArray, negatives: Tensor | None, budget: int
+        self, users: IntArray, positions: IntArray, negatives: Tensor | None, budget: int, repeating: bool = False
     ) -> Iterator[Batch]:
-        """The given examples, sorted by history length, in batches of at most ``budget`` padded tokens."""
+        """The given examples, sorted by history length, in batches of at most ``budget`` padded tokens.
+
+        With ``repeating`` there are few shapes: numbers of examples are powers of two up to ``REPEATED_ROWS`` (and
+        what is left at the end), and lengths are multiples of ``REPEATED_STEP`` items.
+        """
         lengths = np.minimum(positions, self.max_history)
         order = np.argsort(lengths, kind="stable")
         candidate_tokens = self.levels * (1 + (0 if negatives is None else negatives.shape[1]))
         end = len(order)
         # From the longest down: the last example of a slice determines the padding of the slice.
         while end > 0:
-            row = int(lengths[order[end - 1]]) * self.levels + candidate_tokens
-            begin = max(0, end - max(1, budget // row))
+            items = int(lengths[order[end - 1]])
+            if repeating:
+                items = min(-(-items // REPEATED_STEP) * REPEATED_STEP, self.max_history)
+            taken = max(1, budget // (items * self.levels + candidate_tokens))
+            if repeating:
+                taken = min(2 ** (taken.bit_length() - 1), REPEATED_ROWS)
+            begin = max(0, end - taken)
             rows = order[begin:end]
             chosen = None if negatives is None else negatives[torch.as_tensor(rows)]
-            yield self.batch(users[rows], positions[rows], chosen)
+            yield self.batch(users[rows], positions[rows], chosen, items)
             end = begin
 
 
 class ExampleSampler:
-    """Effective batches of independently drawn examples."""
+    """Effective batches of independently drawn examples, in micro-batches as ``Examples.micro_batches`` makes them."""
 
-    def __init__(self, examples: Examples, histories: Histories, negatives: int, budget: int) -> None:
-        self.source, self.negatives, self.budget = examples, negatives, budget
+    def __init__(
+        self, examples: Examples, histories: Histories, negatives: int, budget: int, repeating: bool = False
+    ) -> None:
+        self.source, self.negatives, self.budget, self.repeating = examples, negatives, budget, repeating
         self.users, self.positions = histories.training_examples()
         self.examples = len(self.users)
 
@@ -153,4 +174,4 @@ class ExampleSampler:
         negatives = None
         if self.negatives:
             negatives = self.source.sample_negatives(len(users), self.negatives, generator)
-        return self.source.micro_batches(users, positions, negatives, self.budget)
+        return self.source.micro_batches(users, positions, negatives, self.budget, self.repeating)

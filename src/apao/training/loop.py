@@ -28,7 +28,7 @@ from apao.checkpoint import (
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
-from apao.devices import autocast
+from apao.devices import autocast, products
 from apao.errors import Diverged, UserError
 from apao.objectives.base import Outcome, State
 from apao.progress import progress
@@ -36,10 +36,11 @@ from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSample
 from apao.training.packing import PackedBatch, PackedSampler
 from apao.training.parallel import ALONE, Processes
 from apao.training.params import Setup, TrainingParams
-from apao.training.scoring import score_batch
+from apao.training.replays import GraphedReader, Pass, Replays
+from apao.training.scoring import Reader, score_batch
 
 STEPS_BETWEEN_CHECKS = 50
-CPU_TOKENS, GPU_TOKENS = 2048, 98_304
+CPU_TOKENS, GPU_TOKENS = 2048, 262_144
 RELEASE_BATCH = 128
 """Batch size of the release's validation, for ``selection: release``."""
 
@@ -156,9 +157,11 @@ class Training:
         examples = Examples(histories, codes, params.backbone.max_history, device)
         self.catalogue = Catalogue(codes, examples.trie, histories.training_targets(), embeddings)
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
-        self.evaluation = ExampleSampler(*supply)
+        # On a GPU passes are recorded and replayed (``training.replays``). A CPU gains nothing from that.
+        self.recording = device.type == "cuda" and params.backbone.recordable
+        self.evaluation = ExampleSampler(*supply, repeating=self.recording)
         self.sampler: ExampleSampler | PackedSampler = (
-            PackedSampler(*supply) if params.backbone.packs else self.evaluation
+            PackedSampler(*supply, repeating=self.recording) if params.backbone.packs else self.evaluation
         )
         if not self.sampler.examples:
             raise UserError(f"{run}: no user has a training history of two items; nothing to train on")
@@ -185,6 +188,17 @@ class Training:
         ]
         self.parameters = weights + learned
         self.steps = 0
+        self.learn: Pass = self._learn
+        self.judge: Pass = self._judge
+        self.read: Reader | None = None
+        if self.recording:
+            self.learn, self.judge = Replays(self._learn), Replays(self._judge)
+            if params.backbone.packs:
+                self.read = GraphedReader(self.backbone, self.recipe.precision, device)
+            # A recorded pass adds to the gradients that it was recorded with, so they must exist and stay.
+            for parameter in self.parameters:
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
 
     @property
@@ -273,34 +287,45 @@ class Training:
 
     def step(self, batch: EffectiveBatch[Batch] | EffectiveBatch[PackedBatch], sums: Sums) -> None:
         """One optimizer step on the mean loss of the batch's examples. The processes share the micro-batches."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.recording)
         # Learned state is updated by AdamW; all other state becomes its example-weighted mean over the micro-batches.
         buffers = {name: value for name, value in self.state.items() if not isinstance(value, nn.Parameter)}
         mean_buffers = {name: torch.zeros_like(value) for name, value in buffers.items()}
         micro_batches: Iterator[tuple[int, Batch | PackedBatch]] = self.processes.share(enumerate(batch.parts))
-        for index, micro_batch in micro_batches:
-            # Seeded per micro-batch: dropout masks do not depend on which process computes it.
-            torch.manual_seed(stream_seed(self.params.seed, self.steps, index))
-            weight = len(micro_batch) / batch.examples
-            outcome = self._outcome(micro_batch, batch.examples)
-            (weight * outcome.loss).backward()
-            for name in mean_buffers:
-                mean_buffers[name] += weight * outcome.state[name]
-            sums.add(outcome, len(micro_batch))
+        with products(self.recipe.precision, self.device):
+            for index, micro_batch in micro_batches:
+                # Seeded per micro-batch: dropout masks do not depend on which process computes it.
+                torch.manual_seed(stream_seed(self.params.seed, self.steps, index))
+                outcome = self.learn(micro_batch, self.state, batch.examples)
+                for name in mean_buffers:
+                    mean_buffers[name] += len(micro_batch) / batch.examples * outcome.state[name]
+                sums.add(outcome, len(micro_batch))
         self.processes.add_up(self.parameters, mean_buffers.values())
         self.state = {**self.state, **mean_buffers}
         nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
         self.steps += 1
 
-    def _outcome(self, batch: Batch | PackedBatch, step_examples: int | None = None) -> Outcome:
+    def _learn(self, batch: Batch | PackedBatch, state: State, step_examples: int | None) -> Outcome:
+        """Add the gradient of the batch's share in the step's mean loss."""
+        assert step_examples is not None
+        outcome = self._outcome(batch, state, step_examples)
+        (len(batch) / step_examples * outcome.loss).backward()
+        return outcome._replace(loss=outcome.loss.detach())
+
+    @torch.no_grad()
+    def _judge(self, batch: Batch | PackedBatch, state: State, step_examples: int | None) -> Outcome:
+        return self._outcome(batch, state, step_examples)
+
+    def _outcome(self, batch: Batch | PackedBatch, state: State, step_examples: int | None) -> Outcome:
         with autocast(self.recipe.precision, self.device):
-            scores = score_batch(self.backbone, batch, self.objective.trains_eos, self.catalogue, step_examples)
+            eos = self.objective.trains_eos
+            scores = score_batch(self.backbone, batch, eos, self.catalogue, step_examples, self.read)
             if self.reference is not None:
                 with torch.no_grad():
                     reference = score_batch(self.reference, batch, False, self.catalogue)
                 scores = replace(scores, reference=reference)
-        return self.objective(scores, self.state)
+        return self.objective(scores, state)
 
     @torch.no_grad()
     def validate(self, epoch: int) -> Row:
@@ -312,8 +337,9 @@ class Training:
             users, positions = users[last:], positions[last:]
         sums = Sums(self.processes)
         parts = self.evaluation.parts(users, positions, torch.Generator().manual_seed(self.params.seed))
-        for batch in self.processes.share(parts):
-            sums.add(self._outcome(batch), len(batch))
+        with products(self.recipe.precision, self.device):
+            for batch in self.processes.share(parts):
+                sums.add(self.judge(batch, self.state, None), len(batch))
         return sums.means(f"{self.run}, validation after epoch {epoch + 1}")
 
     def _snapshot(self, history: list[Row], best: Best) -> Checkpoint:

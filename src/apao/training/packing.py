@@ -17,10 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from apao.codes.vocabulary import PAD
 from apao.data.histories import Histories, IntArray
 from apao.training.batches import EffectiveBatch, Examples, on_device
+
+REPEATED_ROWS = 32
+"""The number of rows is padded to a multiple of this where shapes shall repeat."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class PackedBatch:
     """Rows of tokens and the examples in them.
 
     Attributes:
-        tokens: (R, L) sequences, padded with 0 on the right.
+        tokens: (R, L) sequences, padded with 0 on the right; there may be further rows of padding.
         starts: (R, E) index of the token whose state predicts the first token of the example's target; 0 for absent
             examples.
         row: (B,) row of each present example.
@@ -86,8 +90,12 @@ def plan_rows(histories: Histories, max_history: int) -> Rows:
 class PackedSampler:
     """Effective batches of whole rows with at least ``batch_size`` examples."""
 
-    def __init__(self, examples: Examples, histories: Histories, negatives: int, budget: int) -> None:
+    def __init__(
+        self, examples: Examples, histories: Histories, negatives: int, budget: int, repeating: bool = False
+    ) -> None:
+        """With ``repeating``, and without negatives, tokens are padded so that their shapes repeat."""
         self.source, self.negatives, self.budget = examples, negatives, budget
+        self.repeating = repeating and not negatives
         self.rows = plan_rows(histories, examples.max_history)
         self.examples = int(self.rows.examples.sum())
 
@@ -118,7 +126,11 @@ class PackedSampler:
         first, length, examples = (on_device(x, device) for x in (rows.first, rows.length, rows.examples))
         column = torch.arange(int(rows.length.max()), device=device)
         within = column < length[:, None]
-        tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1))
+        tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1)).flatten(1)
+        if self.repeating:
+            longest = (source.max_history + 1) * source.levels
+            more = (0, longest - tokens.shape[1], 0, -len(tokens) % REPEATED_ROWS)
+            tokens = nn.functional.pad(tokens, more, value=PAD)
         slots = torch.arange(int(rows.examples.max()), device=device)
         # Targets are the last items of a row; each is predicted by the state after the item before it.
         item = (length - examples)[:, None] + slots
@@ -131,7 +143,7 @@ class PackedSampler:
             negatives, negative_prefixes = source.codes_of(drawn.unflatten(0, taken.shape))
         target = first[row] + item[row, slot]
         return PackedBatch(
-            tokens=tokens.flatten(1),
+            tokens=tokens,
             starts=torch.where(on_device(taken, device), item * source.levels - 1, 0),
             row=row,
             slot=slot,

@@ -5,6 +5,8 @@ Shapes: B batch, C candidates per history, S tokens per candidate, T levels, N n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from apao.objectives.base import Scores
 from apao.training.batches import Batch
 from apao.training.packing import PackedBatch
 
+Reader = Callable[[Tensor], Tensor]
+"""From packed sequences (R, L) to their states (R, L, D)."""
+
 
 def score_batch(
     backbone: Backbone,
@@ -22,6 +27,7 @@ def score_batch(
     eos: bool,
     catalogue: Catalogue,
     step_examples: int | None = None,
+    read: Reader | None = None,
 ) -> Scores:
     """Scores of ``batch``, from a single encoding of the histories.
 
@@ -31,9 +37,10 @@ def score_batch(
         eos: also score the eos step after the target.
         catalogue: facts about all codes, handed on to the objective.
         step_examples: number of examples of the optimizer step that the batch is a part of.
+        read: computes the states of packed sequences in place of the backbone, where there are no negatives.
     """
     if isinstance(batch, PackedBatch):
-        logits, negative_logp = _score_packed(backbone, batch, eos)
+        logits, negative_logp = _score_packed(backbone, batch, eos, read)
         drawn = batch.negative_prefixes
         negative_prefixes = None if drawn is None else drawn[batch.row, batch.slot]
     else:
@@ -64,19 +71,27 @@ def _score_plain(backbone: Backbone, batch: Batch, eos: bool) -> tuple[Tensor, T
     return logits, join_logp(backbone, logits[:, 0], negatives[..., 0], context.after, negatives[..., 1:])
 
 
-def _score_packed(backbone: Backbone, batch: PackedBatch, eos: bool) -> tuple[Tensor, Tensor | None]:
+def _score_packed(
+    backbone: Backbone, batch: PackedBatch, eos: bool, read: Reader | None
+) -> tuple[Tensor, Tensor | None]:
     """Target logits (B, T (+ 1), V) and log-probabilities of negatives (B, N, T).
 
     The targets' tokens are part of the packed sequences.
     """
-    drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
-    hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
+    context = None
+    if batch.negatives is None and read is not None:
+        hidden = read(batch.tokens)
+    else:
+        drawn = 0 if batch.negatives is None else batch.negatives.shape[2]
+        hidden, context = backbone.read(batch.tokens, batch.starts, drawn)
     row, slot = batch.row, batch.slot
     levels = batch.targets.shape[1]
     step = torch.arange(levels + eos, device=row.device)
     logits = backbone.logits(hidden[row[:, None], batch.starts[row, slot][:, None] + step])
     logp = None
     if batch.negatives is not None:
+        assert context is not None
+        drawn = batch.negatives.shape[2]
         negatives, after = batch.negatives[row, slot], None
         if levels > 1:
             fed = batch.negatives[..., :-1].flatten(1, 2)
