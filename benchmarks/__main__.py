@@ -21,6 +21,7 @@ import typer
 
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
+from apao.study.runs import Run
 from benchmarks import measure, precision, recbole
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
@@ -121,7 +122,7 @@ def case(
         bool, typer.Option("--processor", help="Processor time, for a machine that is not idle.")
     ] = False,
 ) -> None:
-    """Measure one case here and print its row as JSON."""
+    """Measure one case here and print its row as JSON; ``train/llama/ce+precision=fp32`` is one with an override."""
     if keep:
         keep_freed_memory()
     if processor:
@@ -129,7 +130,9 @@ def case(
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
     threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
-    row = cases(scope)[name](seconds, device).row(name)
+    plain, *overrides = name.split("+")
+    given = dict(Run.parse("+".join(["office/llama/ce", *sorted(overrides)]) + "/seed42").overrides)
+    row = cases(scope, given)[plain](seconds, device).row(name)
     # A case has the number of threads of its recipe.
     torch.set_num_threads(threads)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))

@@ -2,12 +2,13 @@
 
 ``train/<backbone>/<objective>`` (steps), ``epoch/...`` (whole epochs) and ``decode/<backbone>/<way>`` are rates,
 ``recommend/<backbone>/...`` what serving a run takes, ``ratio/...`` one way or objective over another, ``versus/...``
-ours over another's way. Names may end in ``@key=value``, one point of a scaling curve.
+ours over another's way. Names may end in ``@key=value``, one point of a scaling curve. Trainings are of the
+recipe, or with overrides as in names of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -44,11 +45,11 @@ def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **over
     return case
 
 
-def epoch(backbone: str, objective: str, recorded: bool = True) -> Case:
+def epoch(backbone: str, objective: str, recorded: bool = True, **overrides: Value) -> Case:
     """Examples a second of whole epochs, after two in which passes are recorded; or with none recorded."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        subject = training(run_params(backbone, objective), OFFICE, device)
+        subject = training(run_params(backbone, objective, **overrides), OFFICE, device)
         if not recorded:
             subject.learn, subject.read = subject._learn, None
         subject.backbone.train()
@@ -196,11 +197,11 @@ def legal_continuations(items: int) -> Case:
     return case
 
 
-def cases(scope: str) -> dict[str, Case]:
-    """Name to case; ``scope`` is quick, full or gpu."""
+def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str, Case]:
+    """Name to case; ``scope`` is quick, full or gpu; ``overrides`` are of the recipe of trainings."""
     gpu = scope == "gpu"
     # On a CPU smaller micro-batches stay in its caches.
-    tokens: dict[str, Value] = {} if gpu else {"micro_batch_tokens": 2048}
+    tokens: dict[str, Value] = {**({} if gpu else {"micro_batch_tokens": 2048}), **(overrides or {})}
     found: dict[str, Case] = {}
     for backbone in BACKBONES:
         # What costs as much as ce on one backbone does so on the other: quick measures it once.
@@ -210,9 +211,9 @@ def cases(scope: str) -> dict[str, Case]:
         for objective, base in COMPARED if scope != "quick" or backbone == "tiger" else ():
             batch = LARGE if gpu else SMALL // 4 if base in CONTRASTING else SMALL
             found[f"ratio/{backbone}/{objective}"] = against(backbone, objective, base, batch, **tokens)
-    found |= _epochs() if gpu else {}
+    found |= _epochs(tokens) if gpu else {}
     # The recipe packs.
-    found["train/llama/ce-unpacked"] = train("llama", "ce", LARGE, pack=False, **tokens)
+    found["train/llama/ce-unpacked"] = train("llama", "ce", LARGE, **{**tokens, "pack": False})
     for backbone in BACKBONES:
         found[f"versus/{backbone}/ce"] = versus(backbone, "ce", peers.BATCH, **tokens)
         # The release runs every sampled code through the model by itself: few examples fill the memory.
@@ -223,10 +224,11 @@ def cases(scope: str) -> dict[str, Case]:
     found["decode/trie@items=1000000"] = legal_continuations(1_000_000)
     if not gpu:
         # Two threads, alone and beside processes that compute without pause (``neighbours`` in ``__main__``).
-        for neighbours in (0, 1):
-            found[f"train/tiger/ce@neighbours={neighbours}"] = train("tiger", "ce", LARGE, threads=2, **tokens)
+        for backbone, neighbours in (("tiger", 0), ("tiger", 1), ("llama", 1)):
+            busy = train(backbone, "ce", LARGE, **{**tokens, "threads": 2})
+            found[f"train/{backbone}/ce@neighbours={neighbours}"] = busy
         for runs in (1, 2):
-            found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, threads=1, **tokens)
+            found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **{**tokens, "threads": 1})
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
         found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
@@ -241,13 +243,13 @@ def cases(scope: str) -> dict[str, Case]:
     return found if scope == "quick" else found | _curves(gpu, tokens)
 
 
-def _epochs() -> dict[str, Case]:
+def _epochs(overrides: dict[str, Value]) -> dict[str, Case]:
     """Whole epochs, for a GPU: what recording costs and gains shows over many steps only."""
     found: dict[str, Case] = {}
     for backbone in BACKBONES:
         for objective in ("ce", "apao-pointwise", "apao-pairwise"):
-            found[f"epoch/{backbone}/{objective}"] = epoch(backbone, objective)
-        found[f"epoch/{backbone}/ce@recorded=0"] = epoch(backbone, "ce", recorded=False)
+            found[f"epoch/{backbone}/{objective}"] = epoch(backbone, objective, **overrides)
+        found[f"epoch/{backbone}/ce@recorded=0"] = epoch(backbone, "ce", recorded=False, **overrides)
     return found
 
 
@@ -255,11 +257,11 @@ def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
     """The points of the scaling curves."""
     found: dict[str, Case] = {}
     for history in (5, 10, 20, 50):
-        found[f"train/tiger/ce@history={history}"] = train("tiger", "ce", LARGE, max_history=history, **tokens)
+        found[f"train/tiger/ce@history={history}"] = train("tiger", "ce", LARGE, **{**tokens, "max_history": history})
     for negatives in (10, 30, 100, 300, 1000):
         # As much work a step on a CPU, however many they are.
         batch = LARGE if gpu else min(SMALL, 12_800 // negatives)
-        pairwise = train("tiger", "apao-pairwise", batch, negatives=negatives, **tokens)
+        pairwise = train("tiger", "apao-pairwise", batch, **{**tokens, "negatives": negatives})
         found[f"train/tiger/apao-pairwise@negatives={negatives}"] = pairwise
     for size in (OFFICE, YELP):
         pairwise = train("tiger", "apao-pairwise", LARGE if gpu else SMALL, size, **tokens)
@@ -267,7 +269,7 @@ def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
     for budget in (1024, 2048, 4096, 16384, 65536):
         found[f"train/tiger/ce@micro_batch_tokens={budget}"] = train("tiger", "ce", LARGE, micro_batch_tokens=budget)
     for threads in (1, 2):
-        found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, threads=threads, **tokens)
+        found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, **{**tokens, "threads": threads})
     # Whole trainings side by side, as the workflow runs them.
     for runs in (1, 2, 4) if gpu else ():
         found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **tokens)

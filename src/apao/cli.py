@@ -121,8 +121,16 @@ def _settings(
     scale: Annotated[
         str | None, typer.Option("--scale", envvar="APAO_SCALE", help="Group of studies; overrides the file's.")
     ] = None,
+    tracker: Annotated[
+        str,
+        typer.Option(
+            "--tracker",
+            envvar="APAO_TRACKER",
+            help="Where trainings are shown: auto (TensorBoard if installed), tensorboard, mlflow, wandb or none.",
+        ),
+    ] = "auto",
 ) -> None:
-    options.update(file=params, scale=scale)
+    options.update(file=params, scale=scale, tracker=tracker)
 
 
 @app.command()
@@ -209,9 +217,10 @@ def train(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
     from apao.training.parallel import joined
 
     with joined() as processes:
-        parsed = Run.parse(run)
-        params = settings().to_train(parsed, resolved)
-        stage(parsed, params, pick_device(device), processes, run_version("train", params))
+        parsed, given = Run.parse(run), settings()
+        tracker = given.chosen_tracker() if processes.is_first else None
+        params = given.to_train(parsed, resolved)
+        stage(parsed, params, pick_device(device), processes, run_version("train", params), tracker=tracker)
 
 
 @app.command()
@@ -220,8 +229,8 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
     from apao.devices import pick_device
     from apao.stages.evaluate import evaluate as stage
 
-    parsed = Run.parse(run)
-    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
+    parsed, given = Run.parse(run), settings()
+    stage(parsed, given.to_evaluate(parsed, resolved), pick_device(device), given.chosen_tracker())
 
 
 @app.command()
@@ -410,8 +419,10 @@ def search(
     from apao.engines.code_versions import run_version
     from apao.stages.search import search as stage
 
-    path, params = settings().tuned_file(), settings().params()
-    _write_tunings(path, stage(name, params, objectives or (), pick_device(device), partial(run_version, "train")))
+    given = settings()
+    path, params, tracker = given.tuned_file(), given.params(), given.chosen_tracker()
+    version = partial(run_version, "train")
+    _write_tunings(path, stage(name, params, objectives or (), pick_device(device), version, tracker))
 
 
 def _write_tunings(path: Path, found: list[tuple[str, Tuning]]) -> None:

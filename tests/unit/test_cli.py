@@ -122,6 +122,18 @@ def ended(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
     return stopped.value.code, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("train", "toy/llama/ce/seed1"), ("search", "ml-100k")])
+def test_a_tracker_without_its_library_is_one_line_before_anything_else(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setenv("APAO_TRACKER", "mlflow")
+    missing = 'error: tracker mlflow: its library is not installed: pip install "apao[mlflow]"\n'
+    assert ended(capsys, monkeypatch, *command) == (1, missing)
+    # The explicit option takes precedence.
+    assert "unknown tracker 'mlflw'" in ended(capsys, monkeypatch, "--tracker", "mlflw", *command)[1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsys, monkeypatch, tmp_path):
     lines = SHIPPED.read_text().splitlines(keepends=True)
     # Neither the embedder nor the objectives that need the embeddings.

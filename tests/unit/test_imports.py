@@ -14,6 +14,8 @@ ABSENT = (
     "snakemake",
     "dvc",
     "tensorboard",
+    "mlflow",
+    "wandb",
     "matplotlib",
     "sentence_transformers",
     "transformers",

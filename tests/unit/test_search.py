@@ -21,6 +21,7 @@ from apao.stages import search as stage
 from apao.stages import train as train_stage
 from apao.study.params import load
 from apao.study.runs import Run
+from apao.trackers.base import Feed
 from apao.training.loop import Training
 
 LR = {"lr": {"low": 1e-3, "high": 0.1, "log": True}}
@@ -89,7 +90,7 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_was_not(study, monkeypat
     names = sorted(scores())
 
     study("interrupted", **TWO)
-    write = train_stage.EventFiles.write
+    write = Feed.epoch
     epochs = []
 
     def interrupted(self, row):
@@ -98,14 +99,14 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_was_not(study, monkeypat
             raise KeyboardInterrupt
         write(self, row)
 
-    monkeypatch.setattr(train_stage.EventFiles, "write", interrupted)
+    monkeypatch.setattr(Feed, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         searched()
     assert len(scores()) == 1 and [trial.state for trial in trials()] == [TrialState.COMPLETE, TrialState.RUNNING]
     (unfinished,) = Path("results").rglob("checkpoint.safetensors")
     assert not (unfinished.parent / "run.json").exists()
 
-    monkeypatch.setattr(train_stage.EventFiles, "write", write)
+    monkeypatch.setattr(Feed, "epoch", write)
     trained, train_epoch = [], Training._train_epoch
 
     def counted(self, epoch, advance):

@@ -40,6 +40,11 @@ def test_nothing_changed_runs_nothing(finished: Project):
     assert finished.snakemake("all").jobs == []
 
 
+@pytest.mark.parametrize("tracker", ["mlflow", "wandb", "none"])
+def test_another_tracker_runs_nothing(finished: Project, tracker: str):
+    assert finished.snakemake("-n", "all", "--config", f"tracker={tracker}").jobs == []
+
+
 def test_changed_beta_reruns_that_objective_alone(project: Project):
     project.edit("objectives", "apao-pointwise", "beta", value=0.7)
     found = project.snakemake("-n", "all")
@@ -170,6 +175,8 @@ def test_misspelt_target_is_one_clear_line(finished: Project, target: str, expec
 def test_unknown_config_and_bad_params_are_one_clear_line(project: Project):
     printed = project.snakemake("-n", "all", "--config", "scael=paper", code=1).output
     assert "did you mean 'scale'" in printed
+    printed = project.snakemake("-n", "all", "--config", "tracker=mlflw", code=1).output
+    assert "error: unknown tracker 'mlflw'; did you mean 'mlflow'?" in printed and "Traceback" not in printed
     project.edit("objectives", "ce", "epoch", value=3)
     printed = project.snakemake("-n", "all", code=1).output
     assert re.search(r"params\.yaml:\d+: objectives\.ce", printed)

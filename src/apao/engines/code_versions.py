@@ -38,6 +38,7 @@ NEUTRAL = frozenset(
         "study.studies",
         "study.sweeps",
         "study.yaml_lines",
+        "trackers.base",
     )
 )
 """Modules that pass on values, files and messages and compute no results. What they read from params.yaml is tracked

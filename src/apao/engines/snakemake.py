@@ -31,11 +31,12 @@ from apao.study.paths import PARAMS_FILE, PUBLISHED, DatasetPaths
 from apao.study.run_params import RunParams, TimedDecoding
 from apao.study.runs import Run
 from apao.study.studies import FIGURE, TABLE, Form
+from apao.trackers.base import AUTO, tracker_of
 
 LOCATION_ENVVAR = "SNAKEMAKE_OUTPUT_CACHE"
 COPIES = Path(".snakemake") / "params"
 """Folder of copies of params.yaml, one per content with which a workflow was started."""
-CONFIG_KEYS = ("params", "scale", "mirror", "gpus")
+CONFIG_KEYS = ("params", "scale", "mirror", "gpus", "tracker")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,9 +114,13 @@ class Workflow:
         self.published = self.params.model_copy(update={"scale": PUBLISHED_SCALE})
         # Value of `cache` in rules. Without a location of the shared cache Snakemake would warn for each rule.
         self.shares = LOCATION_ENVVAR in os.environ
-        # Stages read the scale and the mirror from the environment. They are not in the `params` of rules, because
-        # they do not change the output of a stage.
+        # Stages read the scale, the tracker and the mirror from the environment. They are not in the `params` of rules,
+        # because they do not change the output of a stage.
         os.environ["APAO_SCALE"] = self.params.scale
+        tracker = str(config.get("tracker", os.environ.get("APAO_TRACKER", AUTO)))
+        if not spawned and tracker != AUTO:
+            tracker_of(tracker)  # an unknown or missing one is reported before any job
+        os.environ["APAO_TRACKER"] = tracker
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
         # Use the `apao` beside this Python even if its virtual environment is not activated.

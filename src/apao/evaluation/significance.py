@@ -18,6 +18,8 @@ Ends = tuple[float, float]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST_SEEDS = 3
+"""For an interval over seeds. From two, Student's t would make it 12.7 standard errors wide to either side."""
 UNKNOWN: Ends = (float("nan"), float("nan"))
 SAME = 1e-12
 """Differences between metrics (at most 1) up to this size are rounding errors."""
@@ -140,8 +142,8 @@ def share_interval(share: float, users: int) -> Ends:
 
 
 def seeds_interval(values: Sequence[float]) -> Ends:
-    """Student's t interval of the mean over seeds; unknown for fewer than two."""
-    if len(values) < 2:
+    """Student's t interval of the mean over seeds; unknown for fewer than ``FEWEST_SEEDS``."""
+    if len(values) < FEWEST_SEEDS:
         return UNKNOWN
     from scipy.stats import t
 

@@ -19,6 +19,7 @@ from apao.errors import UserError
 from apao.evaluation.list_metrics import LIST_METRICS
 from apao.evaluation.metrics import PREFIX, FloatArray, user_metrics
 from apao.evaluation.significance import (
+    FEWEST_SEEDS,
     RESAMPLES,
     UNKNOWN,
     Ends,
@@ -45,12 +46,12 @@ class Estimate:
 
     values: tuple[float, ...]
     over_users: Ends = UNKNOWN
-    """95 % interval over the test users, where there is one seed and it is known."""
+    """95 % interval of the mean over the test users, where there are too few seeds for another and it is known."""
 
     @property
     def interval(self) -> Ends:
-        """95 % interval: over the seeds where there are several, else over the test users."""
-        return seeds_interval(self.values) if len(self.values) > 1 else self.over_users
+        """95 % interval: over the seeds where there are ``FEWEST_SEEDS``, else over the test users."""
+        return self.over_users if few(self.values) else seeds_interval(self.values)
 
     @property
     def mean(self) -> float:
@@ -66,6 +67,11 @@ class Estimate:
     def numbers(self) -> tuple[float, float, float, float]:
         """Mean, SD, and the ends of the interval: columns ``ESTIMATE`` of the CSV files."""
         return (self.mean, self.sd, *self.interval)
+
+
+def few(runs: Sequence[object]) -> bool:
+    """Whether an interval is over the test users, since there are too few seeds for one over seeds."""
+    return len(runs) < FEWEST_SEEDS
 
 
 class Results:
@@ -128,16 +134,20 @@ class Results:
     def test_metric(self, runs: Sequence[Run], name: str) -> Estimate:
         """A metric on the test items with its interval, for studies that read ranks.parquet."""
         found = self.metric(runs, "test", name)
-        if len(runs) != 1:
+        if not runs or not few(runs):
             return found
-        ends = intervals(self.user_scores(runs)[[name]].to_numpy())[0].tolist()
-        return replace(found, over_users=(ends[0], ends[1]))
+        return replace(found, over_users=mean_interval(self.user_scores(runs)[name].to_numpy()))
 
     def prefix_recall(self, runs: Sequence[Run], name: str) -> list[Estimate]:
         """The recall on the test items of every prefix with its interval."""
         found = self.levels(runs, "metrics.json", "test", name)
-        if len(runs) != 1:
+        if not runs or not few(runs):
             return found
+        kept = self.user_prefixes(runs) if len(runs) > 1 else None
+        if kept is not None:
+            return [replace(one, over_users=mean_interval(kept[:, m])) for m, one in enumerate(found)]
+        # Exact for one seed. For two without their users' prefixes it is as wide as if both kept those of the same
+        # users; it is narrower in truth.
         users = self.test_users(runs[0])
         return [replace(one, over_users=share_interval(one.mean, users)) for one in found]
 
@@ -146,11 +156,15 @@ class Results:
         path = self.file(run, "metrics.json")
         return int(number(path, self.json(path), "test", "users"))
 
-    def user_prefixes(self, run: Run) -> FloatArray | None:
-        """Whether the prefix of each length of each test user's target was kept (users, levels).
+    def user_prefixes(self, runs: Sequence[Run]) -> FloatArray | None:
+        """In which share of the runs the prefix of each length of each test user's target was kept (users, levels).
 
-        None for a run that was evaluated before ranks.parquet had that.
+        None if one of the runs was evaluated before ranks.parquet had that.
         """
+        found = [self._user_prefixes(run) for run in runs]
+        return None if any(one is None for one in found) else np.mean([one for one in found if one is not None], axis=0)
+
+    def _user_prefixes(self, run: Run) -> FloatArray | None:
         users = self.test_ranks(run).index  # the same for all runs on a dataset
         table = read_table(self.file(run, "ranks.parquet"), what="table of ranks")
         names = [name for name in map(str, table) if name.startswith(PREFIX)]
@@ -240,6 +254,10 @@ class Results:
         ]
         gaps = f" Not run, and so a gap or fewer seeds: {'; '.join(absent)}." if absent else ""
         return "; ".join(parts) + "." + gaps
+
+    def error_bars(self, study: Study, seeds: Sequence[int]) -> str:
+        """A sentence on the error bars of a study with ``seeds``."""
+        return error_bars_sentence(seeds, missing=bool(self.absent(study)))
 
     def gaps(
         self, places: Iterable[tuple[str, str]], objectives: Sequence[str], seeds: Sequence[int]
@@ -346,9 +364,22 @@ def seeds_sentence(seeds: Sequence[int], shown: str) -> str:
     return f"Means over {len(seeds)} seeds; {shown} the sample standard deviation over them."
 
 
-def error_bars_sentence(seeds: Sequence[int], over_users: bool = True) -> str:
-    """What the error bars of a figure are; ``over_users``: whether one seed has any."""
-    if len(seeds) > 1:
-        return f"Means over {len(seeds)} seeds; error bars are 95 % t-intervals of that mean over the seeds."
-    bars = f"; error bars are 95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
-    return f"One seed, so no spread over seeds is known{bars if over_users else ''}."
+def error_bars_sentence(seeds: Sequence[int], over_users: bool = True, missing: bool = False) -> str:
+    """What the error bars of a figure are.
+
+    ``over_users``: whether too few seeds for an interval over seeds have one over the test users; ``missing``:
+    whether some of the runs are absent, which leaves fewer seeds to some objectives.
+    """
+    of_users = f"95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
+    if not few(seeds):
+        fewer = f"; of fewer than {FEWEST_SEEDS}, {of_users}" if missing and over_users else ""
+        return f"Means over {len(seeds)} seeds; error bars are 95 % t-intervals of that mean over the seeds{fewer}."
+    spread = "no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
+    named = "One seed, so" if len(seeds) == 1 else f"Means over {len(seeds)} seeds,"
+    return f"{named} {spread}{f'; error bars are {of_users}' if over_users else ''}."
+
+
+def mean_interval(values: FloatArray) -> Ends:
+    """Bootstrap interval of the mean of one value per user (users,)."""
+    low, high = intervals(values[:, None])[0].tolist()
+    return low, high

@@ -1,7 +1,7 @@
-"""The command ``compare``: two evaluated runs of one dataset, side by side.
+"""The command ``compare``: two evaluated runs on the same interactions, side by side.
 
-A run's folder is enough (run.json, metrics.json, ranks.parquet), also one of ``results/published``. Titles and
-histories are added where the study has the dataset.
+A run's folder is enough (run.json, metrics.json, ranks.parquet), also one of ``results/published``. Exact scoring is
+compared where both have exact.json; titles and histories are added where the study has the dataset.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Evaluated:
         record: run.json.
         metrics: the metrics of a split.
         ranks: table item, rank, items_before, group of the targets of that split; index user.
+        exact: ranks beam and exact of the targets of the users that were scored exactly; index user. None without.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Evaluated:
     record: Mapping[str, Any]
     metrics: Mapping[str, Any]
     ranks: pd.DataFrame
+    exact: pd.DataFrame | None
 
     @classmethod
     def read(cls, run: str, split: Split) -> Evaluated:
@@ -64,7 +66,26 @@ class Evaluated:
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
         if ranks.empty or split not in metrics:
             raise UserError(f"{folder}: holds no ranks of the split {split}; evaluate the run again")
-        return cls(record["run"], folder, record, metrics[split], ranks)
+        return cls(record["run"], folder, record, metrics[split], ranks, _exact_ranks(folder / "exact.json", split))
+
+    @property
+    def interactions(self) -> str | None:
+        """Hash of the interactions that the run was trained on, whatever their folder is called."""
+        inputs: Mapping[str, str] = self.record["inputs"]
+        return next((value for name, value in inputs.items() if Path(name).name == "interactions.parquet"), None)
+
+
+def _exact_ranks(file: Path, split: Split) -> pd.DataFrame | None:
+    if not file.exists():
+        return None
+    found = read_json(file)
+    try:
+        ranks = pd.DataFrame(found["ranks"])[["user", "beam", "exact"]].set_index("user")
+        return ranks if found["split"] == split else None
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file}: not the ranks of exact scoring ({error}); delete it, or score the run again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,12 @@ class Comparison:
     other_inputs: list[str]
     """Files of which the runs were trained on different versions."""
     metrics: list[MetricRow]
+    exact_users: int
+    """Number of users that both runs were scored exactly for, with ``apao exact``; 0 without."""
+    exact: list[MetricRow]
+    """Metrics of exact scoring, at code level."""
+    beam: list[MetricRow]
+    """Metrics of beam search minus those of exact scoring: what the beam adds or loses."""
     prefix_recall: list[list[float]]
     """Per level the share of users whose target's prefix is in the beam, of both runs. Empty where a run has none."""
     gained: int
@@ -135,6 +162,7 @@ def compare(first: str, second: str, split: Split) -> Comparison:
     ours, theirs = Evaluated.read(first, split), Evaluated.read(second, split)
     _check_same_users(ours, theirs)
     gained, lost = _changed(ours, theirs), _changed(theirs, ours)
+    exact_users, exact, beam = _exactly(ours.exact, theirs.exact)
     known = _Titles.find(ours, split)
     return Comparison(
         first=ours.name,
@@ -144,6 +172,9 @@ def compare(first: str, second: str, split: Split) -> Comparison:
         parameters=different_parameters(ours.record, theirs.record),
         other_inputs=_other_inputs(ours.record["inputs"], theirs.record["inputs"]),
         metrics=metric_rows(ours.ranks, theirs.ranks),
+        exact_users=exact_users,
+        exact=exact,
+        beam=beam,
         prefix_recall=_prefix_recall(ours, theirs),
         gained=len(gained),
         lost=len(lost),
@@ -154,9 +185,10 @@ def compare(first: str, second: str, split: Split) -> Comparison:
 
 def _check_same_users(first: Evaluated, second: Evaluated) -> None:
     datasets = [one.record["dataset"] for one in (first, second)]
-    if datasets[0] != datasets[1]:
+    if datasets[0] != datasets[1] and (first.interactions is None or first.interactions != second.interactions):
         raise UserError(
-            f"{first.name} is of {datasets[0]}, {second.name} of {datasets[1]}; compare runs of one dataset"
+            f"{first.name} is of {datasets[0]}, {second.name} of {datasets[1]}; compare runs of one dataset, or of two "
+            "with the same interactions and other codes"
         )
     if not first.ranks["item"].equals(second.ranks["item"]):
         raise UserError(
@@ -191,17 +223,35 @@ def metric_rows(first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
     """Every metric of both runs; the item level only if it differs from the code level in one of them."""
     ours, theirs = (pd.DataFrame(user_metrics(ranks), index=ranks.index) for ranks in (first, second))
     shared = any((ranks["group"] > 1).any() for ranks in (first, second))
-    rows: list[MetricRow] = []
-    for level in (CODE_LEVEL, ITEM_LEVEL) if shared else (CODE_LEVEL,):
-        names = metric_names(levels=[level])
-        differences = (theirs[names] - ours[names]).to_numpy()
-        p = [paired_p(theirs[name], ours[name]) for name in names]
-        cells = zip(names, differences.mean(axis=0), intervals(differences), p, holm(p), strict=True)
-        rows += [
-            MetricRow(name, ours[name].mean(), theirs[name].mean(), float(mean), *map(float, ends), *map(_known, tests))
-            for name, mean, ends, *tests in cells
-        ]
-    return rows
+    levels = (CODE_LEVEL, ITEM_LEVEL) if shared else (CODE_LEVEL,)
+    return [row for level in levels for row in _rows(metric_names(levels=[level]), ours, theirs)]
+
+
+def _rows(names: Sequence[str], first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
+    """The columns ``names``, values of each user (row); the tests are corrected for their number."""
+    differences = (second[names] - first[names]).to_numpy()
+    p = [paired_p(second[name], first[name]) for name in names]
+    cells = zip(names, differences.mean(axis=0), intervals(differences), p, holm(p), strict=True)
+    return [
+        MetricRow(name, first[name].mean(), second[name].mean(), float(mean), *map(float, ends), *map(_known, tests))
+        for name, mean, ends, *tests in cells
+    ]
+
+
+def _exactly(first: pd.DataFrame | None, second: pd.DataFrame | None) -> tuple[int, list[MetricRow], list[MetricRow]]:
+    """Users, metrics of exact scoring, and of beam search minus these; nothing unless both have the same users."""
+    if first is None or second is None or not first.index.equals(second.index):
+        return 0, [], []
+    names = metric_names(levels=[CODE_LEVEL])
+    exact, beam = ([_code_metrics(ranks[way]) for ranks in (first, second)] for way in ("exact", "beam"))
+    lost = [searched - scored for searched, scored in zip(beam, exact, strict=True)]
+    return len(first), _rows(names, *exact), _rows(names, *lost)
+
+
+def _code_metrics(rank: pd.Series[int]) -> pd.DataFrame:
+    """Code-level metrics of each user."""
+    found = user_metrics(pd.DataFrame({"rank": rank, "items_before": 0, "group": 1}))
+    return pd.DataFrame({name: found[name] for name in metric_names(levels=[CODE_LEVEL])}, index=rank.index)
 
 
 def _known(p: float) -> float | None:

@@ -12,7 +12,15 @@ from apao.stages.compare import CUTOFF, Comparison, Example, MetricRow
 
 def as_text(found: Comparison) -> str:
     """Parameters, metrics, and users gained and lost."""
-    parts = [_heads(found), _parameters(found), _metrics(found), _prefixes(found), _users(found)]
+    parts = [
+        _heads(found),
+        _parameters(found),
+        _metrics("metric", found.metrics),
+        _metrics(f"exact scoring, {found.exact_users:,} users", found.exact),
+        _metrics("beam search - exact scoring", found.beam),
+        _prefixes(found),
+        _users(found),
+    ]
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part) + "\n"
 
 
@@ -44,9 +52,10 @@ def _value(value: Any) -> str:
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _metrics(found: Comparison) -> Iterator[str]:
-    heads = ("metric", "A", "B", "B - A", "95 % interval", "p", "p (Holm)")
-    yield from aligned([heads, *map(_metric, found.metrics)], "<>>>>>>")
+def _metrics(what: str, rows: Sequence[MetricRow]) -> Iterator[str]:
+    heads = (what, "A", "B", "B - A", "95 % interval", "p", "p (Holm)")
+    if rows:
+        yield from aligned([heads, *map(_metric, rows)], "<>>>>>>")
 
 
 def _metric(row: MetricRow) -> tuple[str, ...]:

@@ -27,18 +27,20 @@ from apao.evaluation.metrics import (
 from apao.progress import console
 from apao.stages.record import Stage
 from apao.stages.trained import SPLITS, Split, TrainedRun
-from apao.study.paths import DatasetPaths
+from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
+from apao.trackers.base import Tracked, Tracker, tracking
 
 
-def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
+def evaluate(run: Run, params: RunParams, device: torch.device, tracker: Tracker | None = None) -> None:
     """Write metrics.json (validation and test), ranks.parquet (one row per user and split) and lists.parquet.
 
     lists.parquet has the best items per test user: columns user, rank from 1, item, and logp, the log-probability of
     the item's code. As for the metrics, items of the history are not removed.
 
-    ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``).
+    ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``). ``tracker`` gets
+    the test metrics of what is then written; if it fails, nothing else does.
     """
     paths = DatasetPaths(run.dataset)
     inputs = [run.record, run.model, paths.codes, paths.interactions]
@@ -64,6 +66,8 @@ def evaluate(run: Run, params: RunParams, device: torch.device) -> None:
         with stage.output("lists.parquet") as path:
             found.list_table().to_parquet(path, index=False, compression="zstd")
         stage.output_json("metrics.json", metrics)
+    with tracking(tracker, Tracked(str(run), run.folder, RESULTS, params.for_training())) as feed:
+        feed.test(metrics["test"])
 
 
 @dataclass(frozen=True)

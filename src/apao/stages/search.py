@@ -33,6 +33,7 @@ from apao.study.run_params import RunParams, RunRecord, TrainedParams, first_dif
 from apao.study.runs import Run
 from apao.study.searches import Search, parts_of, space_of
 from apao.study.tuned import BY_SEARCH, Tuning
+from apao.trackers.base import Tracker
 from apao.training.loop import Row, stream_seed
 
 try:
@@ -55,7 +56,12 @@ Version = Callable[[TrainedParams], str]
 
 
 def search(
-    name: str, params: Params, objectives: Collection[str], device: torch.device, version: Version
+    name: str,
+    params: Params,
+    objectives: Collection[str],
+    device: torch.device,
+    version: Version,
+    tracker: Tracker | None = None,
 ) -> list[tuple[str, Tuning]]:
     """Search the best values of each objective, or continue; returns them as pairs of objective and tuning.
 
@@ -65,6 +71,7 @@ def search(
         objectives: those to search; empty for all of the search.
         device: where to train and to evaluate.
         version: gives the version of the code, for checkpoints.
+        tracker: gets the numbers of every trial.
 
     Raises:
         UserError: for an unknown name, trials of an earlier search with other parameters, or no finished trial.
@@ -74,17 +81,24 @@ def search(
         if objective not in entry.objectives:
             raise UserError(f"searches.{name} has no objective {objective!r}; {nearest(objective, entry.objectives)}")
     chosen = [objective for objective in entry.objectives if objective in (objectives or entry.objectives)]
-    return [(each, ObjectiveSearch(name, entry, each, params, device, version).tuning()) for each in chosen]
+    return [(each, ObjectiveSearch(name, entry, each, params, device, version, tracker).tuning()) for each in chosen]
 
 
 class ObjectiveSearch:
     """The trials of one objective."""
 
     def __init__(
-        self, name: str, entry: Search, objective: str, params: Params, device: torch.device, version: Version
+        self,
+        name: str,
+        entry: Search,
+        objective: str,
+        params: Params,
+        device: torch.device,
+        version: Version,
+        tracker: Tracker | None = None,
     ) -> None:
         self.name, self.entry, self.objective, self.params = name, entry, objective, params
-        self.device, self.version = device, version
+        self.device, self.version, self.tracker = device, version, tracker
         self.space = space_of(params, entry, objective)
         if absent := [key for key in entry.space if key not in self.space]:
             console.print(f"{objective} is searched without {', '.join(absent)}, which it does not have")
@@ -215,13 +229,20 @@ class ObjectiveSearch:
             for epoch, loss in zip(history["epoch"], history["valid_loss"], strict=True):
                 on_epoch({"epoch": epoch, "valid_loss": loss})
         else:
-            train(run, params, self.device, code=self.version(params), on_epoch=on_epoch)
+            train(
+                run,
+                params,
+                self.device,
+                code=self.version(params),
+                on_epoch=on_epoch,
+                tracker=self.tracker,
+            )
 
     def _score(self, run: Run) -> float:
         """The validation metric of a trained run, which is evaluated if that is not done."""
         params = RunRecord.read(run).decoded(self.params.decoding_of(run.dataset))
         if not _is_evaluated(run, params):
-            evaluate(run, params, self.device)
+            evaluate(run, params, self.device, self.tracker)
         path = verified(run.folder / "metrics.json")
         return number(path, read_json(path), "valid", METRIC)
 

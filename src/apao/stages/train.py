@@ -16,11 +16,11 @@ from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
 from apao.progress import console
 from apao.stages.dataset import item_table, load_dataset
-from apao.stages.event_files import EventFiles
 from apao.stages.record import Stage
-from apao.study.paths import DatasetPaths
+from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import TrainedParams
 from apao.study.runs import Run
+from apao.trackers.base import Tracked, Tracker, tracking
 from apao.training.loop import Row, Training
 from apao.training.parallel import ALONE, Processes
 
@@ -32,6 +32,7 @@ def train(
     processes: Processes = ALONE,
     code: str = "",
     on_epoch: Callable[[Row], None] = lambda row: None,
+    tracker: Tracker | None = None,
 ) -> None:
     """Train ``run`` and write run.json, model.safetensors, config.json, catalogue.parquet and history.csv.
 
@@ -47,6 +48,7 @@ def train(
         code: version of the code; a checkpoint of another version is not resumed.
         on_epoch: called by the first process with every row of the history, also those before an interruption. An
             exception from it ends the training and leaves the checkpoint.
+        tracker: gets every row of the history as well; if it fails, the training goes on without it.
     """
     torch.set_num_threads(params.training.threads)
     paths = DatasetPaths(run.dataset)
@@ -67,13 +69,13 @@ def train(
         if not processes.is_first:
             training.fit(checkpoint, fingerprint)
             return
-        events = EventFiles(run.folder / "tensorboard")
+        with tracking(tracker, Tracked(str(run), run.folder, RESULTS, record, fingerprint)) as feed:
 
-        def after_epoch(row: Row) -> None:
-            events.write(row)
-            on_epoch(row)
+            def after_epoch(row: Row) -> None:
+                feed.epoch(row)
+                on_epoch(row)
 
-        trained = training.fit(checkpoint, fingerprint, after_epoch)
+            trained = training.fit(checkpoint, fingerprint, after_epoch)
 
         stage.output_json(run.record.name, {"run": str(run), **record, "inputs": decisive})
         training.backbone.load_learned_state(trained.best)

@@ -23,6 +23,7 @@ from apao.study.paths import PARAMS_FILE
 from apao.study.run_params import Measuring, RunParams, RunRecord, TrainedParams
 from apao.study.runs import Run
 from apao.study.yaml_lines import read_yaml
+from apao.trackers.base import AUTO, Tracker, tracker_of
 
 M = TypeVar("M", bound=Model)
 
@@ -49,6 +50,7 @@ class Settings:
 
     file: Path = PARAMS_FILE
     scale: str | None = None
+    tracker: str = AUTO
 
     def params(self) -> Params:
         """params.yaml, validated with every run of its studies."""
@@ -73,6 +75,10 @@ class Settings:
         if not isinstance(name, str):
             raise UserError(f"{self.file}: names no file for tuned values; add the key: tuned: tuned.yaml")
         return self.file.parent / name
+
+    def chosen_tracker(self) -> Tracker | None:
+        """The tracker of trainings and evaluations, which is no parameter of theirs."""
+        return tracker_of(self.tracker)
 
     def to_train(self, run: Run, resolved: str | None) -> TrainedParams:
         """Training parameters of ``run``, from ``resolved`` or from params.yaml."""

@@ -1,6 +1,7 @@
 """Two runs side by side, against their own files and counting by hand."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers.models import random_codes
 from helpers.project import ROOT, write_dataset
+from scipy.stats import t
 
 from apao.cli import app
 from apao.errors import UserError
@@ -19,6 +21,7 @@ from apao.study.paths import DatasetPaths
 
 PUBLISHED = ROOT / "results" / "published" / "office" / "llama"
 CE, APAO = (str(PUBLISHED / objective / "seed42") for objective in ("ce", "apao-pointwise"))
+SASREC = str(ROOT / "results/published/office-item-id/sasrec/ce/seed42")
 A, B = "toy/llama/ce/seed1", "toy/llama/apao-pointwise+beta=0.4/seed1"
 FIRST, SECOND = [1, 12, 0, 4, 20, 10], [1, 3, 2, 0, 11, 10]
 """Ranks of six users in both runs: the second and third are gained, the fourth is lost."""
@@ -154,20 +157,96 @@ def test_data_that_numbers_items_in_another_way_gives_no_titles(targets):
     assert f"lost: user number 3, target item {item}: rank 4 in A, not found in B" in as_text(found)
 
 
+def renamed(run, interactions):
+    """A copy of a published run that was trained on other interactions."""
+    folder = Path(shutil.copytree(run, "renamed"))
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"] = dict.fromkeys(record["inputs"], interactions)
+    (folder / "run.json").write_text(json.dumps(record))
+    return str(folder)
+
+
+def test_runs_with_other_codes_of_the_same_interactions():
+    found = compare(APAO, SASREC, "test")
+    assert found.parameters["dataset"] == ["office", "office-item-id"] and not found.prefix_recall
+    # As docs/reproduce.md has it.
+    gain = {row.metric: row for row in found.metrics}["recall@10"]
+    assert (f"{gain.difference:.4f}", f"{gain.low:.4f}", f"{gain.high:.4f}") == ("0.0214", "0.0135", "0.0298")
+    assert not found.exact_users and "exact scoring" not in as_text(found)
+
+
+EXACT = [1, 11, 0, 4, 6, 10], [1, 3, 12, 5, 11, 1]
+"""Exact ranks of the six users in both runs; 0 does not occur in truth and counts as not ranked."""
+
+
+def test_exact_scoring_by_hand(targets):
+    for run, beam, exact in zip((A, B), (FIRST, SECOND), EXACT, strict=True):
+        ranks = {"user": list(range(6)), "beam": beam, "exact": exact}
+        (Path("results") / run / "exact.json").write_text(json.dumps({"split": "test", "ranks": ranks}))
+    found = compare(A, B, "test")
+    exact, beam = ({row.metric: row for row in rows} for rows in (found.exact, found.beam))
+    assert found.exact_users == 6 and not [name for name in exact if name.startswith("item_")]
+    # In the first ten: exactly 4 and 4 of six, by the beam 3 (ranks 1, 4, 10) and 4 (1, 3, 2, 10).
+    assert (exact["recall@10"].first, exact["recall@10"].second) == pytest.approx((4 / 6, 4 / 6))
+    assert (beam["recall@10"].first, beam["recall@10"].second) == pytest.approx((-1 / 6, 0))
+    # Per user, beam minus exact: 0 0 0 0 -1 0, then 0 0 1 -1 0 0; of the differences 0 0 1 -1 1 0 the t is 0.5423.
+    assert beam["recall@10"].difference == pytest.approx(1 / 6)
+    assert beam["recall@10"].p == pytest.approx(2 * t.sf(0.5423, 5), abs=1e-4)
+    gain = beam["ndcg@10"].second - beam["ndcg@10"].first
+    dcg = {rank: 1 / math.log2(rank + 1) for rank in range(1, 11)}
+    by_beam = (dcg[3] + dcg[2] + dcg[10] + dcg[1]) - (dcg[1] + dcg[4] + dcg[10])
+    exactly = (dcg[1] + dcg[3] + dcg[5] + dcg[1]) - (dcg[1] + dcg[4] + dcg[6] + dcg[10])
+    assert gain == pytest.approx((by_beam - exactly) / 6)
+    text = as_text(found)
+    assert "exact scoring, 6 users" in text and "beam search - exact scoring" in text
+
+
+def test_exact_scoring_of_other_users_is_left_out(targets):
+    for run, users in ((A, [0, 1]), (B, [0, 2])):
+        ranks = {"user": users, "beam": [1, 1], "exact": [1, 1]}
+        (Path("results") / run / "exact.json").write_text(json.dumps({"split": "test", "ranks": ranks}))
+    found = compare(A, B, "test")
+    assert (found.exact_users, found.exact, found.beam) == (0, [], [])
+
+
+def test_exact_scoring_of_the_published_runs():
+    """As docs/reproduce.md has it."""
+    found = compare(CE, APAO, "test")
+    exact, beam = ({row.metric: row for row in rows} for rows in (found.exact, found.beam))
+    shown = [
+        f"{row.first:.4f} {row.second:.4f} {row.difference:+.4f} {row.low:+.4f} {row.high:+.4f} {row.p:.0e}"
+        for row in (exact["recall@10"], exact["recall@20"])
+    ]
+    assert shown == ["0.0473 0.0648 +0.0175 +0.0114 +0.0232 1e-08", "0.0797 0.1023 +0.0226 +0.0157 +0.0294 1e-10"]
+    shown = [f"{beam[name].difference:.4f} {beam[name].low:+.4f} {beam[name].high:+.4f}" for name in list(exact)[1:3]]
+    assert list(exact)[1:3] == ["recall@10", "recall@20"]
+    assert shown == ["0.0024 -0.0010 +0.0059", "0.0010 -0.0055 +0.0075"]
+    for way, rows in (("", found.metrics), ("exact_", found.exact)):
+        for run, side in ((CE, "first"), (APAO, "second")):
+            measured = json.loads((Path(run) / "exact.json").read_text())
+            kept = {row.metric: getattr(row, side) for row in rows if not row.metric.startswith("item_")}
+            assert kept == pytest.approx({name: measured[f"{way}{name}"] for name in kept})
+
+
 def test_compare_refuses(targets):
     _, items = targets
     write_run("toy/llama/ce/seed3", FIRST, [0] * 6)
     with pytest.raises(UserError, match="seed3: its ranks are of other users or targets"):
         compare(A, "toy/llama/ce/seed3", "test")
     write_run("other/llama/ce/seed1", FIRST, items, dataset="other")
-    with pytest.raises(UserError, match="is of toy, other/llama/ce/seed1 of other"):
+    with pytest.raises(UserError, match="is of toy, other/llama/ce/seed1 of other; compare runs of one dataset, or"):
         compare(A, "other/llama/ce/seed1", "test")
+    with pytest.raises(UserError, match="is of office, office-item-id/sasrec/ce/seed42 of office-item-id"):
+        compare(renamed(CE, "1"), SASREC, "test")
     with pytest.raises(UserError, match="holds no ranks of the split valid"):
         compare(A, B, "valid")
     with pytest.raises(UserError, match=r"run\.json: not found"):
         compare(A, "toy/llama/ce/seed9", "test")
     with pytest.raises(UserError, match="does not name a run"):
         compare(A, "nonsense", "test")
+    (Path("results") / A / "exact.json").write_text('{"split": "test", "ranks": {"user": [0]}, "users": 1}')
+    with pytest.raises(UserError, match=r"exact\.json: not the ranks of exact scoring"):
+        compare(A, B, "test")
 
 
 def test_command_prints_a_table_or_json(targets, capsys):

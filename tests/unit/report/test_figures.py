@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from apao.errors import UserError
 from apao.report import style
-from apao.report.kinds.prefix_recall import gain_percent
+from apao.report.kinds.prefix_recall import QUANTITY, gain_percent
 from apao.report.results import Results
 from apao.stages.report import report
 
@@ -191,6 +191,24 @@ def test_figure4_numbers(project):
         report("figure4", both)
 
 
+def test_figure4_of_two_seeds_has_the_mean_of_their_intervals(project):
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"], "seeds": [1, 2]}
+    params = project.params(figure4=study)
+    for seed, value, ends in ((1, 0.2, [0.1, 0.3]), (2, 0.3, [0.2, 0.5])):
+        rows = [{"beam": 5, "seconds": 1.0, "ndcg@5": value, "intervals": {"ndcg@5": ends}}]
+        content = {"users": 100, "device": "cpu", "threads": 1, "beams": rows}
+        project.json(f"results/office/tiger/ce/seed{seed}/beams.json", content)
+    report("figure4", params)
+    frame = pd.read_csv("figures/figure4.csv").set_index("quantity")
+    assert frame.loc["ndcg@5", ["value", "low", "high"]].tolist() == pytest.approx([0.25, 0.15, 0.4])
+    assert frame.loc["seconds_per_1000_users", ["low", "high"]].isna().all()
+    said = Path("figures/figure4.rst").read_text()
+    assert (
+        "Means over 2 seeds, too few for an interval over seeds" in said
+        and "those of two seeds are the mean of both" in said
+    )
+
+
 def test_figure4_leaves_a_gap_where_the_beam_is_narrower_than_the_cutoff(project):
     study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"]}
     params = project.params(figure4=study)
@@ -229,6 +247,48 @@ def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
 
 
 @pytest.mark.parametrize("kept", [True, False])
+def test_figure5_of_two_seeds_has_intervals_over_the_users(project, kept):
+    """Each seed of ce keeps the prefixes of the other half of the users, so that their mean is 0.5 for every user."""
+    objectives = {"ce": (range(500), range(500, 1000)), "apao-pairwise": (range(1000), range(1000))}
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "seeds": [1, 2], "objectives": list(objectives)}
+    params = project.params(figure5=study)
+    for objective, by_seed in objectives.items():
+        for seed, hits in zip((1, 2), by_seed, strict=True):
+            name = f"office/tiger/{objective}/seed{seed}"
+            project.metrics(name, {}, **{"users": 1000, "prefix_recall@20": [len(hits) / 1000]})
+            project.ranks(name, [0] * 1000)
+            path = Path(f"results/{name}/ranks.parquet")
+            users = pd.read_parquet(path)
+            if kept:
+                users.assign(prefix_1=users["user"].isin(hits)).to_parquet(path)
+    report("figure5", params)
+    frame = pd.read_csv("figures/figure5.csv").set_index(["series", "quantity"])[["value", "low", "high"]]
+    recall, gain = (frame.loc[key].tolist() for key in (("ce", QUANTITY), ("apao-pairwise", "gain_percent")))
+    if kept:
+        assert recall == pytest.approx([0.5] * 3) and gain == pytest.approx([100] * 3)
+    else:
+        # No narrower than in truth: as if both seeds kept those of the same users, 0.5 / sqrt(1000) for one.
+        assert recall == pytest.approx([0.5, 0.5 - 0.031, 0.5 + 0.031], abs=0.001)
+        assert gain[1] < 95 and gain[2] > 105
+    said = Path("figures/figure5.rst").read_text()
+    assert "Means over 2 seeds, too few for an interval over seeds" in said and ("as independent" in said) != kept
+
+
+def test_exact_ranking_of_two_seeds_has_intervals_over_the_users(project):
+    study = {"kind": "exact-ranking", "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"]}
+    params = project.params(beam_or_model={**study, "seeds": [1, 2]})
+    halves = [1] * 50 + [0] * 50
+    for seed, beam, exact in ((1, halves, halves), (2, halves[::-1], halves)):
+        ranks = {"user": list(range(100)), "beam": beam, "exact": exact}
+        project.json(f"results/office/tiger/ce/seed{seed}/exact.json", {"users": 100, "of_users": 100, "ranks": ranks})
+    report("beam_or_model", params)
+    frame = pd.read_csv("figures/beam_or_model.csv").set_index("way")[["value", "low", "high"]]
+    assert frame.loc["beam"].tolist() == pytest.approx([0.5] * 3)
+    # Half of 100 users, the same for both seeds: 0.5 / sqrt(100).
+    assert frame.loc["exact"].tolist() == pytest.approx([0.5, 0.402, 0.598], abs=0.012)
+
+
+@pytest.mark.parametrize("kept", [True, False])
 def test_figure5_pairs_the_users_where_it_knows_their_prefixes(project, kept):
     study = {
         **WIDE,
@@ -254,24 +314,43 @@ def test_figure5_pairs_the_users_where_it_knows_their_prefixes(project, kept):
     assert ("as independent" in Path("figures/figure5.rst").read_text()) != kept
 
 
-def test_one_seed_has_intervals_over_the_users_and_several_over_the_seeds(project):
-    study = {**CROWDED["figure2"], "metrics": ["recall@10"]}
-    for seeds in ([1], [1, 2]):
-        params = project.params(figure2={**study, "seeds": seeds})
-        for seed, value in zip(seeds, (0.5, 0.6), strict=False):
-            project.metrics(f"office/tiger/ce/seed{seed}", {"recall@10": value})
-            project.ranks(f"office/tiger/ce/seed{seed}", [1] * 100 + [0] * 100)
-        project.fill("figure2", params)
-        report("figure2", params)
-        row = pd.read_csv("figures/figure2.csv").set_index("objective").loc["ce"]
-        said = (project.folder / "figures/figure2.rst").read_text()
-        if seeds == [1]:
-            assert row[["low", "high"]].tolist() == pytest.approx([0.43, 0.57], abs=0.01)
-            assert "bootstrap intervals over the test users" in said
-        else:
-            # 0.55 and 12.7 standard errors of 0.05.
-            assert row[["low", "high"]].tolist() == pytest.approx([0.55 - 0.635, 0.55 + 0.635], abs=0.001)
-            assert "t-intervals of that mean over the seeds" in said
+@pytest.mark.parametrize(
+    ("ranks", "ends", "said"),
+    [
+        # Half of 200 users: a standard error of 0.5 / sqrt(200).
+        ([[1] * 100 + [0] * 100], (0.5 - 0.0693, 0.5 + 0.0693), "One seed, so no spread over seeds is known; error"),
+        # The other half: every user has 0.5 in the mean over the seeds, which no choice of users changes.
+        (
+            [[1] * 100 + [0] * 100, [0] * 100 + [1] * 100],
+            (0.5, 0.5),
+            "Means over 2 seeds, too few for an interval over seeds; error bars are 95 % bootstrap intervals over the "
+            "test users",
+        ),
+        # Half of the half: a quarter has 1, a half 0.5, a quarter 0, with a standard deviation of sqrt(1 / 8).
+        (
+            [[1] * 100 + [0] * 100, [1] * 50 + [0] * 100 + [1] * 50],
+            (0.5 - 0.049, 0.5 + 0.049),
+            "too few for an interval over seeds; error bars are 95 % bootstrap intervals over the test users",
+        ),
+        # 0.5, 0.5 and 0.8: mean 0.6, standard error 0.1, and 4.3027 of them.
+        (
+            [[1] * 100 + [0] * 100, [1] * 100 + [0] * 100, [1] * 160 + [0] * 40],
+            (0.6 - 0.43027, 0.6 + 0.43027),
+            "Means over 3 seeds; error bars are 95 % t-intervals of that mean over the seeds.",
+        ),
+    ],
+)
+def test_intervals_are_over_the_users_for_one_or_two_seeds_and_over_three(project, ranks, ends, said):
+    seeds = list(range(1, len(ranks) + 1))
+    params = project.params(figure2={**CROWDED["figure2"], "metrics": ["recall@10"], "seeds": seeds})
+    for seed, one in zip(seeds, ranks, strict=True):
+        project.metrics(f"office/tiger/ce/seed{seed}", {"recall@10": sum(one) / len(one)})
+        project.ranks(f"office/tiger/ce/seed{seed}", one)
+    project.fill("figure2", params)
+    report("figure2", params)
+    row = pd.read_csv("figures/figure2.csv").set_index("objective").loc["ce"]
+    assert row[["low", "high"]].tolist() == pytest.approx(ends, abs=0.006 if len(seeds) < 3 else 1e-5)
+    assert said in (project.folder / "figures/figure2.rst").read_text().replace("\\%", "%")
 
 
 def test_gain_over_nothing_is_unknown():

@@ -146,7 +146,13 @@ def test_interval_over_seeds_as_scipy():
     values = [0.031, 0.034, 0.0325]
     expected = ttest_1samp(values, 0).confidence_interval(0.95)
     assert seeds_interval(values) == pytest.approx((expected.low, expected.high))
-    assert np.isnan(seeds_interval(values[:1])).all() and np.isnan(seeds_interval([])).all()
+    # 1, 2, 3: the 97.5 % quantile of Student's t with two degrees of freedom is 4.3027, the standard error 1 / sqrt(3).
+    assert seeds_interval([1, 2, 3]) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [[], [0.031], [0.031, 0.034]])
+def test_too_few_seeds_have_no_interval(values):
+    assert np.isnan(seeds_interval(values)).all()
 
 
 def test_interval_of_a_gain():

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from apao.backbones.base import BACKBONES
 from apao.codes.items import ItemTable
 from apao.files import read_json, verified
-from apao.stages import train as stage
 from apao.stages.train import train
 from apao.study.runs import Run
 
@@ -53,24 +52,19 @@ def test_outputs(params):
     rebuilt.load_transformers(load_file(verified(RUN.folder / "model.safetensors")))
 
 
-def test_a_kill_between_epochs_changes_nothing(params, monkeypatch):
+def test_a_kill_between_epochs_changes_nothing(params):
     train(RUN, params, CPU)
     model, history = ((RUN.folder / name).read_bytes() for name in ("model.safetensors", "history.csv"))
     for path in RUN.folder.iterdir():
         if path.is_file():
             path.unlink()
 
-    write = stage.EventFiles.write
-
-    def killed(self, row):
+    def killed(row):
         if row["epoch"] == 2:
             raise KeyboardInterrupt
-        write(self, row)
 
-    monkeypatch.setattr(stage.EventFiles, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(RUN, params, CPU)
-    monkeypatch.setattr(stage.EventFiles, "write", write)
+        train(RUN, params, CPU, on_epoch=killed)
     assert [path.name for path in RUN.folder.iterdir() if path.is_file()] == ["checkpoint.safetensors"]
     train(RUN, params, CPU)
     assert (RUN.folder / "model.safetensors").read_bytes() == model

@@ -14,7 +14,7 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import spread
-from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, seed_list
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Seeds, grid
 
@@ -75,7 +75,7 @@ class Ablation(FigureStudy):
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level) (a) without one module "
             "and (b) without the loss on the prefix that ends at one level, numbered from 0; higher is better. "
-            f"{results.origin(self)} {error_bars_sentence(self.seeds)}"
+            f"{results.origin(self)} {results.error_bars(self, self.seeds)}"
             f"{' ± is the sample standard deviation over them.' if len(self.seeds) > 1 else ''}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)

@@ -8,15 +8,25 @@ from itertools import product
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 from typing_extensions import override
 
 from apao.errors import UserError
 from apao.evaluation.metrics import MetricName, metric_title
-from apao.evaluation.significance import UNKNOWN, Ends
+from apao.evaluation.significance import FEWEST_SEEDS, UNKNOWN, Ends
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Estimate, Results, entry, error_bars_sentence, machine, number, seed_list
+from apao.report.results import (
+    ESTIMATE,
+    Estimate,
+    Results,
+    entry,
+    few,
+    machine,
+    number,
+    seed_list,
+)
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -74,15 +84,22 @@ class BeamSizes(GridStudy, FigureStudy):
             f"{title} on the test items (code level, above) and decoding time (below) against the number of beams; "
             f"time measured on {' and '.join(machines) or 'no machine yet'}. The beam sizes are evenly spaced, not to "
             f"scale{f'; fewer than {cutoff} beams give no {title}' if narrow else ''}. "
-            f"{results.origin(self)} {self._error_bars(rows)}"
+            f"{results.origin(self)} {self._error_bars(rows, results)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
-    def _error_bars(self, rows: Sequence[Sequence[Any]]) -> str:
-        known = all(not math.isnan(row[7]) for row in rows if row[4] == self.metric and not math.isnan(row[5]))
-        if known or len(self.seeds) > 1:
-            return error_bars_sentence(self.seeds) + " A time has none for one seed." * (len(self.seeds) == 1)
-        return "One seed; a line without error bars was measured before intervals over the test users were kept."
+    def _error_bars(self, rows: Sequence[Sequence[Any]], results: Results) -> str:
+        shown = [row for row in rows if row[4] == self.metric and not math.isnan(row[5])]
+        said = results.error_bars(self, self.seeds)
+        if few(self.seeds) and any(math.isnan(row[7]) for row in shown):
+            named = "One seed" if len(self.seeds) == 1 else f"Means over {len(self.seeds)} seeds"
+            return f"{named}; a line without error bars was measured before intervals over the test users were kept."
+        if few(self.seeds) or results.absent(self):
+            if len(self.seeds) == 1:
+                return f"{said} A time has none for one seed."
+            mean = "those of two seeds are the mean of both, which is no narrower"
+            return f"{said[:-1]}; {mean}. A time has none for fewer than {FEWEST_SEEDS} seeds."
+        return said
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
         """The beam sizes that were measured for any of the dataset's runs."""
@@ -105,8 +122,22 @@ def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int
     """One estimate per beam size."""
     of_runs = [_by_beam(run, results, quantity) for run in runs]
     values = [tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
-    ends = _intervals(runs[0], results, quantity) if len(runs) == 1 else {}
-    return [Estimate(value, ends.get(beam, UNKNOWN)) for beam, value in zip(beams, values, strict=True)]
+    ends = [_intervals(run, results, quantity) for run in runs] if few(runs) else []
+    return [
+        Estimate(value, _mean_ends([one.get(beam) for one in ends])) for beam, value in zip(beams, values, strict=True)
+    ]
+
+
+def _mean_ends(of_runs: Sequence[Ends | None]) -> Ends:
+    """Interval over the users of a mean over seeds, from those of the seeds alone; unknown if one of them is.
+
+    The mean of the ends: the standard error of a mean of two is at most the mean of their standard errors.
+    """
+    known = [ends for ends in of_runs if ends is not None]
+    if not known or len(known) < len(of_runs):
+        return UNKNOWN
+    low, high = np.mean(known, axis=0).tolist()
+    return low, high
 
 
 def _intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:

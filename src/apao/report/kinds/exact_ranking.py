@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -9,10 +10,18 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.evaluation.metrics import METRICS, FloatArray, MetricName, metric_title
-from apao.evaluation.significance import intervals
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Estimate, Results, entry, error_bars_sentence, number, seed_list
+from apao.report.results import (
+    ESTIMATE,
+    Estimate,
+    Results,
+    entry,
+    few,
+    mean_interval,
+    number,
+    seed_list,
+)
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -68,18 +77,18 @@ class ExactRanking(GridStudy, FigureStudy):
             f"{metric_title(self.metric)} (code level) of {' or '.join(sorted(users)) or 'no'} test users by beam "
             "search and by exact scoring, which ranks every code by the score that beam search would give it and "
             "prunes nothing. A gain that exact scoring shows too is in the model, not in what the beam keeps. "
-            f"{results.origin(self)} {error_bars_sentence(self.seeds)}"
+            f"{results.origin(self)} {results.error_bars(self, self.seeds)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
     def _score(self, results: Results, runs: list[Run], way: str) -> Estimate:
-        """The metric of an experiment, with its interval over the users for one seed."""
+        """The metric of an experiment, with its interval over the users if it has few seeds."""
         per_user = [_gains(results, run, way, self.metric) for run in runs]
-        means = tuple(float(one.mean()) for one in per_user)
-        if len(per_user) != 1:
-            return Estimate(means)
-        low, high = intervals(per_user[0][:, None])[0].tolist()
-        return Estimate(means, (low, high))
+        found = Estimate(tuple(float(one.mean()) for one in per_user))
+        # Runs that were measured with other numbers of users are of other samples of them.
+        if runs and few(runs) and len({len(one) for one in per_user}) == 1:
+            return replace(found, over_users=mean_interval(np.mean(per_user, axis=0)))
+        return found
 
 
 def _gains(results: Results, run: Run, way: str, metric: str) -> FloatArray:

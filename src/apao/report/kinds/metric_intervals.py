@@ -15,7 +15,7 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import coverage, printed
-from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, number, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, number, seed_list
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
@@ -76,7 +76,7 @@ class MetricIntervals(GridStudy, FigureStudy):
             "The dotted line is recommending the most popular items to everyone. All intervals are over the same "
             "users, so two objectives may differ by more than chance although theirs overlap; comparison tables test "
             "the differences. "
-            f"{results.origin(self)} {error_bars_sentence(self.seeds)} {coverage(self.datasets)}"
+            f"{results.origin(self)} {results.error_bars(self, self.seeds)} {coverage(self.datasets)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())
 

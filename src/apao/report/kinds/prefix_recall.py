@@ -17,7 +17,7 @@ from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_int
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
-from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, few, seed_list
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -92,7 +92,7 @@ class PrefixRecall(GridStudy, FigureStudy):
         caption = (
             "Above: share of test users for whom the target's prefix is among the 20 beams after its step; prefix m "
             f"holds the codes of levels 0 to m. Below: by how many percent {last} is above the best of "
-            f"{', '.join(others)} at that prefix. {results.origin(self)} {error_bars_sentence(self.seeds)}"
+            f"{', '.join(others)} at that prefix. {results.origin(self)} {results.error_bars(self, self.seeds)}"
             f"{'' if paired else UNPAIRED}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
@@ -118,14 +118,14 @@ class PrefixRecall(GridStudy, FigureStudy):
 
 
 def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tuple[list[Run], Estimate]) -> Gain:
-    """At prefix ``m``, with its interval over the users for one seed, over the seeds for several."""
+    """At prefix ``m``, with its interval over the seeds, or over the users if either has too few seeds for that."""
     (our_runs, our_recall), (their_runs, their_recall) = ours, theirs
     percent = gain_percent(our_recall.mean, their_recall.mean)
-    if len(our_runs) > 1 or len(their_runs) > 1:
+    if not few(our_runs) and not few(their_runs):
         by_seed = zip(our_recall.values, their_recall.values, strict=False)
         same = [run.seed for run in our_runs] == [run.seed for run in their_runs]
         return Gain(percent, seeds_interval([gain_percent(*pair) for pair in by_seed]) if same else UNKNOWN)
-    our_users, their_users = (results.user_prefixes(run) for run in (our_runs[0], their_runs[0]))
+    our_users, their_users = results.user_prefixes(our_runs), results.user_prefixes(their_runs)
     if our_users is None or their_users is None:
         ends = unpaired_gain_interval(our_recall.mean, their_recall.mean, results.test_users(our_runs[0]))
         return Gain(percent, ends, paired=False)

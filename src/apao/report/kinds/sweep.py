@@ -10,7 +10,7 @@ from typing_extensions import override
 from apao.evaluation.metrics import metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Results, error_bars_sentence, seed_list
+from apao.report.results import ESTIMATE, Results, seed_list
 from apao.report.sweeps import points, symbol
 from apao.study.runs import format_value
 from apao.study.studies import STUDIES
@@ -66,6 +66,6 @@ class SweepFigure(SweepStudy, FigureStudy):
             f"{metric_title(self.metric)} on the test items (code level) along {', '.join(map(symbol, keys))}, one "
             "changed at a time, the others at the objective's own values; a ring marks the value the objective has "
             "anyway. The values on an x axis are evenly spaced, not to scale; y axes do not start at 0. "
-            f"{results.origin(self, objectives)} {error_bars_sentence(self.seeds)}"
+            f"{results.origin(self, objectives)} {results.error_bars(self, self.seeds)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
