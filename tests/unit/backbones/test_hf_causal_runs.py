@@ -103,27 +103,23 @@ def test_the_workflow_knows_the_files_of_the_model(base, tmp_path):
     assert set(files) < set(trained["deps"])
 
 
-def interrupted(run, params, monkeypatch):
+def interrupted(run, params):
     """Train until the end of the first epoch."""
-    write = stage.EventFiles.write
 
-    def killed(self, row):
-        write(self, row)
+    def killed(row):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage.EventFiles, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(run, params, CPU)
-    monkeypatch.setattr(stage.EventFiles, "write", write)
+        train(run, params, CPU, on_epoch=killed)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"lora": {"rank": 2}}], ids=["full", "lora"])
-def test_a_resumed_training_is_the_whole_one(sizes, base, monkeypatch):
+def test_a_resumed_training_is_the_whole_one(sizes, base):
     run, params = Run.parse("toy/hf-causal/ce/seed7"), params_of(**sizes)
     train(run, params, CPU)
     whole = (run.folder / "model.safetensors").read_bytes()
     shutil.rmtree(run.folder)
-    interrupted(run, params, monkeypatch)
+    interrupted(run, params)
     names = set(load_file(run.folder / "checkpoint.safetensors"))
     # The frozen weights are those of the pre-trained model, and need no copy per epoch.
     assert any("q_proj" in name for name in names) and not any(".base_layer." in name for name in names)
@@ -131,9 +127,9 @@ def test_a_resumed_training_is_the_whole_one(sizes, base, monkeypatch):
     assert (run.folder / "model.safetensors").read_bytes() == whole
 
 
-def test_another_model_in_the_folder_starts_the_training_anew(base, monkeypatch):
+def test_another_model_in_the_folder_starts_the_training_anew(base):
     run, params = Run.parse("toy/hf-causal/ce/seed7"), params_of()
-    interrupted(run, params, monkeypatch)
+    interrupted(run, params)
     language_models.write_model(base, initializer_range=0.5, hidden_size=16)
     train(run, params, CPU)
     found = (run.folder / "model.safetensors").read_bytes()
