@@ -20,10 +20,25 @@ VOCABULARY = 19
 HISTORIES = [[5, 9, 12, 15], [3, 8, 11, 18, 4, 9, 13, 16, 5, 7], [6], [4, 4, 4, 4, 4, 4, 4]]
 
 
-@pytest.fixture(params=list(BACKBONES), scope="module")
-def sizes(request, params) -> BackboneParams:
-    """The backbone's entry in params.yaml."""
-    return params.recipes["small"].backbones[request.param]
+PRETRAINED = {
+    "hf-causal": {"kind": "llama"},
+    "hf-causal-gpt2": {"kind": "gpt2"},
+    "hf-causal-prompt": {"kind": "llama", "prompt": "What comes next after :"},
+}
+"""Backbones of a model that the user has, which therefore have no entry in the project's params.yaml."""
+
+
+@pytest.fixture(params=sorted({*BACKBONES, *PRETRAINED}), scope="module")
+def sizes(request, params, tmp_path_factory) -> BackboneParams:
+    """The backbone's entry in params.yaml, or one of a tiny model."""
+    if request.param not in PRETRAINED:
+        return params.recipes["small"].backbones[request.param]
+    pytest.importorskip("transformers")
+    from helpers.language_models import write_model
+
+    entry = {**PRETRAINED[request.param]}
+    folder = write_model(tmp_path_factory.mktemp("model"), entry.pop("kind"))
+    return BACKBONES["hf-causal"](type="hf-causal", model=str(folder), **entry)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +63,7 @@ def test_named_documented_and_in_params(sizes, params):
     cls = type(sizes)
     assert cls.__dict__["__doc__"] and sys.modules[cls.__module__].__doc__
     assert type(sizes.build(VOCABULARY)).__dict__["__doc__"]
-    for recipe in params.recipes.values():
+    for recipe in params.recipes.values() if sizes.type not in PRETRAINED else ():
         assert recipe.backbones[sizes.type].type == sizes.type
     assert isinstance(cls.decodes_eos, bool) and isinstance(sizes.packs, bool)
 

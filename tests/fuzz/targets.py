@@ -18,6 +18,7 @@ from helpers.models import backbone_of, run_params
 from hostile import Target
 from safetensors.torch import save as save_tensors
 
+from apao.backbones.base import BACKBONES
 from apao.backbones.exchange import check_sizes, read_weights
 from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.codes.embedders import VectorFile
@@ -489,6 +490,33 @@ def read_model() -> None:
     assert all(torch.isfinite(value).all() for value in MODEL.state_dict().values())
 
 
+LANGUAGE_MODEL = BACKBONES["hf-causal"](type="hf-causal", model="not-needed")
+LANGUAGE_MODEL_CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "vocab_size": TOKENS,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 1,
+        "apao": {"prompt_tokens": 2},
+    }
+)
+
+
+def read_language_model() -> None:
+    """Make a model of the sizes that a run's config.json gives, as a stage does before it loads the weights."""
+    weights = {"all": torch.zeros(3000)}
+    try:
+        check_sizes(LANGUAGE_MODEL, TOKENS, weights, RUN.folder)
+        model = LANGUAGE_MODEL.to_load(TOKENS, RUN.folder)
+    except UserError as error:
+        # As every stage that loads weights does.
+        raise UserError(f"{RUN.folder / 'config.json'}: {error}") from error
+    assert sum(value.numel() for value in model.parameters()) <= 30_000
+
+
 def checkpoint_bytes() -> bytes:
     """A checkpoint's file."""
     from tempfile import TemporaryDirectory
@@ -576,6 +604,9 @@ TARGETS: dict[str, Target] = {
     "run-record": Target(
         str(RUN.record), (RUN_RECORD.encode(), SECOND_STAGE.encode()), read_run_record,
         beside={str(PATHS.codes): b"0\n"},
+    ),
+    "language-model": Target(
+        str(RUN.folder / "config.json"), (LANGUAGE_MODEL_CONFIG.encode(),), read_language_model,
     ),
     "model": Target(str(RUN.model), (opened(WEIGHTS),), read_model, closed),
     "checkpoint": Target(str(RUN.folder / "checkpoint.safetensors"), (opened(CHECKPOINT),), read_checkpoint, closed),

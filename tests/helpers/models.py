@@ -24,7 +24,7 @@ BASELINES = ["gru4rec", "sasrec"]
 def backbone_of(name: str, vocabulary: int, seed: int = 0, **more: object) -> Backbone:
     """A small model with non-trivial attention, norms and outputs (those of a fresh model are nearly uniform)."""
     torch.manual_seed(seed)
-    backbone = BACKBONES[name](type=name, **{**SIZES[name], **more}).build(vocabulary).eval()
+    backbone = BACKBONES[name](type=name, **{**SIZES.get(name, {}), **more}).build(vocabulary).eval()
     shaken(backbone, seed)
     return backbone
 
@@ -76,7 +76,7 @@ def run_params(backbone: str = "llama", objective: dict | None = None, **trainin
     sizes = training.pop("sizes", {})
     return RunParams(
         dataset="toy",
-        backbone={"type": backbone, **SIZES[backbone], **sizes},
+        backbone={"type": backbone, **SIZES.get(backbone, {}), **sizes},
         objective=objective or {"type": "ce"},
         training={"epochs": 3, "lr": 5e-3, "batch_size": 8, "precision": "fp32", **training},
         decoding=decoding,

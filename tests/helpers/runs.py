@@ -41,6 +41,7 @@ def write_run(
     run.folder.mkdir(parents=True)
     backbone = backbone_of(name, len(codes.vocabulary), seed=5, **sizes)
     save_file(backbone.to_transformers(), run.folder / "model.safetensors")
+    write_json(run.folder / "config.json", backbone.transformers_config())
     inputs = {str(path): sha256_of(path) for path in params.training_inputs()}
     write_json(run.record, {"run": str(run), **params.for_training(), "inputs": inputs})
     return run, params

@@ -21,6 +21,7 @@ ABSENT = (
     "transformers",
     "sklearn",
     "optuna",
+    "peft",
 )
 NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
 
@@ -37,7 +38,7 @@ def test_training_and_decoding_import_on_a_bare_machine():
     printed(code + f"for name in {NEEDED}: importlib.import_module(name)\n")
 
 
-LATE = ("torch", "pandas", "numpy", "matplotlib", "scipy", "sklearn", "transformers")
+LATE = ("torch", "pandas", "numpy", "matplotlib", "scipy", "sklearn", "transformers", "peft")
 
 
 def test_help_imports_nothing_heavy():

@@ -12,8 +12,9 @@ Padding side, start tokens and position offsets are internal to each backbone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -34,6 +35,9 @@ class BackboneParams(Model, ABC):
     decodes_eos: ClassVar[bool]
     """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
 
+    recordable: ClassVar[bool] = True
+    """Whether a GPU may record and replay its passes (``training.replays``)."""
+
     @property
     def packs(self) -> bool:
         """Whether training reads all examples of a user in one sequence (see ``training.packing``)."""
@@ -42,6 +46,22 @@ class BackboneParams(Model, ABC):
     @abstractmethod
     def build(self, vocabulary: int) -> Backbone:
         """A model for ``vocabulary`` tokens, freshly initialised from torch's global generator."""
+
+    def to_load(self, vocabulary: int, folder: Path) -> Backbone:
+        """A model for the trained weights in ``folder``, whose ``config.json`` the training has written.
+
+        Raises:
+            UserError: when the files of ``folder`` are needed for that, and are missing or damaged.
+        """
+        return self.build(vocabulary)
+
+    def own_files(self) -> tuple[Path, ...]:
+        """The user's own files that a training depends on, such as those of a pre-trained model.
+
+        Raises:
+            UserError: when they are missing.
+        """
+        return ()
 
     @abstractmethod
     def transformers_config(self, vocabulary: int) -> dict[str, Any]:
@@ -101,7 +121,7 @@ class Context:
         along: (B, 1 + S, D) final hidden states after the history and after each token of the target.
         after: (B, C, S, D) final hidden states after each token of the candidates given to ``encode``, or None.
         layers: one entry per layer; the type depends on the backbone.
-        mask: additive attention mask of the history's tokens; the shape depends on the backbone.
+        mask: attention mask of the history's tokens; form and shape depend on the backbone.
         lengths: (B, 1) or (B, C) number of tokens before the first candidate token.
     """
 
@@ -168,6 +188,22 @@ class Backbone(nn.Module, ABC):
     def decayed(self) -> list[nn.Parameter]:
         """Parameters that get weight decay: matrices and embeddings, not the scales of norms."""
         return [parameter for parameter in self.parameters() if parameter.dim() > 1]
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """``state_dict`` without parameters that training does not change, and with tied parameters once."""
+        learned = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        others = {name for name, _ in self.named_parameters(remove_duplicate=False)} - learned
+        return {name: value for name, value in self.state_dict().items() if name not in others}
+
+    def load_learned_state(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of ``learned_state``; raises RuntimeError when a name or shape does not fit."""
+        learned = self.learned_state()
+        kept = {name: value for name, value in self.state_dict().items() if name not in learned}
+        self.load_state_dict({**state, **kept})
+
+    def transformers_config(self) -> dict[str, Any]:
+        """``transformers_config`` of the parameters, for this model's vocabulary."""
+        return self.params.transformers_config(self.vocabulary)
 
     @abstractmethod
     def to_transformers(self) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def load_named(
 
     Args:
         module: the model to load into.
-        names: name in ``module`` to name in ``weights``.
+        names: name in ``module`` to name in ``weights``. Tensors of the module without a name here are kept.
         weights: tensors by their ``transformers`` names.
         aliases: further names that ``weights`` may have, for copies of tied tensors.
 
@@ -55,7 +55,7 @@ def load_named(
             )
         if weights[foreign].dtype not in DTYPES or not weights[foreign].isfinite().all():
             raise UserError(f"weight {foreign} ({weights[foreign].dtype}) does not hold finite floating-point numbers")
-    module.load_state_dict({ours: weights[foreign] for ours, foreign in names.items()})
+    module.load_state_dict({**state, **{ours: weights[foreign] for ours, foreign in names.items()}})
 
 
 def check_config(config: Mapping[str, Any], computed: Mapping[str, tuple[Any, Any]]) -> None:
@@ -118,8 +118,8 @@ class _SizesOnly(TorchFunctionMode):
         return func(*args, **filled)
 
 
-def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor]) -> None:
-    """Refuse sizes far too large for the weights, before a model of those sizes exhausts the memory.
+def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, Tensor], folder: Path = Path()) -> None:
+    """Refuse sizes far too large for the weights in ``folder``, before a model of those sizes exhausts the memory.
 
     Raises:
         UserError: when there are fewer tensors than layers, or less than a tenth of the model's parameters.
@@ -128,6 +128,6 @@ def check_sizes(params: BackboneParams, vocabulary: int, weights: Mapping[str, T
     held, wanted = sum(value.numel() for value in weights.values()), 0
     if layers <= len(weights) and max(size for _, size in params if type(size) is int) <= MAX_SIZE:
         with torch.device("meta"), _SizesOnly():
-            wanted = sum(value.numel() for value in params.build(vocabulary).parameters())
+            wanted = sum(value.numel() for value in params.to_load(vocabulary, folder).parameters())
     if not 0 < wanted <= 10 * held:
         raise UserError(f"holds {len(weights)} tensors of {held} numbers, too few for a model of the given sizes")

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import save_file
+from torch import Tensor
 
+from apao.backbones.base import Backbone
+from apao.backbones.hf_causal import HfCausal
 from apao.codes.vocabulary import EOS, PAD, SPECIAL_TOKENS, UNK
 from apao.errors import UserError
 from apao.files import atomic_path, write_json
@@ -30,12 +33,12 @@ class Family:
     """How ``transformers`` feeds the models of one class.
 
     Attributes:
-        final_norm: the weight of the norm before the logits.
+        final_norm: the weight of the norm before the logits; None where the model itself divides its logits.
         closes_history: whether eos is appended to a history.
         padding_side: where a batch of histories is padded.
     """
 
-    final_norm: str
+    final_norm: str | None
     closes_history: bool
     padding_side: str
 
@@ -45,6 +48,8 @@ FAMILIES = {
     "LlamaForCausalLM": Family("model.norm.weight", False, "left"),
 }
 """By the class that a backbone's ``transformers_config`` names."""
+LANGUAGE_MODEL = Family(None, False, "left")
+"""Any class, with the backbone ``hf-causal``."""
 
 
 def export(run: str, target: Path) -> None:
@@ -64,20 +69,15 @@ def export(run: str, target: Path) -> None:
         raise UserError(f"{target}: exists; name a new or empty folder, or delete it first")
     folder = run_folder(run)
     model = load(folder, device="cpu")
-    config = model.trained.params.backbone.transformers_config(len(model.trained.codes.vocabulary))
-    (architecture,) = config.get("architectures", ["none"])
-    if architecture not in FAMILIES:
-        kind = model.trained.params.backbone.type
-        raise UserError(
-            f"{run}: transformers has no class for backbone {kind}; only {', '.join(FAMILIES)} can be exported"
-        )
-    family = FAMILIES[architecture]
+    family = _family(run, model.trained.backbone)
+    weights, config = _weights_and_config(model, family)
     # Whole or not at all: a folder of half the files would load and be wrong.
     partial = target.with_name(f"{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_json(partial / "config.json", config)
-    _write_weights(partial / "model.safetensors", model, family)
+    with atomic_path(partial / "model.safetensors") as path:
+        save_file(weights, path, metadata={"format": "pt"})
     write_json(partial / "generation_config.json", generation_config(model, config))
     write_json(partial / "tokenizer.json", tokenizer(model.trained.codes.vocabulary, family))
     write_json(partial / "tokenizer_config.json", tokenizer_config(family))
@@ -92,12 +92,30 @@ def export(run: str, target: Path) -> None:
     console.print(f"{target}: try it with python {target / EXAMPLE.name} {' '.join(model.items['raw_id'][:3])}")
 
 
-def _write_weights(path: Path, model: Recommender, family: Family) -> None:
-    """The weights, whose logits are those that the run is decoded with: a temperature divides the last norm."""
-    weights = {name: value.contiguous() for name, value in model.trained.backbone.to_transformers().items()}
-    weights[family.final_norm] = weights[family.final_norm] / model.trained.params.objective.softmax.temperature
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
+def _family(run: str, backbone: Backbone) -> Family:
+    if isinstance(backbone, HfCausal):
+        if backbone.prompt is not None:
+            raise UserError(f"{run}: has a prompt, which is not text of its vocabulary; only runs without are exported")
+        return LANGUAGE_MODEL
+    (architecture,) = backbone.transformers_config().get("architectures", ["none"])
+    if architecture not in FAMILIES:
+        known = f"{', '.join(FAMILIES)} and hf-causal"
+        raise UserError(
+            f"{run}: transformers has no class for backbone {backbone.params.type}; only {known} can be exported"
+        )
+    return FAMILIES[architecture]
+
+
+def _weights_and_config(model: Recommender, family: Family) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and config with the logits that the run is decoded with: a temperature divides the last norm."""
+    backbone, temperature = model.trained.backbone, model.trained.params.objective.softmax.temperature
+    if isinstance(backbone, HfCausal):
+        weights, config = backbone.divided(temperature)
+    else:
+        assert family.final_norm is not None
+        weights, config = backbone.to_transformers(), backbone.transformers_config()
+        weights[family.final_norm] = weights[family.final_norm] / temperature
+    return {name: value.contiguous() for name, value in weights.items()}, config
 
 
 def generation_config(model: Recommender, config: Mapping[str, Any]) -> dict[str, Any]:

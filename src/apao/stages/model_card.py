@@ -37,7 +37,7 @@ def _what(model: Recommender) -> str:
     trained = model.trained
     codes, record = trained.codes, trained.params
     weights = sum(value.numel() for value in trained.backbone.to_transformers().values())
-    (architecture,) = record.backbone.transformers_config(len(codes.vocabulary))["architectures"]
+    (architecture,) = trained.backbone.transformers_config()["architectures"]
     return (
         f"# {trained.run}\n\n"
         f"A generative recommender: it reads the codes of the items a user has had, oldest first, and generates the "

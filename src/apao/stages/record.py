@@ -24,7 +24,16 @@ from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of
 
 INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX"}
 """Names of instruction sets by processor flag."""
-RECORDED_PACKAGES = ("apao", "torch", "numpy", "pandas", "scikit-learn", "sentence-transformers")
+RECORDED_PACKAGES = (
+    "apao",
+    "torch",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "sentence-transformers",
+    "transformers",
+    "peft",
+)
 
 
 class Stage:

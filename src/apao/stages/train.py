@@ -78,13 +78,13 @@ def train(
             trained = training.fit(checkpoint, fingerprint, after_epoch)
 
         stage.output_json(run.record.name, {"run": str(run), **record, "inputs": decisive})
-        training.backbone.load_state_dict(trained.best)
+        training.backbone.load_learned_state(trained.best)
         weights = {name: value.cpu().contiguous() for name, value in training.backbone.to_transformers().items()}
         with stage.output(run.model.name) as path:
             save_file(weights, path, metadata={"format": "pt"})
         with stage.output(run.catalogue.name) as path:
             items.write(path)
-        stage.output_json("config.json", params.backbone.transformers_config(len(codes.vocabulary)))
+        stage.output_json("config.json", training.backbone.transformers_config())
         with stage.output("history.csv") as path:
             pd.DataFrame(trained.history).astype({"epoch": int, "steps": int, "examples": int, "best": bool}).to_csv(
                 path, index=False

@@ -56,8 +56,8 @@ class TrainedModel:
         weights = read_weights(path)
         vocabulary = len(self.codes.vocabulary)
         try:
-            check_sizes(self.params.backbone, vocabulary, weights)
-            backbone = self.params.backbone.build(vocabulary)
+            check_sizes(self.params.backbone, vocabulary, weights, path.parent)
+            backbone = self.params.backbone.to_load(vocabulary, path.parent)
             backbone.load_transformers(weights)
         except UserError as error:
             raise UserError(

@@ -57,7 +57,7 @@ class TrainedParams(Setup):
     def training_inputs(self) -> list[Path]:
         """Files that the training reads."""
         paths = DatasetPaths(self.dataset)
-        files = [paths.interactions, paths.codes]
+        files = [paths.interactions, paths.codes, *self.backbone.own_files()]
         if self.objective.needs().embeddings:
             files.append(paths.embeddings)
         if self.start is not None:

@@ -49,7 +49,7 @@ Row = dict[str, float]
 
 @dataclass
 class Trained:
-    """Result of a training: the weights of the best epoch and the history of all epochs."""
+    """Result of a training: the best epoch's ``learned_state`` of the backbone, and the history of all epochs."""
 
     best: Tensors
     history: list[Row]
@@ -158,7 +158,7 @@ class Training:
         self.catalogue = Catalogue(codes, examples.trie, histories.training_targets(), embeddings)
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         # On a GPU passes are recorded and replayed (``training.replays``). A CPU gains nothing from that.
-        self.recording = device.type == "cuda"
+        self.recording = device.type == "cuda" and params.backbone.recordable
         self.evaluation = ExampleSampler(*supply, repeating=self.recording)
         self.sampler: ExampleSampler | PackedSampler = (
             PackedSampler(*supply, repeating=self.recording) if params.backbone.packs else self.evaluation
@@ -179,8 +179,8 @@ class Training:
         self.reference = copy.deepcopy(self.backbone).eval().requires_grad_(False) if needs.reference else None
         self.state: State = self.objective.initial_state(codes.levels, device)
         learned = [value for value in self.state.values() if isinstance(value, nn.Parameter)]
-        weights = list(self.backbone.parameters())
-        decayed = self.backbone.decayed()
+        weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        decayed = [parameter for parameter in self.backbone.decayed() if parameter.requires_grad]
         known = {id(parameter) for parameter in decayed}
         groups = [
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
@@ -244,7 +244,7 @@ class Training:
                 row = self._train_epoch(epoch, advance)
                 row |= {f"valid_{name}": value for name, value in self.validate(epoch).items()}
                 if row["valid_loss"] < best.loss:
-                    weights = {name: value.detach().clone() for name, value in self.backbone.state_dict().items()}
+                    weights = {name: value.detach().clone() for name, value in self.backbone.learned_state().items()}
                     best = Best(row["valid_loss"], epoch + 1, weights)
                 row["best"] = float(best.epoch == epoch + 1)
                 history.append(row)
@@ -345,7 +345,7 @@ class Training:
     def _snapshot(self, history: list[Row], best: Best) -> Checkpoint:
         return Checkpoint(
             tensors={
-                "model": self.backbone.state_dict(),
+                "model": self.backbone.learned_state(),
                 "best": best.weights,
                 "optimizer": optimizer_tensors(self.optimizer),
                 "objective": dict(self.state),
@@ -356,7 +356,7 @@ class Training:
 
     def _restore(self, saved: Checkpoint) -> tuple[list[Row], Best]:
         """Load a snapshot; returns the history and the best epoch so far."""
-        self.backbone.load_state_dict(saved.tensors["model"])
+        self.backbone.load_learned_state(saved.tensors["model"])
         restore_optimizer(self.optimizer, saved.tensors["optimizer"])
         self.state = self._restored_state(saved.tensors.get("objective", {}))
         self.generator.set_state(saved.tensors["random"]["sampler"])

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.language_models import write_model
 from helpers.models import BASELINES
 from helpers.processes import run as run_process
 from helpers.runs import LENGTHS, wide_codes, write_run, write_wide_dataset
@@ -30,6 +32,9 @@ CASES = {
     # A softmax over the legal tokens, with a temperature.
     "tiger-msl": ("tiger", {"type": "msl", "tau": 2.0}, {}),
     "llama-msl": ("llama", {"type": "msl", "tau": 0.5}, {}),
+    # Language models of other classes; their output layer is divided by the temperature, and so no longer tied.
+    "qwen2": ("hf-causal", {"type": "ce"}, {"model": "qwen2"}),
+    "gpt2-msl": ("hf-causal", {"type": "msl", "tau": 2.0}, {"model": "gpt2"}),
 }
 HISTORIES = (["i3"], ["i1", "i2", "i3"], [f"i{i}" for i in range(60, 90)])
 
@@ -50,6 +55,8 @@ def made_run(case: str) -> tuple[Run, RunParams]:
     codes = wide_codes()
     if not DatasetPaths("toy").folder.exists():
         write_wide_dataset(codes)
+    if name == "hf-causal":
+        write_model(Path(sizes["model"]), sizes["model"])
     return write_run(name, codes, objective, sizes, seed=list(CASES).index(case))
 
 
@@ -160,3 +167,13 @@ def test_command(trained, tmp_path):
     (tmp_path / "empty").mkdir()
     app(["export", str(trained), str(tmp_path / "empty")], standalone_mode=False)
     assert (tmp_path / "empty" / "example.py").exists()
+
+
+def test_export_refuses_a_run_with_a_prompt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = wide_codes()
+    write_wide_dataset(codes)
+    write_model(Path("base"))
+    run, _ = write_run("hf-causal", codes, {"type": "ce"}, {"model": "base", "prompt": "What comes next"}, seed=1)
+    with pytest.raises(UserError, match="has a prompt, which is not text of its vocabulary"):
+        export(str(run), tmp_path / "exported")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
 folder = Path(__file__).parent
 catalogue = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))
@@ -16,7 +16,7 @@ with np.load(folder / "trie.npz") as trie:
 
 seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
 model = (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM).from_pretrained(folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # AutoTokenizer would go by the class of the model
 history = [codes[item] for item in sys.argv[1:]][-catalogue["max_history"] :]
 inputs = tokenizer("".join(history), return_tensors="pt")
 before = 1 if seq2seq else inputs["input_ids"].shape[1]  # tokens before the code: the start token, or the history
