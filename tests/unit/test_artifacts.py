@@ -289,6 +289,15 @@ def test_a_stage_says_where_its_outputs_come_from(tmp_path):
     assert {"revision", "command"} <= record.keys()
 
 
+def test_outside_git_the_revision_is_what_the_user_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for said in (None, "0123456789ab"):
+        if said:
+            monkeypatch.setenv("APAO_REVISION", said)
+        make(tmp_path / "made")
+        assert json.loads((tmp_path / "made" / "make.provenance.json").read_text())["revision"] == said
+
+
 def test_hashes_are_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
