@@ -96,6 +96,14 @@ def test_examples_list_what_recommend_lists(tmp_path, monkeypatch):
 one = pytest.mark.parametrize("trained", ["tiger"], indirect=True)
 
 
+@one
+@pytest.mark.parametrize(("given", "said"), [([], "python example.py ID ID"), (["i0", "nobody"], "nobody: no id of")])
+def test_an_example_without_a_known_history_says_so_in_one_line(trained, tmp_path, given, said):
+    export(str(trained), tmp_path / "exported")
+    done = run_process(tmp_path, sys.executable, str(tmp_path / "exported" / "example.py"), *given)
+    assert done.status == 1 and said in done.output and "Traceback" not in done.output
+
+
 def test_no_file_of_the_folder_runs_code_when_it_is_loaded(trained, tmp_path):
     export(trained.folder.as_posix(), tmp_path / "exported")
     for name in ("config.json", "tokenizer_config.json"):

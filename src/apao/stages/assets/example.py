@@ -11,6 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 folder = Path(__file__).parent
 catalogue = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))
 codes = {item["id"]: "".join(item["code"]) for item in catalogue["items"]}
+unknown = [item for item in sys.argv[1:] if item not in codes]
+if unknown or not sys.argv[1:]:
+    sys.exit(f"{unknown[0]}: no id of catalogue.json" if unknown else __doc__)
 with np.load(folder / "trie.npz") as trie:
     first_edge, edge_token = trie["indptr"], trie["tokens"]
 
