@@ -75,7 +75,7 @@ def test_ctrl_c(stage: str, study: Study, faults, tmp_path: Path) -> None:
         aimed = row.tried + faults.times
         while row.tried < aimed:
             project = Path(shutil.copytree(study.before[stage], tmp_path / "project", symlinks=True))
-            done = run_forked(project, *arguments, after=faults.random.uniform(0.02, study.seconds[stage]), how=SIGINT)
+            done = run_forked(project, *arguments, after=faults.random.uniform(0.1, study.seconds[stage]), how=SIGINT)
             if done.status != 0:
                 row.tried += 1
                 assert done.status == 130, done.output

@@ -49,6 +49,8 @@ def test_killed_workflow(study: Study, faults, tmp_path: Path) -> None:
                 finished.clear()
                 for folder in ("data", "results"):
                     shutil.rmtree(project.folder / folder)
+        # The last kill has left its lock.
+        project.snakemake("--unlock")
         row.lost += len(outputs(project.snakemake(TARGET).jobs) & finished)
         assert_as(study, project.folder)
 
