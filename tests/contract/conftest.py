@@ -3,9 +3,17 @@
 import pytest
 from helpers.project import SHIPPED
 
+from apao.objectives.base import OBJECTIVES
 from apao.study.params import Params, load
 
 
 @pytest.fixture(scope="session")
 def params() -> Params:
     return load(SHIPPED)
+
+
+@pytest.fixture(params=list(OBJECTIVES))
+def objective(request, params):
+    """The objective's entry in params.yaml, with few negatives."""
+    found = params.objectives[request.param].model_dump() | {"tuned": {}}
+    return found | ({"negatives": 5} if "negatives" in found else {})

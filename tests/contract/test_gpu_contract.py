@@ -9,7 +9,6 @@ from helpers.models import SIZES, backbone_of, random_codes, random_histories, r
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores
-from apao.objectives.base import OBJECTIVES
 from apao.training.loop import Sums, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -27,13 +26,6 @@ FORMS = {
 def fp32(monkeypatch):
     """By default torch lets cuDNN compute a GRU in TF32, whose products have 10 bits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-@pytest.fixture(params=list(OBJECTIVES))
-def objective(request, params):
-    """The objective's entry in params.yaml, with few negatives."""
-    found = params.objectives[request.param].model_dump() | {"tuned": {}}
-    return found | ({"negatives": 5} if "negatives" in found else {})
 
 
 @pytest.fixture(params=[*sorted(SIZES), "hf-causal"])

@@ -23,7 +23,7 @@ from apao.codes.vocabulary import PAD
 from apao.data.histories import Histories, IntArray
 from apao.training.batches import EffectiveBatch, Examples, on_device
 
-REPEATED_ROWS = 32
+PADDED_ROWS = 32
 """The number of rows is padded to a multiple of this where shapes shall repeat."""
 
 
@@ -129,7 +129,7 @@ class PackedSampler:
         tokens = source.tokens_of(torch.where(within, first[:, None] + column, -1)).flatten(1)
         if self.repeating:
             longest = (source.max_history + 1) * source.levels
-            more = (0, longest - tokens.shape[1], 0, -len(tokens) % REPEATED_ROWS)
+            more = (0, longest - tokens.shape[1], 0, -len(tokens) % PADDED_ROWS)
             tokens = nn.functional.pad(tokens, more, value=PAD)
         slots = torch.arange(int(rows.examples.max()), device=device)
         # Targets are the last items of a row; each is predicted by the state after the item before it.
