@@ -105,7 +105,8 @@ def test_a_process_dies_and_the_same_command_resumes(made, alone, tmp_path):
     assert time.monotonic() - killed < 20
     assert done.status == 1
     (error,) = done.errors
-    assert "another process of this training has ended" in error
+    # Either it noticed that its partner has ended, or torchrun terminated it before it could.
+    assert "another process of this training " in error
     assert error.endswith("rerun the same command to resume from the last checkpoint")
     # torchrun reports with its own traceback which process it was.
     assert "Signal 9 (SIGKILL)" in done.output and "apao/cli.py" not in done.output
