@@ -37,24 +37,6 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """State of an optimizer by parameter number and name, such as ``3.exp_avg``."""
-    return {
-        f"{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Load ``optimizer_tensors`` into an optimizer of the same parameters, whose settings stay as they are."""
-    state: dict[int, Tensors] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def _digest(tensors: Tensors, metadata: dict[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):

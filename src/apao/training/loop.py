@@ -17,14 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from apao.checkpoint import (
-    Checkpoint,
-    Tensors,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from apao.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import Histories
@@ -33,6 +26,7 @@ from apao.errors import Diverged, UserError
 from apao.objectives.base import Outcome, State
 from apao.progress import progress
 from apao.training.batches import Batch, EffectiveBatch, Examples, ExampleSampler
+from apao.training.optimizer import AdamW
 from apao.training.packing import PackedBatch, PackedSampler
 from apao.training.parallel import ALONE, Processes
 from apao.training.params import Setup, TrainingParams
@@ -182,10 +176,7 @@ class Training:
         weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
         decayed = [parameter for parameter in self.backbone.decayed() if parameter.requires_grad]
         known = {id(parameter) for parameter in decayed}
-        groups = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
-            {"params": [p for p in weights if id(p) not in known] + learned, "weight_decay": 0.0},
-        ]
+        others = [p for p in weights if id(p) not in known] + learned
         self.parameters = weights + learned
         self.steps = 0
         self.learn: Pass = self._learn
@@ -199,7 +190,7 @@ class Training:
             for parameter in self.parameters:
                 if parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
+        self.optimizer = AdamW([(decayed, self.recipe.weight_decay), (others, 0.0)], self.recipe.lr)
 
     @property
     def epoch_examples(self) -> int:
@@ -266,8 +257,7 @@ class Training:
             # The learning rate at the middle of the step, so that neither the first nor the last step has 0.
             done = (epoch + (seen + batch.examples / 2) / wanted) / self.recipe.epochs
             rate = self.recipe.lr * learning_rate(min(done, 1.0), self.recipe.warmup)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            self.optimizer.lr = rate
             self.step(batch, sums)
             seen += batch.examples
             shown = ""
@@ -347,7 +337,7 @@ class Training:
             tensors={
                 "model": self.backbone.learned_state(),
                 "best": best.weights,
-                "optimizer": optimizer_tensors(self.optimizer),
+                "optimizer": self.optimizer.tensors(),
                 "objective": dict(self.state),
                 "random": {"sampler": self.generator.get_state()},
             },
@@ -357,7 +347,7 @@ class Training:
     def _restore(self, saved: Checkpoint) -> tuple[list[Row], Best]:
         """Load a snapshot; returns the history and the best epoch so far."""
         self.backbone.load_learned_state(saved.tensors["model"])
-        restore_optimizer(self.optimizer, saved.tensors["optimizer"])
+        self.optimizer.restore(saved.tensors["optimizer"])
         self.state = self._restored_state(saved.tensors.get("objective", {}))
         self.generator.set_state(saved.tensors["random"]["sampler"])
         weights = {name: value.to(self.device) for name, value in saved.tensors["best"].items()}

@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from apao.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from apao.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.codes.autoencoder import Autoencoder, quantise
 from apao.codes.coding import Coding, FloatMatrix, Matrix, nearest_codes
 from apao.codes.collisions import CollisionPolicy
@@ -151,7 +151,7 @@ class _Training:
         self.model.to(inputs.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=params.lr)
         if saved:
-            restore_optimizer(self.optimizer, saved.tensors["optimizer"])
+            _restore(self.optimizer, saved.tensors["optimizer"])
 
     def _start(self) -> dict[str, Tensor]:
         """Random weights, and codebooks by residual K-means of their latents."""
@@ -217,8 +217,25 @@ class _Training:
             self.restarted[level] += few
 
     def _save(self) -> None:
-        tensors = {"model": dict(self.model.state_dict()), "optimizer": optimizer_tensors(self.optimizer)}
+        tensors = {"model": dict(self.model.state_dict()), "optimizer": _moments(self.optimizer)}
         save_checkpoint(self.file, Checkpoint(tensors, {"epoch": self.epoch, "restarted": self.restarted}), FORMAT)
+
+
+def _moments(optimizer: torch.optim.Adam) -> Tensors:
+    """State of the optimizer by parameter number and name, such as ``3.exp_avg``."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def _restore(optimizer: torch.optim.Adam, moments: Tensors) -> None:
+    state: dict[int, Tensors] = {}
+    for key, value in moments.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @contextmanager
