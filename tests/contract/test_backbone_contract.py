@@ -104,6 +104,28 @@ def test_evaluation_is_deterministic(backbone, candidates):
 
 
 @torch.no_grad()
+def test_dropout_is_for_training_only(sizes, candidates):
+    """In evaluation a backbone with dropout is the one without; in training every way of reading draws masks."""
+    if sizes.type in PRETRAINED:
+        pytest.skip("its dropout is the model's own, or LoRA's")
+    plain, dropping = (sizes.model_copy(update={"dropout": p}).build(VOCABULARY) for p in (0.0, 0.5))
+    dropping.load_state_dict(plain.state_dict())
+    tokens, starts = padded(HISTORIES), torch.zeros(len(HISTORIES), 1, dtype=torch.long)
+
+    def outputs(backbone):
+        context = backbone.encode(tokens)
+        extended, _ = backbone.extend(context, candidates)
+        packed = [backbone.read(tokens, starts, 1)[0]] if sizes.packs else []
+        return [context.start, extended, *packed]
+
+    expected = outputs(plain.eval())
+    for found in (outputs(plain.train()), outputs(dropping.eval())):
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    dropping.train()
+    assert not any(torch.equal(*pair) for pair in zip(outputs(dropping), outputs(dropping), strict=True))
+
+
+@torch.no_grad()
 def test_step_by_step_with_the_cache_equals_a_single_pass(backbone, candidates):
     context = backbone.encode(padded(HISTORIES))
     expected, whole = backbone.extend(context, candidates)

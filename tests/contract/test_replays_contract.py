@@ -88,8 +88,7 @@ def test_padded_packed_sequences_give_the_same_steps(backbone, type):
     found, shapes = [], set()
     for padded in (False, True):
         # Without dropout: the masks of padded sequences are others.
-        dropout = {} if backbone == "llama" else {"dropout": 0.0}
-        training = training_of(backbone, {"type": type}, pack=True, **dropout)
+        training = training_of(backbone, {"type": type}, pack=True, dropout=0.0)
         training.sampler.repeating = padded
         if padded:
 

@@ -1,8 +1,9 @@
 """A small Llama that reads the history and continues it with the item code.
 
-Equal to ``LlamaForCausalLM`` of ``transformers`` (no grouped heads, tied embeddings) on the same
-weights; shapes as in ``base``. The last token of the history predicts the first token of the code; there
-is no bos. The release pads on the left; rotary positions are relative, so padding on the right is equivalent.
+Equal to ``LlamaForCausalLM`` of ``transformers`` (no grouped heads, tied embeddings) on the same weights; shapes as in
+``base``. Dropout, which that class lacks, is off by default. The last token of the history predicts the first token of
+the code; there is no bos. The release pads on the left; rotary positions are relative, so padding on the right is
+equivalent.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from apao.backbones.base import (
     project,
     split_candidates,
 )
-from apao.backbones.exchange import check_config, config_size, load_named
+from apao.backbones.dropout import Dropout
+from apao.backbones.exchange import check_config, config_size, load_named, probability
 from apao.backbones.softmax import at_least_fp32
 from apao.codes.vocabulary import EOS, PAD
 from apao.errors import UserError
@@ -44,13 +46,15 @@ INITIALIZER_RANGE = 0.02
 
 @BACKBONES.register
 class LlamaParams(CausalParams):
-    """Sizes of the decoder-only backbone. Defaults are the paper's. It has no dropout."""
+    """Sizes of the decoder-only backbone. Defaults are the paper's."""
 
     type: Literal["llama"]
     hidden: PositiveInt = 128
     intermediate: PositiveInt = 1024
     heads: PositiveInt = 8
     layers: PositiveInt = 8
+    dropout: probability = 0.0
+    """Of the embeddings and of what attention and MLP add. The paper's has none, nor has transformers' class."""
 
     @model_validator(mode="after")
     def _even_heads(self) -> LlamaParams:
@@ -180,6 +184,7 @@ class Layer(nn.Module):
         super().__init__()
         width, inner = params.hidden, params.intermediate
         self.heads = params.heads
+        self.dropout = Dropout(params.dropout)
         self.attention_norm = RMSNorm(width, NORM_EPS)
         self.q = nn.Linear(width, width, bias=False)
         self.k = nn.Linear(width, width, bias=False)
@@ -199,11 +204,11 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual and MLP after attention; ``mixed`` is (..., H, S, d)."""
-        x = x + self.o(merge_heads(mixed))
+        x = x + self.dropout(self.o(merge_heads(mixed)))
         # Gate and up projection in one matrix product.
         weight = torch.cat([self.gate.weight, self.up.weight])
         gate, up = nn.functional.linear(self.mlp_norm(x), weight).chunk(2, dim=-1)
-        return x + self.down(nn.functional.silu(gate) * up)
+        return x + self.dropout(self.down(nn.functional.silu(gate) * up))
 
     def encode(
         self, x: Tensor, cos: Tensor, sin: Tensor, parts: Parts | None = None, places: Tensor | None = None
@@ -260,6 +265,7 @@ class Llama(Backbone):
         super().__init__()
         self.params, self.vocabulary = params, vocabulary
         self.embedding = nn.Embedding(vocabulary, params.hidden)
+        self.dropout = Dropout(params.dropout)
         self.layers = nn.ModuleList(Layer(params) for _ in range(params.layers))
         self.norm = RMSNorm(params.hidden, NORM_EPS)
         for parameter in self.parameters():
@@ -292,7 +298,7 @@ class Llama(Backbone):
             tokens = torch.cat([tokens, candidates.flatten(1)], dim=1)
             position = torch.cat([position.expand(len(history), -1), lengths + step], dim=1)[:, None]
         cos, sin = self._angles(position)
-        x, memories = self.embedding(tokens), []
+        x, memories = self.dropout(self.embedding(tokens)), []
         for i, layer in enumerate(cast(list[Layer], self.layers)):
             # Of the last layer's leading tokens only these outputs are used.
             x, memory = layer.encode(x, cos, sin, parts, places if i + 1 == len(self.layers) else None)
@@ -309,7 +315,7 @@ class Llama(Backbone):
     @override
     def read(self, tokens: Tensor, starts: Tensor, candidates: int) -> tuple[Tensor, Context]:
         cos, sin = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
-        x, memories = self.embedding(tokens), []
+        x, memories = self.dropout(self.embedding(tokens)), []
         for layer in cast(list[Layer], self.layers):
             x, memory = layer.encode(x, cos, sin)
             memories.append(memory)
@@ -331,7 +337,7 @@ class Llama(Backbone):
         # (B, C or 1, S, d/2) -> (B, C, H, S, d/2) by broadcasting.
         cos, sin = (angle[:, :, None] for angle in self._angles(positions))
         own_bias = causal_mask(new, total, tokens.device)
-        x = self.embedding(tokens)
+        x = self.dropout(self.embedding(tokens))
         cache = []
         for i, layer in enumerate(cast(list[Layer], self.layers)):
             queries, own = layer.project(x, cos, sin)
