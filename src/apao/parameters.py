@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import pkgutil
+import textwrap
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from typing_extensions import override
 
 from apao.errors import AtKey, UserError, nearest
 
@@ -31,9 +46,19 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 class Model(BaseModel):
     """Base class of all parameter models: immutable, finite numbers only, unknown keys refused with a suggestion."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    @override
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema, with the docstrings of the fields as descriptions.
+
+        Pydantic's ``use_attribute_docstrings`` reads them whenever a class is defined, half a second in every process.
+        """
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, docstring in field_docstrings(cls).items():
+            schema["properties"][name].setdefault("description", docstring)
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -49,6 +74,20 @@ class Model(BaseModel):
                 meaning = "YAML reads yes, no, on and off as booleans"
                 raise AtKey(f"expected a number or a name, found {value!r} ({meaning})", key)
         return data
+
+
+def field_docstrings(cls: type[Model]) -> dict[str, str]:
+    """The string below each field of ``cls`` and of its bases, by field."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, Model):
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, text in pairwise(definition.body):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))):
+                        found[name] = inspect.cleandoc(docstring)
+    return {name: docstring for name, docstring in found.items() if name in cls.model_fields}
 
 
 def _holds_bool(annotation: Any) -> bool:

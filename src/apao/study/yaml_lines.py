@@ -27,9 +27,10 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         _plain_keys(root, path)
-        data = yaml.safe_load(text)
+        data = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
@@ -50,7 +51,8 @@ def line_of(key: Key, node: yaml.Node | None) -> int:
             found = [(name, value) for name, value in node.value if name.value == str(part)]
             if not found:
                 break
-            name, node = found[0]
+            # The last, because an entry taken over by `<<` stands before the one that replaces it.
+            name, node = found[-1]
             line = name.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]

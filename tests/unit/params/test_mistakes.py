@@ -187,6 +187,19 @@ def test_what_yaml_lets_through_or_not(read, old, new, line, message):
 
 
 @pytest.mark.parametrize(
+    ("shared", "own", "wrong"), [("3", "none", "other"), ("none", "3", "big-llama"), ("none", "none", "big-llama")]
+)
+def test_a_key_that_an_entry_shares_and_replaces(text, read, shared, own, wrong):
+    """By YAML's ``<<``: the value in force is the entry's own, and so is the line."""
+    entries = f"big-llama: &big {{type: llama, layers: {shared}}}\n      other: {{<<: *big, layers: {own}}}"
+    with pytest.raises(UserError) as caught:
+        read("big-llama: {type: llama}", entries)
+    line, key = re.fullmatch(r".*/params\.yaml:(\d+): (.*?): .*", str(caught.value)).groups()
+    assert key == f"recipes.tiny.backbones.{wrong}.layers"
+    assert text.splitlines()[int(line) - 1 - (wrong == "other")].lstrip().startswith("big-llama")
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "expected a mapping"),
