@@ -1,4 +1,4 @@
-"""``python -m benchmarks run|case|profile|bf16|compare|scale|recbole``: speed, and what it may be compared with.
+"""``python -m benchmarks run|case|profile|start|bf16|compare|scale|recbole``: speed, and what it may be compared with.
 
 ``scale`` takes a catalogue of a million items through all stages, ``recbole`` compares ``sasrec`` with another one.
 """
@@ -22,7 +22,7 @@ import typer
 from apao.devices import keep_freed_memory, pick_device
 from apao.progress import console
 from apao.study.runs import Run
-from benchmarks import measure, precision, recbole
+from benchmarks import measure, precision, recbole, start
 from benchmarks.cases import cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table1_cost, table4
@@ -151,6 +151,12 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
     for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
         typer.echo(f"| {kernel} | {100 * took / total:.1f} % |")
+
+
+@app.command(name="start")
+def starting(run: str, repeats: int = 5) -> None:
+    """Processor time of ``apao --help``, and of ``apao train RUN`` until its first step begins."""
+    typer.echo(json.dumps(start.measured(run, repeats)))
 
 
 @app.command()
