@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-RECORDS = "*provenance.json"
-"""``<stage>.provenance.json``, and the ``provenance.json`` of a published run."""
+PUBLISHED_RECORD = "provenance.json"
+"""Of a published run, for all its files."""
+RECORDS = f"*{PUBLISHED_RECORD}"
+"""That, and ``<stage>.provenance.json``."""
 
 
 def sha256_of(path: Path) -> str:
@@ -163,12 +165,24 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise missing(path) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); delete it and run its stage again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}); {again(path, target=False)}.") from error
 
 
 def missing(path: Path) -> UserError:
     """The error for an input file that does not exist yet."""
     return UserError(f"{path}: not found; run the stage that makes it first (snakemake -c2 {path}).")
+
+
+def again(path: Path, target: bool = True) -> str:
+    """What to do about a damaged file: make it again, or restore it if it belongs to a published run.
+
+    Args:
+        path: the file.
+        target: whether the workflow makes it under this name.
+    """
+    if (path.parent / PUBLISHED_RECORD).exists():
+        return f"restore it (git checkout -- {path}), or publish the run again (apao publish RUN --replace)"
+    return "delete it and run its stage again" + (f" (snakemake -c2 {path})" if target else "")
 
 
 def verified(path: Path) -> Path:
@@ -186,7 +200,7 @@ def verified(path: Path) -> Path:
         if expected is not None and expected != sha256_of(path):
             raise UserError(
                 f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
-                f"edited after it was written; delete it and run its stage again (snakemake -c2 {path})."
+                f"edited after it was written; {again(path)}."
             )
     return path
 
@@ -202,11 +216,11 @@ def _recorded(record: Path) -> dict[str, str]:
         intact = value.pop("digest") == digest_of(value)
         outputs: dict[str, str] = dict(value["outputs"].items())
     except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{record}: not a record of a stage; delete it and run its stage again.") from error
+        raise UserError(f"{record}: not a record of a stage; {again(record, target=False)}.") from error
     if not intact:
         raise UserError(
             f"{record}: its content does not match the hash inside, so it was damaged or edited; "
-            "delete it and run its stage again."
+            f"{again(record, target=False)}."
         )
     return outputs
 
@@ -246,9 +260,7 @@ def read_table(path: Path, columns: list[str] | None = None, what: str = "table"
         return pd.read_parquet(path, columns=columns)
     except Exception as error:  # a damaged file can raise almost any exception
         wanted = f" with the columns {', '.join(columns)}" if columns else ""
-        raise UserError(
-            f"{path}: not a {what}{wanted} ({error}); delete it and run its stage again (snakemake -c2 {path})."
-        ) from error
+        raise UserError(f"{path}: not a {what}{wanted} ({error}); {again(path)}.") from error
 
 
 def record_path(folder: Path, stage: str) -> Path:

@@ -321,13 +321,13 @@ CASES = [
         "run.json of another run",
         unrecorded(with_record(seed=4), TRAINED),
         EVALUATE,
-        (str(RECORD), f"expected the record of {RUN}", "train the run again"),
+        (str(RECORD), f"expected the record of {RUN}", "run its stage again"),
     ),
     Case(
         "run.json with an unknown key",
         unrecorded(with_record(sed=4), TRAINED),
         EVALUATE,
-        (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "train the run again"),
+        (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "run its stage again"),
     ),
     Case(
         "mirror without a file",

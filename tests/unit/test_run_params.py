@@ -147,7 +147,7 @@ def write(**values: object) -> None:
 def test_a_damaged_one_is_one_error(tmp_path, monkeypatch, values, message):
     monkeypatch.chdir(tmp_path)
     write(**values)
-    with pytest.raises(UserError, match=rf"^results/toy/.*/run\.json: .*{message}.*train the run again"):
+    with pytest.raises(UserError, match=rf"^results/toy/.*/run\.json: .*{message}.*run its stage again"):
         RunRecord.read(RUN)
 
 

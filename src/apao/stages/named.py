@@ -24,7 +24,12 @@ def run_folder(run: str) -> Path:
         UserError: when it is neither.
     """
     folder = Path(run)
-    return folder if (folder / RECORD_FILE).exists() else Run.parse(run).folder
+    if (folder / RECORD_FILE).exists():
+        return folder
+    try:
+        return Run.parse(run).folder
+    except UserError as error:
+        raise UserError(f"{run}: no folder of a run (it has no {RECORD_FILE}), and no name of one: {error}") from error
 
 
 def study_root(folder: Path) -> Path:

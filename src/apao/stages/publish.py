@@ -18,6 +18,7 @@ from typing import Any
 from apao.errors import UserError
 from apao.evaluation.metrics import user_metrics
 from apao.files import (
+    PUBLISHED_RECORD,
     atomic_folder,
     atomic_path,
     digest_of,
@@ -38,7 +39,7 @@ MEASURED = ("pruning.json", "beams.json", "exact.json", "lists.parquet")
 """Files that are published if they exist."""
 LARGEST_LISTS = 2**20
 """Maximum bytes of a lists.parquet that is published."""
-RUN, METRICS, PROVENANCE = "run.json", "metrics.json", "provenance.json"
+RUN, METRICS = "run.json", "metrics.json"
 Records = Mapping[str, Mapping[str, Any]]
 """Provenance records by stage."""
 
@@ -67,7 +68,7 @@ class Parcel:
                     shutil.copyfile(path, temporary)
             outputs = {name: sha256_of(folder / name) for name in self.files}
             record = {"stage": "publish", "machine": self.machine, **self.records, "outputs": outputs}
-            write_json(folder / PROVENANCE, record | {"digest": digest_of(json.loads(json_text(record)))})
+            write_json(folder / PUBLISHED_RECORD, record | {"digest": digest_of(json.loads(json_text(record)))})
 
 
 def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
@@ -149,7 +150,7 @@ def _machine(folder: Path, record: Mapping[str, Any], given: str | None) -> str:
 
 def _put(parcel: Parcel, replace: bool) -> None:
     """Write a parcel unless its folder has the same numbers; without ``replace``, other numbers are an error."""
-    there = parcel.folder / PROVENANCE
+    there = parcel.folder / PUBLISHED_RECORD
     if not there.exists():
         parcel.write()
         console.print(f"{parcel.folder}: published")
@@ -211,8 +212,8 @@ def published_faults() -> Iterator[str]:
     """Yield one line for each inconsistency of the published runs, besides changed files."""
     for path in sorted(PUBLISHED.results.rglob(RUN)):
         folder = path.parent
-        if not (folder / PROVENANCE).exists():
-            yield f"{folder}: has no {PROVENANCE}; publish the run again: apao publish"
+        if not (folder / PUBLISHED_RECORD).exists():
+            yield f"{folder}: has no {PUBLISHED_RECORD}; publish the run again: apao publish"
             continue
         try:
             yield from _published_faults(Run.parse(str(folder.relative_to(PUBLISHED.results))), folder)
@@ -221,18 +222,18 @@ def published_faults() -> Iterator[str]:
 
 
 def _published_faults(run: Run, folder: Path) -> Iterator[str]:
-    provenance = read_json(folder / PROVENANCE)
+    provenance = read_json(folder / PUBLISHED_RECORD)
     records = {stage: record for stage, record in provenance.items() if isinstance(record, dict) and "digest" in record}
     for stage, record in records.items():
         if digest_of({key: value for key, value in record.items() if key != "digest"}) != record["digest"]:
-            yield f"{folder / PROVENANCE}: the record of {stage} does not match the hash inside"
+            yield f"{folder / PUBLISHED_RECORD}: the record of {stage} does not match the hash inside"
     stated = {name: hash_ for record in records.values() for name, hash_ in record["outputs"].items()}
     for name, hash_ in provenance["outputs"].items():
         if stated.get(name, hash_) != hash_:
             yield f"{folder / name}: is not the file that its stage wrote"
     for path in sorted(folder.iterdir()):
-        if path.name not in {*provenance["outputs"], PROVENANCE}:
-            yield f"{path}: not listed in {PROVENANCE}"
+        if path.name not in {*provenance["outputs"], PUBLISHED_RECORD}:
+            yield f"{path}: not listed in {PUBLISHED_RECORD}"
     yield from _run_faults(run, folder, records)
 
 

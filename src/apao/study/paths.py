@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apao.files import PUBLISHED_RECORD
+
 if TYPE_CHECKING:
     from apao.codes.tokenizers.base import Tokenizer
     from apao.study.runs import Run
@@ -43,7 +45,7 @@ class Collection:
 
 OWN = Collection(RESULTS, FIGURES, gaps=False)
 """The runs trained in this study."""
-PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True, records=("provenance.json",))
+PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True, records=(PUBLISHED_RECORD,))
 """The small files of finished runs, in the repository."""
 
 

@@ -17,7 +17,7 @@ from pydantic import PositiveInt, ValidationError, model_validator
 from apao.backbones.base import BACKBONES, BackboneParams
 from apao.errors import UserError
 from apao.evaluation.params import DecodingParams, MeasureParams, TimingParams
-from apao.files import read_json, sha256_of, verified
+from apao.files import again, read_json, sha256_of, verified
 from apao.objectives.base import OBJECTIVES, Objective
 from apao.parameters import Model, Seed, first_mistake, one_of, spelled
 from apao.study.paths import DatasetPaths
@@ -135,16 +135,15 @@ class RunRecord(TrainedParams):
         Raises:
             UserError: when it is missing, damaged, or belongs to another run.
         """
-        again = f"delete it and train the run again (snakemake -c2 {path})"
         values = read_json(verified(path))
         try:
             record = cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"{path}: {spelled(*first_mistake(error, values))}; {again}") from error
+            raise UserError(f"{path}: {spelled(*first_mistake(error, values))}; {again(path)}") from error
         run = run or Run.parse(record.run)
         if (record.run, record.dataset, record.seed) != (str(run), run.dataset, run.seed):
             found = f"{record.run}, dataset {record.dataset}, seed {record.seed}"
-            raise UserError(f"{path}: expected the record of {run}, found that of {found}; {again}")
+            raise UserError(f"{path}: expected the record of {run}, found that of {found}; {again(path)}")
         return record
 
     def decoded(self, decoding: DecodingParams) -> RunParams:
