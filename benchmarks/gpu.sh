@@ -87,23 +87,33 @@ stage() {
 }
 
 train() {
-    # What takes a processor longest comes first: tiger, then 100 negatives. Objectives that start from ce follow it.
-    local runs=(${RUNS:-})
+    # What decides most comes first: more seeds of tiger, dropout the other way round on both backbones (is the gain that
+    # only llama has regularisation?), unpacked rows; then 100 negatives, other codes and the rest. Objectives that start
+    # from ce follow it. Runs on codes that are not in data/ fail at once.
+    local runs=(${RUNS:-}) names=(ce apao-pointwise)
     if [ ${#runs[@]} = 0 ]; then
-        for objective in ce apao-pointwise msl bear apao-pointwise+weights=eq17; do
+        for seed in 42 43 44; do
+            for objective in "${names[@]}"; do
+                runs+=("office/tiger/$objective/seed$seed" "office/llama/$objective/seed$seed")
+            done
+        done
+        for objective in "${names[@]}"; do
+            runs+=("office/llama/$objective+dropout=0.1/seed42" "office/tiger/$objective+dropout=0/seed42")
+        done
+        runs+=(office/llama/ce+pack=false/seed42)
+        for objective in bear apao-pointwise+weights=eq17 frequency position igd; do
             runs+=("office/tiger/$objective/seed42" "office/llama/$objective/seed42")
         done
         runs+=(office/llama/apao-pairwise/seed42 office/tiger/apao-pairwise/seed42)
-        for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater frequency multi-target igd position; do
-            runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
-        done
-        for seed in 43 44; do
-            for backbone in llama tiger; do
-                for objective in ce apao-pointwise apao-pairwise; do
-                    runs+=("office/$backbone/$objective/seed$seed")
-                done
+        for codes in random text rq-vae; do
+            for objective in "${names[@]}"; do
+                runs+=("office-$codes/llama/$objective/seed42")
             done
         done
+        for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater multi-target; do
+            runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
+        done
+        runs+=(office/{llama,tiger}/apao-pairwise/seed{43,44})
     fi
     for run in "${runs[@]}"; do
         [ -f "results/published/$run/metrics.json" ] && continue
