@@ -1,4 +1,4 @@
-"""``python -m benchmarks run|case|profile|start|bf16|compare|scale|recbole``: speed, and what it may be compared with.
+"""``python -m benchmarks COMMAND``: speed, and what it may be compared with; ``--help`` lists the commands.
 
 ``scale`` takes a catalogue of a million items through all stages, ``recbole`` compares ``sasrec`` with another one.
 """
@@ -157,6 +157,15 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
 def starting(run: str, repeats: int = 5) -> None:
     """Processor time of ``apao --help``, and of ``apao train RUN`` until its first step begins."""
     typer.echo(json.dumps(start.measured(run, repeats)))
+
+
+@app.command()
+def table1(
+    rates: Annotated[list[str], typer.Argument(metavar="NAME=EXAMPLES/S", help="Such as tiger/ce=138.4.")],
+) -> None:
+    """Hours of training that Table 1 needs at given rates: those of ``ce`` and ``apao-pairwise`` on each backbone."""
+    named = (rate.rpartition("=") for rate in rates)
+    typer.echo(table1_cost([{"name": f"train/{name}", "value": float(value)} for name, _, value in named]))
 
 
 @app.command()
