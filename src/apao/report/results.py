@@ -29,7 +29,7 @@ from apao.evaluation.significance import (
 )
 from apao.files import read_json, read_table
 from apao.study.paths import OWN, Collection, DatasetPaths
-from apao.study.runs import RECORD_FILE, Run
+from apao.study.runs import RECORD_FILE, Run, parse_value
 
 if TYPE_CHECKING:
     from apao.study.params import Params
@@ -296,7 +296,11 @@ def _tuned_by(params: Params, run: Run, trained: Mapping[str, Any]) -> str:
     def used(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
         tuned = {**values.get(run.dataset, {}), **values.get(f"{run.dataset}/{run.backbone}", {})}
         return sorted(
-            key for key, value in tuned.items() if key not in dict(run.overrides) and trained.get(key) == value
+            key
+            for key, value in tuned.items()
+            if key not in dict(run.overrides)
+            # YAML reads 1e-3, without a point, as a word.
+            and trained.get(key) == (parse_value(value) if isinstance(value, str) else value)
         )
 
     ways = [(used(one.values), one.chosen_by) for one in params.tuned.get(run.objective, ())]
@@ -353,8 +357,13 @@ def machine(path: Path, data: Any) -> str:
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """Seeds as listed in CSV files: ``42 43``."""
+    """Seeds as they are listed: ``42 43``."""
     return " ".join(map(str, seeds))
+
+
+def seeds_of(runs: Iterable[Run]) -> str:
+    """The seeds of the runs that there are, which may be fewer than a study's."""
+    return seed_list(run.seed for run in runs)
 
 
 def seeds_sentence(seeds: Sequence[int], shown: str) -> str:

@@ -165,11 +165,18 @@ def _put(parcel: Parcel, replace: bool) -> None:
             f"{_origin({'machine': parcel.machine, **parcel.records})}; use --replace to replace them"
         )
     new = parcel.files.keys() - published["outputs"].keys()
+    gone = ", ".join(sorted(published["outputs"].keys() - parcel.files.keys()))
+    if gone and (lines or new) and not replace:
+        raise UserError(
+            f"{parcel.folder}: has {gone}, which this run lacks and which would be lost; measure that too, or use "
+            "--replace to remove it"
+        )
     if not lines and not new:
         console.print(f"{parcel.folder}: has the same numbers, by {_origin(published)}; unchanged")
         return
     parcel.write()
-    console.print(f"{parcel.folder}: {'replaced' if lines else 'added ' + ', '.join(sorted(new))}")
+    removed = f"; removed {gone}" if gone else ""
+    console.print(f"{parcel.folder}: {'replaced' if lines else 'added ' + ', '.join(sorted(new))}{removed}")
 
 
 def _differences(published: Path, made: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import spread
-from apao.report.results import ESTIMATE, Estimate, Results, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Seeds, grid
 
@@ -59,14 +59,15 @@ class Ablation(FigureStudy):
         longest = [0.0] * len(self.metrics)
         for i, (panel, (what, variants)) in enumerate(panels.items()):
             for j, metric in enumerate(self.metrics):
-                scores = {label: self._score(results, objective, metric) for label, objective in variants.items()}
+                runs = {label: self._runs(results, objective) for label, objective in variants.items()}
+                scores = {label: results.test_metric(some, metric) for label, some in runs.items()}
                 _draw_bars(axes[i, j], scores, i)
                 longest[j] = max(longest[j], *(_end(one) for one in scores.values()))
                 axes[i, j].set_title(f"({panel}) {what}: {metric_title(metric)}")
                 axes[i, j].set_xlabel(metric_title(metric) if i else "")
                 place = (self.dataset, self.backbone)
                 rows += [
-                    (*(panel, label, *place, variants[label], metric), *one.numbers(), seed_list(self.seeds))
+                    (*(panel, label, *place, variants[label], metric), *one.numbers(), seeds_of(runs[label]))
                     for label, one in scores.items()
                 ]
         for j, value in enumerate(longest):
@@ -80,9 +81,8 @@ class Ablation(FigureStudy):
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
-    def _score(self, results: Results, objective: str, metric: str) -> Estimate:
-        runs = results.experiment(self.dataset, self.backbone, objective, self.seeds)
-        return results.test_metric(runs, metric)
+    def _runs(self, results: Results, objective: str) -> list[Run]:
+        return results.experiment(self.dataset, self.backbone, objective, self.seeds)
 
 
 def _end(score: Estimate) -> float:

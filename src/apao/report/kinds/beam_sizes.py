@@ -25,7 +25,7 @@ from apao.report.results import (
     few,
     machine,
     number,
-    seed_list,
+    seeds_of,
 )
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
@@ -63,7 +63,7 @@ class BeamSizes(GridStudy, FigureStudy):
                     estimates = _estimates(runs, results, quantity, beams)
                     self._draw(axes[i, j], beams, estimates, s, b)
                     rows += [
-                        (dataset, backbone, objective, beam, quantity, *one.numbers(), seed_list(self.seeds))
+                        (dataset, backbone, objective, beam, quantity, *one.numbers(), seeds_of(runs))
                         for beam, one in zip(beams, estimates, strict=True)
                         if runs
                     ]

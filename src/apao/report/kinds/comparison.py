@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -19,8 +19,9 @@ from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
-from apao.report.results import Estimate, Results, number, seed_list, seeds_sentence
+from apao.report.results import Estimate, Results, number, seeds_of, seeds_sentence
 from apao.study.paths import DatasetPaths
+from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
@@ -65,8 +66,9 @@ class Comparison(GridStudy, TableStudy):
 
     @override
     def build(self, results: Results) -> Table:
-        grids, rows, users, tests = [], [], {}, 0
+        grids, rows, users = [], [], {}
         trained_of_all: list[Experiment] = []
+        compared: dict[str, list[Experiment]] = {}
         for dataset in self.datasets:
             untrained, trained = _untrained(dataset, results), self._trained(dataset, results)
             trained_of_all += chain.from_iterable(trained.values())
@@ -76,11 +78,10 @@ class Comparison(GridStudy, TableStudy):
             rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
             for backbone, experiments in trained.items():
                 for one in experiments:
-                    seeds = [run.seed for run in one.runs]
-                    rows += _long(dataset, backbone, one.objective, one.scores, seeds, verdicts, overall)
-                    rows += _long(dataset, backbone, one.objective, results.list_metrics(one.runs), seeds)
+                    rows += _long(dataset, backbone, one.objective, one.scores, one.runs, verdicts, overall)
+                    rows += _long(dataset, backbone, one.objective, results.list_metrics(one.runs), one.runs)
             users[dataset] = max(len(one.users) for one in chain.from_iterable(trained.values()))
-            tests = sum(_is_compared(one, verdicts) for one in chain.from_iterable(trained.values()))
+            compared[dataset] = [one for one in chain.from_iterable(trained.values()) if _is_compared(one, verdicts)]
         notes = [
             results.origin(self),
             "Test items. Code level: a hit is the target's code, as in the paper. Item level, strict: the items of "
@@ -95,7 +96,7 @@ class Comparison(GridStudy, TableStudy):
                 else ""
             ),
             _tuning_note(trained_of_all, results),
-            _gains_note(users, tests, len(self.seeds), _baselines(trained)) if tests else "",
+            _gains_note(users, compared, _baselines(trained_of_all)) if any(compared.values()) else "",
             coverage(self.datasets),
         ]
         title = f"{' and '.join(metric.title for metric in METRICS.values())} of training objectives"
@@ -111,18 +112,30 @@ class Comparison(GridStudy, TableStudy):
         }
 
 
-def _gains_note(users: dict[str, int], tests: int, seeds: int, baselines: Sequence[str]) -> str:
-    if seeds > 1:
-        test = (
-            f"p <= {ALPHA} in the paper's test: a two-sided one-sample t-test of the {seeds} seeds against that "
-            "baseline's mean, not corrected for the number of tests"
-        )
+def _gains_note(
+    users: Mapping[str, int], compared: Mapping[str, Sequence[Experiment]], baselines: Sequence[str]
+) -> str:
+    """What gains, stars and p are; ``compared`` are the experiments of each dataset that have a baseline."""
+    runs = sorted({len(one.runs) for experiments in compared.values() for one in experiments})
+    counts = {dataset: len(experiments) for dataset, experiments in compared.items() if experiments}
+    tests = ", ".join(f"{dataset} {count}" for dataset, count in counts.items())
+    if len(set(counts.values())) == 1:
+        tests = str(next(iter(counts.values())))
+    of_seeds = (
+        f"p <= {ALPHA} in the paper's test: a two-sided one-sample t-test of the "
+        f"{' or '.join(str(count) for count in runs if count > 1)} seeds against that baseline's mean, not corrected "
+        "for the number of tests"
+    )
+    of_users = (
+        "a two-sided paired t-test over users after Holm's correction for the comparisons of one dataset and metric "
+        f"({tests}: every objective and backbone)"
+    )
+    if runs[-1] == 1:
+        test = f"p <= {ALPHA} in {of_users}, since the paper's test over seeds needs several seeds"
+    elif runs[0] > 1:
+        test = of_seeds
     else:
-        test = (
-            f"p <= {ALPHA} in a two-sided paired t-test over users after Holm's correction for the comparisons of one "
-            f"dataset and metric ({tests}: every objective and backbone), since the paper's test over seeds needs "
-            "several seeds"
-        )
+        test = f"{of_seeds}, or, in rows of one seed, p <= {ALPHA} in {of_users}"
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
         "Gains are over the best of the paper's baselines by the same metric and with the same backbone "
@@ -147,10 +160,9 @@ def _tuning_note(experiments: Sequence[Experiment], results: Results) -> str:
     return f"Hyper-parameters chosen for a dataset. {'. '.join(tuned)}.{rest}"
 
 
-def _baselines(trained: Trained) -> list[str]:
+def _baselines(experiments: Sequence[Experiment]) -> list[str]:
     """Objectives, as spelled in the study, that are baselines in the paper."""
-    found = (one.objective for experiments in trained.values() for one in experiments if one.role == "baseline")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(one.objective for one in experiments if one.role == "baseline"))
 
 
 def _untrained(dataset: str, results: Results) -> list[Untrained]:
@@ -191,7 +203,7 @@ def _long(
     backbone: str,
     objective: str,
     scores: dict[str, Estimate],
-    seeds: Sequence[int] = (),
+    runs: Sequence[Run] = (),
     verdicts: Verdicts | None = None,
     overall: Gains | None = None,
 ) -> list[tuple[object, ...]]:
@@ -203,7 +215,7 @@ def _long(
         rows.append(
             (
                 *(backbone, objective, dataset, metric, score.mean, score.sd),
-                *(seed_list(seeds), len(seeds), paper, score.mean - paper),
+                *(seeds_of(runs), len(runs), paper, score.mean - paper),
                 *(verdict.other, *verdict.numbers(), *(overall or {}).get(key, ("", math.nan))),
             )
         )

@@ -20,7 +20,7 @@ from apao.report.results import (
     few,
     mean_interval,
     number,
-    seed_list,
+    seeds_of,
 )
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
@@ -66,7 +66,7 @@ class ExactRanking(GridStudy, FigureStudy):
                 scores[objective] = [self._score(results, runs, way) for way in WAYS]
                 ranked = ", ".join(dict.fromkeys(_users(results, run) for run in runs))
                 rows += [
-                    (*place, objective, way, self.metric, *one.numbers(), seed_list(self.seeds), ranked)
+                    (*place, objective, way, self.metric, *one.numbers(), seeds_of(runs), ranked)
                     for way, one in zip(WAYS, scores[objective], strict=True)
                 ]
             _draw(panel, scores)

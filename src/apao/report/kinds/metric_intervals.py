@@ -15,7 +15,7 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import coverage, printed
-from apao.report.results import ESTIMATE, Estimate, Results, number, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, number, seeds_of
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 
@@ -63,7 +63,7 @@ class MetricIntervals(GridStudy, FigureStudy):
                 runs = results.experiment(*model, objective, self.seeds)
                 score, paper = results.test_metric(runs, metric), _paper(*model, objective, metric)
                 _draw(axes[i, j], place, score, paper)
-                seeds = seed_list(run.seed for run in runs)
+                seeds = seeds_of(runs)
                 rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
             axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(len(self.objectives) - 0.5, -0.5))
             axes[i, j].set_yticks(range(len(self.objectives)), labels=self.objectives)

@@ -17,7 +17,7 @@ from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_int
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
-from apao.report.results import ESTIMATE, Estimate, Results, few, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, few, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -77,7 +77,7 @@ class PrefixRecall(GridStudy, FigureStudy):
                 style.places(panel, [str(m) for m in range(max(map(len, recalls.values()), default=1))])
             axes[0, j].set_title(", ".join(place))
             axes[1, j].set_xlabel("Prefix")
-            seeds = {name: seed_list(run.seed for run in some) for name, some in runs.items()}
+            seeds = {name: seeds_of(some) for name, some in runs.items()}
             for name, recall in recalls.items():
                 rows += [(*place, name, m, QUANTITY, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
             rows += [

@@ -16,7 +16,7 @@ from typing_extensions import override
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import NAN
-from apao.report.results import ESTIMATE, Results, entry, error_bars_sentence, machine, number, seed_list
+from apao.report.results import ESTIMATE, Results, entry, error_bars_sentence, machine, number, seeds_of
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
@@ -108,7 +108,7 @@ class Pruning(FigureStudy):
                 steps = list(range(1, len(kept) + 1))
                 style.draw_line(axes, steps, kept, s, len(self.objectives), b, scale=100)
                 rows += [
-                    ("c", backbone, objective, step, *one.numbers(), seed_list(self.seeds), "share kept")
+                    ("c", backbone, objective, step, *one.numbers(), seeds_of(runs), "share kept")
                     for step, one in zip(steps, kept, strict=True)
                 ]
         if not found:

@@ -13,7 +13,8 @@ from typing_extensions import override
 from apao.evaluation.list_metrics import GROUPS, HEAD, LIST_LENGTH, LIST_METRICS
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seed_list
+from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seeds_of
+from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class RecommendedItems(GridStudy, FigureStudy):
         nowhere, gaps = results.gaps(places, self.objectives, self.seeds)
         rows: list[tuple[object, ...]] = []
         for row, place in zip(axes, places, strict=True):
-            found = {name: self._metrics(results, *place, name) for name in self.objectives}
+            found = {name: results.list_metrics(self._runs(results, *place, name)) for name in self.objectives}
             for panel, metrics in zip(row, PANELS.values(), strict=True):
                 _draw(panel, found, metrics)
             row[0].set_ylabel(", ".join(place))
             style.mark_gaps(row[0], gaps[place], empty=not any(map(bool, found.values())))
             rows += [
-                (*place, name, metric, *one.numbers(), seed_list(self.seeds))
+                (*place, name, metric, *one.numbers(), seeds_of(self._runs(results, *place, name)))
                 for name, estimates in found.items()
                 for metric, one in estimates.items()
             ]
@@ -71,8 +72,8 @@ class RecommendedItems(GridStudy, FigureStudy):
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
-    def _metrics(self, results: Results, dataset: str, backbone: str, objective: str) -> dict[str, Estimate]:
-        return results.list_metrics(results.experiment(dataset, backbone, objective, self.seeds))
+    def _runs(self, results: Results, dataset: str, backbone: str, objective: str) -> list[Run]:
+        return results.experiment(dataset, backbone, objective, self.seeds)
 
     def _handles(self, nowhere: Sequence[str]) -> list[Any]:
         from matplotlib.patches import Patch

@@ -10,7 +10,7 @@ from typing_extensions import override
 from apao.evaluation.metrics import metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Results, seed_list
+from apao.report.results import ESTIMATE, Results, seeds_of
 from apao.report.sweeps import points, symbol
 from apao.study.runs import format_value
 from apao.study.studies import STUDIES
@@ -55,7 +55,7 @@ class SweepFigure(SweepStudy, FigureStudy):
                 if point.own:
                     panel.plot(x, score.mean, **style.RING)
                 where = (curve.dataset, curve.backbone, curve.objective, curve.key, point.value)
-                rows.append((*where, self.metric, *score.numbers(), seed_list(self.seeds), point.own))
+                rows.append((*where, self.metric, *score.numbers(), seeds_of(point.runs), point.own))
         swept = {(row[0], row[1]) for row in rows}
         for i, model in enumerate(models):
             for panel in axes[i]:

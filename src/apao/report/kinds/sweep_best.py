@@ -13,7 +13,7 @@ from apao.evaluation.metrics import ITEM_LEVEL, metric_title
 from apao.report.base import TableStudy
 from apao.report.paper import coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, spread
-from apao.report.results import Results, seed_list, seeds_sentence
+from apao.report.results import Results, seeds_of, seeds_sentence
 from apao.report.sweeps import Point, best_point, ranges, symbol
 from apao.study.runs import Run, format_value
 from apao.study.studies import STUDIES
@@ -63,7 +63,7 @@ class SweepBest(SweepStudy, TableStudy):
     def _long(self, curve: Curve, best: Point, paper: float) -> tuple[object, ...]:
         scores = (best.validation, best.test, best.strict)
         return (
-            *(curve.dataset, curve.backbone, curve.objective, curve.key, best.value, paper, seed_list(self.seeds)),
+            *(curve.dataset, curve.backbone, curve.objective, curve.key, best.value, paper, seeds_of(best.runs)),
             *(number for score in scores for number in (score.mean, score.sd)),
         )
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from apao.report.base import TableStudy
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, compared
-from apao.report.results import Estimate, Results, seed_list, seeds_sentence
+from apao.report.results import Estimate, Results, seeds_of, seeds_sentence
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -42,9 +42,7 @@ class TrainingCost(GridStudy, TableStudy):
                     for quantity, cost in costs.items():
                         paper = printed("table4", quantity, dataset=dataset, backbone=backbone, objective=objective)
                         where = (dataset, backbone, objective, quantity)
-                        rows.append(
-                            (*where, cost.mean, cost.sd, seed_list(run.seed for run in runs), paper, cost.mean - paper)
-                        )
+                        rows.append((*where, cost.mean, cost.sd, seeds_of(runs), paper, cost.mean - paper))
                         part[-1] += compared(cost.mean, cost.sd, paper, digits[quantity])
             grid.parts.append(part)
         machines = results.machines(run for run in map(results.normalised, self.runs()) if results.has(run))

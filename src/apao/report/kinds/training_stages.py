@@ -15,7 +15,7 @@ from apao.report.base import TableStudy
 from apao.report.comparisons import Experiment, Key, Pair, Verdict, best, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, spread
-from apao.report.results import Results, seed_list, seeds_sentence
+from apao.report.results import Results, seeds_of, seeds_sentence
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
 
@@ -123,7 +123,7 @@ class TrainingStages(TableStudy):
                         metric,
                         score.mean,
                         score.sd,
-                        seed_list(run.seed for run in one.runs),
+                        seeds_of(one.runs),
                     ),
                     *(paper, score.mean - paper, verdict.other, *verdict.numbers()),
                 )
