@@ -192,7 +192,8 @@ def codes(
 
     params = settings().job_params()
     source, tokenizer = params.dataset(dataset), params.tokenizer_of(dataset)
-    picked = pick_device(device if tokenizer.uses_gpu else "cpu")
+    # New items are embedded here too.
+    picked = pick_device(device if items is not None or tokenizer.uses_gpu else "cpu")
     if items is None:
         build_codes(dataset, source, tokenizer, params.decoding_of(dataset), picked)
     else:

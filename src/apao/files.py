@@ -46,6 +46,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UserError: when the disk is full or the folder is not writable; ``path`` is then unchanged.
     """
+    if not path.name:
+        raise UserError(f"{path}: a folder; expected the name of a file")
     holder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary = holder / f"{path.name}.tmp"  # a suffix that no search for finished files matches
     try:

@@ -21,6 +21,7 @@ from helpers.disks import fill, read_only, small_disk
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
+from apao import files
 from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.data.fetch import Expected, copy, fetch
 from apao.errors import UserError
@@ -402,3 +403,18 @@ def test_no_damage_to_a_table_ends_in_a_traceback(tmp_path):
                 read_table(path, ["user", "split"])
                 taken += 1
     assert 0 < taken < len(content) // 5  # some bytes have no meaning, and it has no own hash
+
+
+def test_a_record_that_another_stage_replaces_does_not_matter(tmp_path, monkeypatch):
+    """Stages of one run work side by side in its folder; each removes its record before it replaces its files."""
+    (tmp_path / "table.csv").write_text("1")
+    gone = tmp_path / "other.provenance.json"
+    gone.write_text("{}")
+    read = files._recorded
+
+    def replaced_meanwhile(record):
+        gone.unlink(missing_ok=True)
+        return read(record)
+
+    monkeypatch.setattr(files, "_recorded", replaced_meanwhile)
+    assert verified(tmp_path / "table.csv").read_text() == "1"

@@ -1,13 +1,17 @@
 """The version of a stage's code changes if and only if code that the stage uses changes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers.project import ROOT
 
 from apao.engines import code_versions
-from apao.engines.code_versions import NEUTRAL, SOURCE, code_version, stage_version
+from apao.engines.code_versions import NEUTRAL, SOURCE, code_version, report_version, run_version, stage_version
 from apao.objectives.apao import Pairwise, Pointwise
 from apao.objectives.likelihood import CrossEntropy
+from apao.study.params import load
+from apao.study.runs import Run
 
 TOOL = """
 from __future__ import annotations
@@ -110,3 +114,30 @@ def test_an_objective_belongs_to_its_own_runs():
     assert stage_version("train", ce) != stage_version("train", pair)
     assert stage_version("train", point) == stage_version("train", pair)  # both in one file
     assert stage_version("evaluate", ce) != stage_version("evaluate")
+
+
+def test_what_decides_the_decoding_belongs_to_the_evaluation():
+    """Its module is reached from no stage, because what is read from params.yaml is neutral."""
+    params = load(ROOT / "params.yaml")
+    run = params.resolve(Run.parse("ml-100k/llama/ce/seed42"))
+    decoding = type(run.decoding).__module__
+    for stage in ("evaluate", "pruning", "beams", "exact"):
+        assert run_version(stage, run) == stage_version(stage, run.backbone, run.decoding)
+        assert run_version(stage, run) != stage_version(stage, run.backbone)
+    assert run_version("train", run) == stage_version("train", run.backbone, run.objective)
+    timed = params.timed_decoding("ml-100k", "llama")
+    assert run_version("decoding_time", timed) != stage_version("decoding_time", timed.backbone)
+    assert decoding == "apao.evaluation.params"
+
+
+def test_the_papers_numbers_belong_to_the_reports(monkeypatch, tmp_path):
+    study = load(ROOT / "params.yaml").studies["small"]["table1"]
+    before = report_version(study)
+    shutil.copytree(SOURCE, tmp_path / "apao", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_versions, "SOURCE", tmp_path / "apao")
+    forget()
+    assert report_version(study) == before
+    table = tmp_path / "apao/report/paper/table1.csv"
+    table.write_text(table.read_text().replace("0.0608", "0.0609", 1))
+    assert report_version(study) != before
+    forget()

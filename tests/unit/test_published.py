@@ -147,6 +147,31 @@ def test_a_new_measurement_is_added(finished, capsys):
     assert [*changed([PUBLISHED.results]), *published_faults()] == []
 
 
+def test_a_published_measurement_is_not_lost(finished, capsys):
+    publish([str(CE)], Path(), machine="one")
+    (FOLDER / "beams.json").write_text("{}")
+    edit(
+        FOLDER / "provenance.json",
+        lambda made: made["outputs"].update({"beams.json": sha256_of(FOLDER / "beams.json")}),
+    )
+    publish([str(CE)], Path(), machine="one")
+    assert "unchanged" in capsys.readouterr().err and (FOLDER / "beams.json").exists()
+    (finished / "exact.json").write_text("{}")
+    record = {
+        "stage": "exact",
+        "device": "cpu",
+        "inputs": {},
+        "outputs": {"exact.json": sha256_of(finished / "exact.json")},
+    }
+    (finished / "exact.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
+    with pytest.raises(UserError, match=r"has beams\.json, which this run lacks and which would be lost"):
+        publish([str(CE)], Path(), machine="one")
+    assert (FOLDER / "beams.json").exists() and not (FOLDER / "exact.json").exists()
+    publish([str(CE)], Path(), replace=True, machine="one")
+    assert "added exact.json; removed beams.json" in " ".join(capsys.readouterr().err.split())
+    assert not (FOLDER / "beams.json").exists()
+
+
 def other_numbers(folder):
     """The same run by another revision, in which one target has the next rank."""
     path = folder / "ranks.parquet"

@@ -41,8 +41,11 @@ class EmbedderParams(Model):
         return self
 
     def own_files(self) -> tuple[Path, ...]:
-        """The user's own files that the embeddings depend on: none."""
-        return ()
+        """The user's own files that the embeddings depend on: those of a model in a local folder."""
+        folder = None if self.model is None else Path(self.model).expanduser()
+        if folder is None or not folder.is_dir():
+            return ()
+        return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 class VectorFile(Model):

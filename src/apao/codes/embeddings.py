@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from apao.errors import UserError
-from apao.files import read_table
+from apao.files import missing, read_table
 
 Vectors = NDArray[np.float32]
 
@@ -23,6 +23,8 @@ def read_embeddings(path: Path, items_file: Path) -> Vectors:
     """
     try:
         embeddings: Vectors = load_file(path)["embeddings"]
+    except FileNotFoundError as error:
+        raise missing(path) from error
     except (SafetensorError, KeyError) as error:
         raise UserError(
             f"{path}: not a safetensors file with a tensor `embeddings` ({error}); delete it and run its stage again"

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from apao.study.run_params import TrainedParams
+from apao.files import sha256_of
+from apao.study.run_params import RunParams, TimedDecoding, TrainedParams
 from apao.study.studies import Study
 
 PACKAGE = "apao"
@@ -58,14 +59,17 @@ def stage_version(stage: str, *models: object) -> str:
     return code_version(f"{PACKAGE}.stages.{stage}", *(type(model).__module__ for model in models))
 
 
-def run_version(stage: str, run: TrainedParams) -> str:
-    """Version of the code of a run's stage; only the training depends on the code of the objective."""
-    return stage_version(stage, run.backbone, *([run.objective] if stage == "train" else []))
+def run_version(stage: str, run: TrainedParams | RunParams | TimedDecoding) -> str:
+    """Version of the code of a run's stage: only the training depends on the objective, only the others on decoding."""
+    if isinstance(run, TimedDecoding) or (isinstance(run, RunParams) and stage != "train"):
+        return stage_version(stage, run.backbone, run.decoding)
+    return stage_version(stage, run.backbone, run.objective)
 
 
 def report_version(study: Study) -> str:
-    """Version of the code that draws a table or figure: that of its kind and its imports."""
-    return stage_version("report", study)
+    """Version of the code that draws a table or figure: of its kind, its imports, and the paper's numbers."""
+    printed = "".join(sha256_of(path) for path in sorted((SOURCE / "report" / "paper").glob("*.csv")))
+    return f"{stage_version('report', study)}-{hashlib.sha256(printed.encode()).hexdigest()[:6]}"
 
 
 @cache

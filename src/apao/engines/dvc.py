@@ -152,7 +152,8 @@ class _Stages(dict[str, dict[str, Any]]):
         stage["outs"] += [{str(path): {"persist": True}} for path in linked]
         if metrics:
             stage["metrics"] = [{str(path): {"cache": False}} for path in metrics]
-        assert name not in self, name
+        if name in self:
+            raise UserError(f"{name}: two stages of dvc.yaml would have this name; rename an objective or a dataset")
         self[name] = stage
 
     def add_dataset(self, paths: DatasetPaths, coded: bool) -> None:
@@ -273,7 +274,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 ],
                 small=[record_path(file.parent, "decoding_time")],
                 metrics=[file],
-                code=stage_version("decoding_time", self.params.timed_decoding(dataset, backbone).backbone),
+                code=run_version("decoding_time", self.params.timed_decoding(dataset, backbone)),
             )
 
     def _backbone(self, dataset: str, backbone: str) -> str:
@@ -302,11 +303,19 @@ class _Stages(dict[str, dict[str, Any]]):
         pictures = [path for path in made if path.suffix in (".pdf", ".png")]
         small = [path for path in made if path not in pictures]
         self.pictures += [str(path) for path in pictures if path.suffix == ".png"]
+        # Tables say what was tuned and how, which may change where the values do not.
+        objectives = sorted({run.objective for run in study.runs()})
+        tuned = [_key("tuned", objective) for objective in objectives if objective in self.params.tuned]
+        tuned += [
+            _key("objectives", objective, "tuned")
+            for objective in objectives
+            if self.params.objectives[objective].tuned
+        ]
         self.add(
             f"report_{name}",
             f"report {name}",
             inputs(name, self.params),
-            ["scale", _key("studies", self.params.scale, name)],
+            ["scale", _key("studies", self.params.scale, name), *tuned],
             pictures,
             small,
             code=report_version(study),

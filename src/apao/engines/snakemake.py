@@ -26,7 +26,7 @@ from apao.errors import UserError, nearest
 from apao.files import sha256_of
 from apao.stages.download import what_is_fetched
 from apao.stages.report import inputs
-from apao.study.params import PUBLISHED_SCALE, load
+from apao.study.params import PUBLISHED_SCALE, Params, load
 from apao.study.paths import PARAMS_FILE, PUBLISHED, DatasetPaths
 from apao.study.run_params import RunParams, TimedDecoding
 from apao.study.runs import Run
@@ -123,6 +123,8 @@ class Workflow:
         os.environ["APAO_TRACKER"] = tracker
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
+        # Where files have no published hash, another mirror may hold other ones.
+        self.shares_downloads = self.shares and not mirror
         # Use the `apao` beside this Python even if its virtual environment is not activated.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -148,7 +150,7 @@ class Workflow:
                 case _ if hasattr(wildcards, "objective"):
                     return run_version(stage, self._run(wildcards))
                 case _ if hasattr(wildcards, "backbone"):
-                    return stage_version(stage, self._timed(wildcards).backbone)
+                    return run_version(stage, self._timed(wildcards))
                 case _:
                     return stage_version(stage)
 
@@ -258,8 +260,7 @@ class Workflow:
 
     def published_study(self, name: str) -> str:
         """Parameters of a published study and the version of the code that draws it."""
-        study = self.published.study(name)
-        return _text({"study": study.model_dump(mode="json"), "code": report_version(study)})
+        return _text(self._drawn(self.published, name))
 
     def published_outputs(self, name: str) -> list[str]:
         """Files of a published study."""
@@ -281,10 +282,18 @@ class Workflow:
         return self.params.study(name).titled(name)
 
     def study(self, name: str) -> str:
-        """A study's entry, the name of the scale, and the version of the code that draws it."""
-        study = self.params.study(name)
-        entry = study.model_dump(mode="json")
-        return _text({"scale": self.params.scale, "study": entry, "code": report_version(study)})
+        """A study's entry, the name of the scale, what is tuned, and the version of the code that draws it."""
+        return _text({"scale": self.params.scale, **self._drawn(self.params, name)})
+
+    def _drawn(self, params: Params, name: str) -> dict[str, Any]:
+        study = params.study(name)
+        tuned = {objective: params.tunings(objective) for objective in sorted({run.objective for run in study.runs()})}
+        return {
+            "study": study.model_dump(mode="json"),
+            # Tables say what was tuned and how, which may change where the values do not.
+            "tuned": {objective: found for objective, found in tuned.items() if found},
+            "code": report_version(study),
+        }
 
     def study_inputs(self, name: str) -> list[str]:
         """Exactly the files that a study reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from apao.codes.tokenizers.base import Inputs, Tokenizer
 from apao.data.base import Source
 from apao.devices import device_name
 from apao.errors import UserError
-from apao.evaluation.params import DecodingParams
 from apao.files import digest_of, read_table
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
+
+if TYPE_CHECKING:
+    from apao.evaluation.params import DecodingParams
 
 ENCODER = "encoder."
 """Begins the names of the encoder's tensors in ``codebooks.safetensors``."""

@@ -16,7 +16,7 @@ from apao.backbones.base import Backbone
 from apao.backbones.hf_causal import HfCausal
 from apao.codes.vocabulary import EOS, PAD, SPECIAL_TOKENS, UNK
 from apao.errors import UserError
-from apao.files import atomic_path, write_json
+from apao.files import atomic_folder, atomic_path, write_json
 from apao.progress import console
 from apao.stages.load import load
 from apao.stages.model_card import model_card
@@ -72,23 +72,18 @@ def export(run: str, target: Path) -> None:
     family = _family(run, model.trained.backbone)
     weights, config = _weights_and_config(model, family)
     # Whole or not at all: a folder of half the files would load and be wrong.
-    partial = target.with_name(f"{target.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_json(partial / "config.json", config)
-    with atomic_path(partial / "model.safetensors") as path:
-        save_file(weights, path, metadata={"format": "pt"})
-    write_json(partial / "generation_config.json", generation_config(model, config))
-    write_json(partial / "tokenizer.json", tokenizer(model.trained.codes.vocabulary, family))
-    write_json(partial / "tokenizer_config.json", tokenizer_config(family))
-    write_json(partial / "catalogue.json", catalogue(model))
-    trie = model.trained.trie
-    np.savez_compressed(partial / "trie.npz", indptr=trie.indptr.numpy(), tokens=trie.tokens.numpy())
-    shutil.copyfile(EXAMPLE, partial / EXAMPLE.name)
-    (partial / "README.md").write_text(model_card(model, folder), encoding="utf-8")
-    if target.exists():
-        target.rmdir()
-    partial.replace(target)
+    with atomic_folder(target.absolute()) as new:
+        write_json(new / "config.json", config)
+        with atomic_path(new / "model.safetensors") as path:
+            save_file(weights, path, metadata={"format": "pt"})
+        write_json(new / "generation_config.json", generation_config(model, config))
+        write_json(new / "tokenizer.json", tokenizer(model.trained.codes.vocabulary, family))
+        write_json(new / "tokenizer_config.json", tokenizer_config(family))
+        write_json(new / "catalogue.json", catalogue(model))
+        trie = model.trained.trie
+        np.savez_compressed(new / "trie.npz", indptr=trie.indptr.numpy(), tokens=trie.tokens.numpy())
+        shutil.copyfile(EXAMPLE, new / EXAMPLE.name)
+        (new / "README.md").write_text(model_card(model, folder), encoding="utf-8")
     console.print(f"{target}: try it with python {target / EXAMPLE.name} {' '.join(model.items['raw_id'][:3])}")
 
 

@@ -59,7 +59,12 @@ def code_new_items(
     """
     paths = DatasetPaths(dataset)
     raw_ids = read_table(paths.items, ["raw_id"])["raw_id"]
-    table = _read(file, columns, frozenset(raw_ids), needs_text=isinstance(embedder, EmbedderParams))
+    table = _read(
+        file,
+        columns,
+        frozenset(raw_ids),
+        needs_text=tokenizer.reads_embeddings and isinstance(embedder, EmbedderParams),
+    )
     params = tokenizer.model_dump(mode="json")
     read = [own_file(file), paths.items, paths.codes, paths.codebooks]
     with Stage("new_items", paths.folder, read, params, device.type) as stage:
@@ -69,6 +74,7 @@ def code_new_items(
         codebooks = [tensors[f"level_{level}"].astype(np.float64) for level in range(1, len(tensors) + 1)]
         vectors: Matrix | None = None
         if tokenizer.reads_embeddings:
+            old = tokenizer.encoded(read_embeddings(paths.embeddings, paths.items), encoder)
             vectors = tokenizer.encoded(_vectors(table, embedder, file, device.type), encoder)
         new = tokenizer.code_new(Inputs(table["item"].tolist(), file, paths.folder, device, vectors), codebooks)
         codes = placed(new, known.codes, tokenizer.collisions, vectors, codebooks)
@@ -85,7 +91,6 @@ def code_new_items(
     shared = int((together.items_per_code[together.code_of_item[known.items :]] > 1).sum())
     console.print(f"{dataset}: {len(table):,} new items, of which {shared:,} share their code with other items")
     if vectors is not None:
-        old = tokenizer.encoded(read_embeddings(paths.embeddings, paths.items), encoder)
         ours, theirs = (
             squared_errors(rows, rows_codes, codebooks)[-1]
             for rows, rows_codes in ((vectors, codes), (old, known.codes))

@@ -78,14 +78,22 @@ def recommend(
     asked = _asked(wanted, model, known)
     only, without = (None if file is None else _listed(file, known) for file in (how.only, how.without))
     _warn_of_untrained(model, asked)
+    without_items = 0
     with opened(name, output) as writer, progress(f"recommend with {model.trained.run}", len(asked.users)) as advance:
         for begin in range(0, len(asked.users), AT_ONCE):
             part = asked.histories[begin : begin + AT_ONCE]
             found = model.recommend(part, how.k, how.beam, how.exact, how.keep_seen, only, without)
+            without_items += len(part) - found["history"].nunique()
             users = [asked.users[begin + number] for number in found.pop("history")]
             found.insert(0, "user", users)
             writer.write(found)
             advance(len(part))
+    if without_items:
+        console.print(
+            f"warning: {without_items:,} of {len(asked.users):,} histories get no item: all that is allowed is in them "
+            "(--keep-seen recommends it again)",
+            style="yellow",
+        )
     if output is not None:
         console.print(str(output))
 
@@ -94,7 +102,9 @@ def _asked(wanted: Wanted, model: Recommender, known: Known) -> Asked:
     if wanted.file is not None:
         return read_histories(wanted.file, known)
     if wanted.users:
-        return users_of_dataset(DatasetPaths(model.trained.run.dataset, model.root), wanted.users, known)
+        return users_of_dataset(
+            DatasetPaths(model.trained.run.dataset, model.root), list(dict.fromkeys(wanted.users)), known
+        )
     histories = [[item for item in text.split(",") if item] for text in wanted.histories]
     for text, history in zip(wanted.histories, histories, strict=True):
         if not history:

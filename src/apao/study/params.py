@@ -188,6 +188,12 @@ class Params(Model):
             timing=recipe.measure.decoding_time,
         )
 
+    def tunings(self, objective: str) -> list[Any]:
+        """What is tuned of an objective, in the file under ``tuned`` and in its own entry, as JSON values."""
+        of_file = [tuning.model_dump(mode="json") for tuning in self.tuned.get(objective, ())]
+        own = self.objectives[objective].tuned
+        return [*of_file, dict(own)] if own else of_file
+
     def resolve(self, run: Run) -> RunParams:
         """The parameters of one run: defaults, then tuned values, then the run's own overrides.
 

@@ -251,3 +251,12 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, llama):
         with pytest.raises(UserError, match=r"cannot be loaded"):
             load_encoder(EmbedderParams(model=str(tmp_path), pooling=pooling), "cpu")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_in_a_local_folder_is_an_input(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).touch()
+    files = EmbedderParams(model=str(tmp_path / "model")).own_files()
+    assert [path.name for path in files] == ["config.json", "model.safetensors"]
+    assert EmbedderParams(model="org/name").own_files() == ()

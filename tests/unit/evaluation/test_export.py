@@ -156,7 +156,7 @@ def test_export_refuses_a_folder_with_files(trained, tmp_path):
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(UserError, match="full: exists; name a new or empty folder"):
         export(str(trained), tmp_path / "full")
-    assert not list(tmp_path.glob("*.part"))
+    assert {path.name for path in tmp_path.glob("full*")} == {"full"}
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -175,6 +175,15 @@ def test_command(trained, tmp_path):
     (tmp_path / "empty").mkdir()
     app(["export", str(trained), str(tmp_path / "empty")], standalone_mode=False)
     assert (tmp_path / "empty" / "example.py").exists()
+
+
+@one
+def test_export_into_the_empty_folder_that_one_is_in(trained, tmp_path, monkeypatch):
+    root = Path.cwd()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(str(root / trained.folder), Path())
+    assert (tmp_path / "here" / "example.py").exists()
 
 
 def test_export_refuses_a_run_with_a_prompt(tmp_path, monkeypatch):

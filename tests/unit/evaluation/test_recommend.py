@@ -184,3 +184,18 @@ def test_mistakes_are_one_line(run, arguments, message):
     output = recommend(run[0], *arguments, code=1).stderr
     (line,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert message in line
+
+
+def test_histories_that_get_no_item_are_counted(run, tmp_path):
+    name, _ = run
+    as_json_lines(tmp_path / "h.jsonl")
+    (tmp_path / "only.txt").write_text("i7\n")
+    arguments = (name, "--file", tmp_path / "h.jsonl", "-k", 1, "--only", tmp_path / "only.txt")
+    assert "warning: 1 of 3 histories get no item" in " ".join(recommend(*arguments).stderr.split())
+    assert "get no item" not in recommend(*arguments, "--keep-seen").stderr
+
+
+def test_a_user_named_twice_is_one_user(run, tmp_path):
+    name, _ = run
+    once = lists_of(tmp_path / "once.csv", name, "--user", "u4")
+    pd.testing.assert_frame_equal(lists_of(tmp_path / "twice.csv", name, "--user", "u4", "--user", "u4"), once)

@@ -216,3 +216,10 @@ def test_light_and_dark(run, tmp_path):
         ground[scheme] = int(pixels[2, 2])
         assert pixels.std() > 10
     assert ground["dark"] < 60 and ground["light"] > 200
+
+
+@one
+def test_a_folder_is_shown_with_its_own_weights(run, tmp_path):
+    """Also where the study has no run of that name any more."""
+    moved = run.folder.rename(tmp_path / "moved")
+    assert show(str(moved), None, "i1,i2", None, "cpu") == moved / "show.html"

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 
 from apao.errors import UserError
-from apao.report.comparisons import Verdict
+from apao.report.comparisons import Experiment, Verdict
+from apao.report.kinds.comparison import _gains_note
 from apao.report.results import Results
 from apao.stages.report import report
 from apao.study.runs import Run
 from apao.study.tuned import Tuning
 
 OBJECTIVES = ["ce", "apao-pairwise"]
+RUNS = ("office/tiger/ce/seed1", "office/tiger/ce/seed2")
 
 
 def two_seeds(project):
@@ -175,7 +177,7 @@ def test_the_note_says_what_was_tuned_where(project):
     path = project.folder / "results/tables/table1.md"
     assert "No objective is tuned for a dataset." in path.read_text()
     way = "apao tune: best validation ndcg@10 of eta in 0.1, 0.2, seed 1"
-    tunings = {"apao-pairwise": (Tuning(chosen_by=way, values={"office/tiger": {"eta": 0.2}}),)}
+    tunings = {"apao-pairwise": (Tuning(chosen_by=way, values={"office/tiger": {"eta": "2e-1"}}),)}  # a word in YAML
     tuned = params.model_copy(update={"tuned": tunings})
     report("table1", tuned)
     assert "No objective is tuned for a dataset." in path.read_text(), "the runs were trained before the tuning"
@@ -307,3 +309,18 @@ def test_ranks_without_a_column_are_named(project):
     pd.read_parquet(path).drop(columns="group").to_parquet(path)
     with pytest.raises(UserError, match=r"ce/seed2/ranks\.parquet: not a table of ranks"):
         report("table1", params)
+
+
+def test_rows_of_one_seed_beside_rows_of_several(project):
+    """The note says of both what p is; a dataset without runs takes nothing from it."""
+    one, several = (
+        Experiment("tiger", "apao-pairwise", "proposed", runs, {}, pd.DataFrame())
+        for runs in ((Run.parse("office/tiger/ce/seed1"),), tuple(map(Run.parse, RUNS)))
+    )
+    both = _gains_note({"office": 4, "beauty": 0}, {"office": [one, several], "beauty": []}, ["ce"])
+    assert "one-sample t-test of the 2 seeds" in both and "or, in rows of one seed, p <= 0.01 in a two-sided" in both
+    assert "(2: every objective and backbone)" in both
+    assert "rows of one seed" not in _gains_note({"office": 4}, {"office": [several]}, ["ce"])
+    assert "needs several seeds" in _gains_note({"office": 4}, {"office": [one]}, ["ce"])
+    other = _gains_note({"office": 4, "beauty": 4}, {"office": [one], "beauty": [one, one]}, ["ce"])
+    assert "(office 1, beauty 2: every" in other
