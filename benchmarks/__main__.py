@@ -19,11 +19,14 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
+from apao.cli import Commands
 from apao.devices import keep_freed_memory, pick_device
+from apao.errors import UserError, nearest
+from apao.files import read_json
 from apao.progress import console
 from apao.study.runs import Run
 from benchmarks import measure, precision, recbole, start
-from benchmarks.cases import cases
+from benchmarks.cases import Case, cases
 from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table1_cost, table4
 from benchmarks.scale import FULL, QUICK, kmeans, whole_study
@@ -31,7 +34,7 @@ from benchmarks.scale import FULL, QUICK, kmeans, whole_study
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -46,9 +49,10 @@ def run(
     report: dict[str, Any] = {"machine": machine(device, threads), "scope": scope, "results": []}
     console.print(json.dumps(report["machine"]))
     RESULTS.mkdir(exist_ok=True)
-    for name in cases(scope):
-        if only not in name:
-            continue
+    chosen = [name for name in cases(scope) if only in name]
+    if not chosen:
+        raise UserError(f"--only {only}: no case of {scope} has this in its name; {nearest(only, cases(scope))}")
+    for name in chosen:
         watch = Watch()
         try:
             with neighbours(point(name, "neighbours")):
@@ -132,10 +136,16 @@ def case(
     threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
     plain, *overrides = name.split("+")
     given = dict(Run.parse("+".join(["office/llama/ce", *sorted(overrides)]) + "/seed42").overrides)
-    row = cases(scope, given)[plain](seconds, device).row(name)
+    row = _known(plain, cases(scope, given))(seconds, device).row(name)
     # A case has the number of threads of its recipe.
     torch.set_num_threads(threads)
     typer.echo(json.dumps({**row, "rated": [before, matrix_rate(torch.float32, device)]}))
+
+
+def _known(name: str, found: dict[str, Case]) -> Case:
+    if name not in found:
+        raise UserError(f"{name}: no case of this name; {nearest(name, found)}")
+    return found[name]
 
 
 @app.command()
@@ -145,7 +155,7 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     device = pick_device("cuda" if scope == "gpu" else "cpu")
     torch.manual_seed(0)
     with torch.profiler.profile() as profiler:
-        cases(scope)[name](0.0, device)
+        _known(name, cases(scope))(0.0, device)
     spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
@@ -164,8 +174,17 @@ def table1(
     rates: Annotated[list[str], typer.Argument(metavar="NAME=EXAMPLES/S", help="Such as tiger/ce=138.4.")],
 ) -> None:
     """Hours of training that Table 1 needs at given rates: those of ``ce`` and ``apao-pairwise`` on each backbone."""
-    named = (rate.rpartition("=") for rate in rates)
-    typer.echo(table1_cost([{"name": f"train/{name}", "value": float(value)} for name, _, value in named]))
+    rows: list[dict[str, Any]] = []
+    for rate in rates:
+        name, _, value = rate.rpartition("=")
+        try:
+            rows.append({"name": f"train/{name}", "value": float(value)})
+        except ValueError:
+            raise UserError(f"{rate}: expected a case and its examples per second, such as tiger/ce=138.4") from None
+    table = table1_cost(rows)
+    if not table:
+        raise UserError(f"{' '.join(rates)}: expected the rates of ce and of apao-pairwise on each backbone of Table 1")
+    typer.echo(table)
 
 
 @app.command()
@@ -184,7 +203,10 @@ def beside_recbole(dataset: str = "ml-100k-item-id", seeds: str = "42,43") -> No
 @app.command()
 def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
     """The change of every figure that two runs have; only meaningful for runs on the same machine."""
-    old, new = (json.loads(path.read_text()) for path in (before, after))
+    for path in (before, after):
+        if not path.is_file():
+            raise UserError(f"{path}: not found; `python -m benchmarks run quick` writes {RESULTS / 'latest.json'}")
+    old, new = (read_json(path) for path in (before, after))
     if old["machine"] != new["machine"]:
         console.print("The machines differ (or their rates do): " + json.dumps([old["machine"], new["machine"]]))
     known = {row["name"]: row for row in old["results"]}

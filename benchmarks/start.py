@@ -10,6 +10,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from apao.errors import UserError
+
 # Run by a new interpreter in place of the `apao` command. Ends where the first training step would begin.
 UNTIL_THE_FIRST_STEP = """
 import os, sys, time
@@ -52,5 +54,7 @@ def measured(run: str, repeats: int) -> dict[str, Any]:
 
 
 def _seconds(command: list[str], folder: str) -> float:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
