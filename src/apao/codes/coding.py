@@ -31,8 +31,9 @@ class Coding:
 
     Attributes:
         codes: (I, T) values from 0.
-        codebooks: (k_l, D) per level, without the level that the policy ``extra`` adds; empty if the tokenizer has
-            no codebooks.
+        codebooks: (k_l, D) per level as the tokenizer fitted them: without the level that the policy ``extra`` adds,
+            and without rows for the tokens that ``reassign`` adds to the last level, which stand for no vector.
+            Empty if the tokenizer has no codebooks.
         vectors: (I, D) vectors that the codebooks approximate: the embeddings, or an encoder's output for them.
             None without codebooks.
         facts: details of the fit, ready for JSON; added to ``code_quality.json``.
@@ -59,11 +60,18 @@ def pieces(rows: int) -> Iterator[slice]:
     return (slice(first, first + ROWS_AT_ONCE) for first in range(0, rows, ROWS_AT_ONCE))
 
 
+def rows_of(codebook: FloatMatrix, tokens: IntArray) -> FloatMatrix:
+    """Rows (N, D) of ``tokens`` (N,); zero for those beyond the codebook, which the policy ``reassign`` gave out."""
+    rows = codebook[np.minimum(tokens, len(codebook) - 1)]
+    rows[tokens >= len(codebook)] = 0
+    return rows
+
+
 def residuals(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]) -> FloatMatrix:
     """Residuals (I, D) of ``vectors`` after the first levels, those that have ``codebooks``."""
     residual = np.array(vectors, dtype=np.float64)
     for level, codebook in enumerate(codebooks):
-        residual -= codebook[codes[:, level]]
+        residual -= rows_of(codebook, codes[:, level])
     return residual
 
 
@@ -84,7 +92,7 @@ def squared_errors(vectors: Matrix, codes: IntArray, codebooks: Sequence[FloatMa
     for part in pieces(len(vectors)):
         residual = np.array(vectors[part], dtype=np.float64)
         for level, codebook in enumerate(codebooks):
-            residual -= codebook[codes[part, level]]
+            residual -= rows_of(codebook, codes[part, level])
             lengths[level, part] = squared_lengths(residual)
     return [float(level.mean()) for level in lengths]
 
@@ -105,9 +113,7 @@ def nearest_codes(vectors: Matrix, codebooks: Sequence[FloatMatrix]) -> IntArray
             left = np.array(vectors[part], dtype=np.float64)
             for level, codebook in enumerate(codebooks):
                 book = codebook.astype(np.float64)
-                # Rows of zeros after the first are numbers that the collision policy gave out; they say nothing.
-                rows = np.flatnonzero(book.any(axis=1) | (np.arange(len(book)) == 0))
-                codes[part, level] = rows[nearest(left, book[rows])]
+                codes[part, level] = nearest(left, book)
                 left -= book[codes[part, level]]
     return codes
 

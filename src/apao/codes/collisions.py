@@ -46,8 +46,8 @@ def apply_policy(
             if coding.vectors is None:
                 raise UserError("collisions: reassign needs codebooks, which these codes lack; use keep or extra")
             most = sizes[-1] if sizes else len(coding.codebooks[-1])
-            codes, codebooks = reassigned(coding.codes, coding.vectors, coding.codebooks, most)
-            return replace(coding, codes=codes, codebooks=codebooks), codes[:, -1] != coding.codes[:, -1]
+            codes = reassigned(coding.codes, coding.vectors, coding.codebooks, most)
+            return replace(coding, codes=codes), codes[:, -1] != coding.codes[:, -1]
 
 
 def placed(
@@ -81,14 +81,19 @@ def placed(
 
 
 def _moved_to_free(new: IntArray, known: IntArray, wanted: FloatMatrix, last: FloatMatrix) -> IntArray:
-    """Move each of ``new`` whose code is taken to the nearest free code of the last level, if there is one."""
+    """Move each of ``new`` whose code is taken to the nearest free code of the last level, if there is one.
+
+    Tokens beyond ``last`` stand for no vector and come after all others.
+    """
     codes, taken = new.copy(), {row.tobytes() for row in known}
     tokens = np.unique(known[:, -1])
-    norms = np.square(last[tokens]).sum(axis=1)
+    fitted, beyond = tokens[tokens < len(last)], tokens[tokens >= len(last)]
+    norms = np.square(last[fitted]).sum(axis=1)
     for item in range(len(codes)):
         code = codes[item].copy()
         if code.tobytes() in taken:
-            for token in tokens[np.argsort(norms - 2 * (last[tokens] @ wanted[item]), kind="stable")]:
+            by_distance = fitted[np.argsort(norms - 2 * (last[fitted] @ wanted[item]), kind="stable")]
+            for token in chain(by_distance, beyond):
                 code[-1] = token
                 if code.tobytes() not in taken:
                     codes[item] = code
@@ -112,14 +117,14 @@ def with_extra_level(codes: IntArray) -> IntArray:
 
 def reassigned(
     codes: IntArray, vectors: Matrix, codebooks: Sequence[FloatMatrix], most: int
-) -> tuple[IntArray, list[FloatMatrix]]:
+) -> IntArray:
     """Move items that share a code to the nearest free token of the last level, keeping their prefix.
 
     Of the items that share a code, the one nearest to it keeps it (ties: the lower item number). The others are
     moved in the order of their distance to the shared code (ties: item number), each to the nearest last-level
     centroid that no item with its prefix uses (ties: the lower token). If all centroids are in use under the prefix,
-    an item gets the lowest unused number below ``most``; such a token carries no information, and its codebook row
-    is zero. Items still share codes only if more than ``most`` have the same prefix. No other item's code changes.
+    an item gets the lowest unused number below ``most``; such a token stands for no vector, and the codebook has no
+    row for it. Items still share codes only if more than ``most`` have the same prefix. No other item's code changes.
 
     Args:
         codes: (I, T).
@@ -128,7 +133,7 @@ def reassigned(
         most: maximum number of tokens of the last level, at least k_T.
 
     Returns:
-        The new codes (I, T), and the codebooks with zero rows appended for new tokens.
+        The new codes (I, T).
     """
     codes, last = codes.copy(), codebooks[-1]
     distance = np.empty(len(codes))
@@ -159,5 +164,4 @@ def reassigned(
                 if free is not None:
                     codes[item, -1] = free
                     taken.add(free)
-    added = max(0, int(codes[:, -1].max()) + 1 - len(last))
-    return codes, [*codebooks[:-1], np.vstack([last, np.zeros((added, last.shape[1]))])]
+    return codes

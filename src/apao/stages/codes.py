@@ -35,8 +35,9 @@ def build_codes(
 ) -> None:
     """Write ``codes.parquet``, ``codebooks.safetensors`` and ``code_quality.json`` of a dataset.
 
-    The codebooks are tensors ``level_1`` .. ``level_T`` (tokens, width), float32; there are none for a tokenizer
-    without codebooks, and none for the level that ``extra`` adds. Beside them are the tensors of the encoder whose
+    The codebooks are tensors ``level_1`` .. ``level_T`` (tokens, width), float32, as the tokenizer fitted them; there
+    are none for a tokenizer without codebooks, none for the level that ``extra`` adds, and no rows for the tokens that
+    ``reassign`` adds to the last level. Beside them are the tensors of the encoder whose
     output they approximate, if there is one, as ``encoder.NAME``. ``code_quality.json`` has:
 
     - ``collision_policy``, and ``items_moved``, the number of items whose code it changed (moved, or numbered above 0);

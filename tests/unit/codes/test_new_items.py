@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import apao
 from apao.codes.coding import nearest_codes
-from apao.codes.collisions import placed
+from apao.codes.collisions import placed, reassigned
 from apao.codes.embedders import VectorFile
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
@@ -36,11 +36,10 @@ CPU = torch.device("cpu")
 def test_nearest_codes_by_plain_loops():
     rng = np.random.default_rng(0)
     vectors, books = rng.normal(size=(20, 5)), [rng.normal(size=(rows, 5)) for rows in (3, 4, 2)]
-    books[2] = np.vstack([books[2], np.zeros((2, 5))])  # numbers that a policy gave out
+    books[1][2] = 0  # as of the items that are alone in their cluster of the level before
     for left, code in zip(vectors, nearest_codes(vectors, books), strict=True):
         for book, token in zip(books, code, strict=True):
-            distances = [np.square(left - row).sum() if row.any() else np.inf for row in book]
-            assert token == np.argmin(distances)
+            assert token == np.argmin([np.square(left - row).sum() for row in book])
             left = left - book[token]  # noqa: PLW2901
 
 
@@ -53,10 +52,20 @@ def test_items_in_clusters_of_their_own_are_found_again():
     assert (codes[:, 0] == first_of_cluster[:, 0]).all() and (first_of_cluster == first_of_cluster[:, :1]).all()
 
 
+def test_the_items_of_a_catalogue_that_has_few_more_than_codes_are_found_again():
+    """Most are alone in their cluster, so what is left of them is zero, and so is a centroid of the next level."""
+    vectors = np.random.default_rng(3).normal(size=(100, 24))
+    coding = residual_kmeans(vectors, levels=3, clusters=64)
+    assert any((book == 0).all(axis=1).any() for book in coding.codebooks[1:])
+    codes = reassigned(coding.codes, coding.vectors, coding.codebooks, most=64)
+    assert (codes == coding.codes).all() and (nearest_codes(vectors, coding.codebooks) == codes).all()
+
+
 few_codes = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=1, max_size=9)
+with_tokens_beyond = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4)), min_size=1, max_size=9)
 
 
-@given(few_codes, few_codes)
+@given(with_tokens_beyond, few_codes)
 def test_policies_beside_a_catalogue(known, new):
     rng = np.random.default_rng(2)
     books = [rng.normal(size=(2, 4)), rng.normal(size=(3, 4))]
@@ -79,7 +88,10 @@ def test_policies_beside_a_catalogue(known, new):
             assert code == tuple(before)
         else:
             left = vector - books[0][before[0]]
-            assert code == (before[0], min(free, key=lambda token: np.square(left - books[1][token]).sum()))
+            # Tokens without a row stand for no vector: only when no other is free, the lowest first.
+            rows = [token for token in free if token < 3]
+            best = min(rows, key=lambda token: np.square(left - books[1][token]).sum()) if rows else free[0]
+            assert code == (before[0], best)
         taken.add(code)
 
 
