@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from apao.data.base import SOURCES, RawTables, Source
+from apao.data.delimited import undecodable_line
 from apao.data.fetch import Expected, copy, obtain
 from apao.data.ids import Ids
 from apao.data.texts import Texts
@@ -24,6 +27,17 @@ WAYS_OUT = (
     f"Ways out: put {ARCHIVE}, or {RATINGS} and {FILMS} from it, into a folder and name it as the mirror "
     "(--config mirror=DIR, or APAO_MIRROR=DIR), or choose another dataset."
 )
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+"""What ``zipfile`` raises for an archive that is damaged or another one."""
 _YEAR = re.compile(r"(.*) \(([0-9]{4})\)")
 
 
@@ -76,7 +90,6 @@ class MovieLens1M(Source):
 
 def _rows(path: Path, values: int, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and values of every row; blank lines are skipped."""
-    number = 0
     try:
         with path.open(encoding=encoding, newline="\n") as file:
             for number, text in enumerate(file, start=1):
@@ -92,7 +105,8 @@ def _rows(path: Path, values: int, encoding: str) -> Iterator[tuple[int, list[st
         raise missing(path) from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not {encoding} ({error.reason}) after line {number}; delete the file and download it again"
+            f"{path}:{undecodable_line(path, encoding)}: not {encoding} ({error.reason}); delete the file and "
+            "download it again"
         ) from error
 
 
@@ -106,7 +120,7 @@ def _extract(archive: Path, names: list[str], folder: Path) -> None:
                     if len(content) > MAX_MEMBER_BYTES:
                         raise UserError(f"{archive}: ml-1m/{name} is larger than {MAX_MEMBER_BYTES} bytes. {WAYS_OUT}")
                     temporary.write_bytes(content)
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except _DAMAGED as error:
         archive.unlink(missing_ok=True)
         reason = str(error).strip("'\"") or "it ends early"
         raise UserError(f"{archive}: not the expected archive ({reason}). {WAYS_OUT}") from error

@@ -53,8 +53,11 @@ def prepare(
     ``split.leave_one_out`` or ``split.by_time`` labels them.
 
     Raises:
-        UserError: when no interaction passes the filter, or a split by time has no times or no targets.
+        UserError: when there are no interactions or none passes the filter, or a split by time has no times or no
+            targets.
     """
+    if raw.interactions.empty:
+        raise UserError("; ".join([f"{dataset}: its files hold no interactions", *raw.notes]))
     table = raw.interactions.reset_index(drop=True)
     repeated = table.duplicated()
     if duplicates == "drop":

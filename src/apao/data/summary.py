@@ -204,7 +204,7 @@ def summary(stats: dict[str, Any]) -> list[str]:
             for key, what in (
                 ("items_without_row", "without a row in the item table"),
                 ("items_without_text", "without text"),
-                ("item_rows_unused", "rows of the item table unused"),
+                ("item_rows_unused", "unused texts of other items"),
             )
         ]
     lines = {

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.delimited import read_rows
+from apao.data.delimited import SEPARATORS, quoted_by_default, read_rows
 from apao.data.fetch import link
 from apao.data.ids import Ids
 from apao.data.texts import Texts
@@ -20,7 +20,6 @@ from apao.errors import UserError
 
 INTERACTIONS, ITEMS = "interactions.table", "items.table"
 """File names in the download folder."""
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -132,5 +131,5 @@ class Table(Source):
         self, given: Path, path: Path, columns: tuple[str, ...], warnings: list[str]
     ) -> Iterator[tuple[int, list[str]]]:
         separator = self.separator or SEPARATORS[given.suffix]
-        quoted = separator != "\t" if self.quoted is None else self.quoted
+        quoted = quoted_by_default(separator) if self.quoted is None else self.quoted
         return read_rows(path, separator, columns, quoted, warnings)

@@ -26,6 +26,10 @@ MAX_DECIMALS = 30
 _PLAIN = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"([+-]?)([0-9]{0,40})(?:\.([0-9]{0,40}))?(?:[eE]([+-]?[0-9]{1,2}))?")
 _DATE = re.compile(r"(.+?)(?:[.,]([0-9]{1,30}))?( ?(?:Z|z|UTC|GMT|[+-][0-9:]{2,8}))?", re.DOTALL)
+_DAY_IN_ZONE = re.compile(
+    r"([0-9]{4}(?:-?[0-9]{2}-?[0-9]{2}|-?W[0-9]{2}(?:-?[1-7])?)) ?(Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)"
+)
+_WITH_TIME = re.compile(r".+[T ][0-9]{2}.*")
 _WITH_SECONDS = re.compile(r".+[T ][0-9]{2}:?[0-9]{2}:?[0-9]{2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,12 +85,16 @@ def _number(sign: str, whole: str, fraction: str, exponent: str) -> Time:
 
 
 def _date(text: str) -> Time:
+    # By itself `fromisoformat` reads the zone of a date without a time as the time.
+    text = _DAY_IN_ZONE.sub(r"\1T00:00\2", text) if _DAY_IN_ZONE.fullmatch(text) else text
     match = _DATE.fullmatch(text)
     if match is None:
         raise ValueError("no date")
     head, fraction, zone = match.groups(default="")
     if fraction and not _WITH_SECONDS.fullmatch(head):
         raise ValueError("a fraction of something else than seconds")
+    if zone.startswith(" ") and not _WITH_TIME.fullmatch(head):
+        raise ValueError("a blank within a date")
     zone = zone.strip()
     moment = datetime.fromisoformat(head + ("+00:00" if zone in ("Z", "z", "UTC", "GMT") else zone))
     kind = LOCAL if moment.tzinfo is None else ZONED

@@ -20,7 +20,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.tokenizers.base import Inputs, Tokenizer
 from apao.codes.vectors import read_vectors
-from apao.data.delimited import read_rows
+from apao.data.delimited import SEPARATORS, quoted_by_default, read_rows
 from apao.data.prepared import joined_text, single_line
 from apao.errors import UserError
 from apao.files import read_table, verified
@@ -28,8 +28,6 @@ from apao.progress import console
 from apao.stages.codes import ENCODER
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
-
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def code_new_items(
@@ -103,8 +101,11 @@ def _read(file: Path, columns: Sequence[str], known: frozenset[str], needs_text:
     """Table of the new items: item (raw id), title, text."""
     if file.suffix not in SEPARATORS:
         raise UserError(f"{file}: expected a table that ends in {' or '.join(SEPARATORS)}")
+    separator, warnings = SEPARATORS[file.suffix], list[str]()
     rows: dict[str, tuple[str, str]] = {}
-    for line, (raw_id, *texts) in read_rows(file, SEPARATORS[file.suffix], ("item", *columns)):
+    for line, (raw_id, *texts) in read_rows(
+        file, separator, ("item", *columns), quoted_by_default(separator), warnings
+    ):
         item, text = raw_id.strip(), joined_text(texts)
         if not item or item in known or item in rows:
             why = "is in the dataset already" if item in known else "has a row above" if item else "is no id"
@@ -112,6 +113,8 @@ def _read(file: Path, columns: Sequence[str], known: frozenset[str], needs_text:
         if needs_text and not text:
             raise UserError(f"{file}:{line}: item {item!r} has no text in {', '.join(columns)}, so nothing to embed")
         rows[item] = (single_line(texts[0]) if texts else "", text)
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow")
     if not rows:
         raise UserError(f"{file}: holds no items")
     return pd.DataFrame([(item, *texts) for item, texts in rows.items()], columns=["item", "title", "text"])

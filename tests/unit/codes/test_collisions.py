@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apao.codes.coding import Coding
-from apao.codes.coding import squared_errors
+from apao.codes.coding import Coding, squared_errors
 from apao.codes.collisions import apply_policy, reassigned, with_extra_level
 from apao.errors import UserError
 

@@ -216,6 +216,15 @@ def test_mistakes_name_file_and_line(world, tmp_path, name):
         code("absent.csv")
 
 
+def test_a_quotation_mark_in_a_tsv_is_a_character(world, tmp_path, capsys):
+    (tmp_path / "new.tsv").write_text('item\ttitle\n00\t"Heroes\n10\tLamp\n20\tMonitor 24"\n30\tDesk\n')
+    code("new.tsv")
+    assert ItemTable.read(TOY.new_items).titles.tolist() == ['"Heroes', "Lamp", 'Monitor 24"', "Desk"]
+    (tmp_path / "new.csv").write_text('item,title\n00,"Heroes\n10,Lamp"\n20,Desk\n')
+    code("new.csv")
+    assert "warning: new.csv:2: a value in quotation marks spans lines" in " ".join(capsys.readouterr().err.split())
+
+
 def test_new_items_of_other_codes_are_refused(world):
     train(RUN, run_params("tiger", epochs=1), CPU)
     other = TOKENIZER.model_copy(update={"seed": 1, "clusters": 3})

@@ -51,7 +51,7 @@ def test_ratings_and_films(tmp_path):
         ("1::2::3::978300760\n1::2::3\n", LISTED, "ratings.dat:2: 3 values separated by ::, expected 4"),
         ("1::2::3::soon\n", LISTED, "ratings.dat:1: .*soon"),
         ("1::::3::978300760\n", LISTED, "ratings.dat:1: the item id is empty"),
-        ("1::2::3::978300760\n1::\u00e9::3::978300760\n", LISTED, "ratings.dat: not ascii"),
+        ("1::2::3::978300760\n1::\u00e9::3::978300760\n", LISTED, "ratings.dat:2: not ascii"),
         (FOUND, "1::A (1995)\n", "movies.dat:1: 2 values separated by ::, expected 3"),
     ],
 )
@@ -83,6 +83,22 @@ def test_another_file_in_place_of_the_archive(project, tmp_path, content):
     assert "\n" not in str(caught.value)
     pack(mirror / ARCHIVE, ratings=FOUND)
     with pytest.raises(UserError, match=r"no item named .ml-1m/movies.dat"):
+        download("films", SOURCE, mirror)
+    pack(mirror / ARCHIVE, ratings=FOUND, movies=LISTED)
+    download("films", SOURCE, mirror)
+
+
+def test_a_damaged_archive_is_not_kept(project, tmp_path):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    with zipfile.ZipFile(mirror / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml-1m/ratings.dat", FOUND * 50)
+        begins = archive.infolist()[0].header_offset + 30 + len("ml-1m/ratings.dat")
+        archive.writestr("ml-1m/movies.dat", LISTED)
+    content = bytearray((mirror / ARCHIVE).read_bytes())
+    content[begins : begins + 30] = bytes(byte ^ 255 for byte in content[begins : begins + 30])
+    (mirror / ARCHIVE).write_bytes(content)
+    with pytest.raises(UserError, match=r"not the expected archive .*Error -3 .*Ways out"):
         download("films", SOURCE, mirror)
     pack(mirror / ARCHIVE, ratings=FOUND, movies=LISTED)
     download("films", SOURCE, mirror)

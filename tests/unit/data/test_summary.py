@@ -126,7 +126,7 @@ def test_no_item_of_the_table(run):
 def test_items_without_a_row_and_rows_without_an_item(run):
     stats, said = run(CLEAN, [f"{'i' if item < 10 else 'x'}{item},thing {item}" for item in range(15)])
     assert (stats["items_without_row"], stats["items_without_text"], stats["item_rows_unused"]) == (5, 5, 5)
-    assert "15, 5 without a row in the item table, 5 without text, 5 rows of the item table unused" in said
+    assert "15, 5 without a row in the item table, 5 without text, 5 unused texts of other items" in said
     (warning,) = stats["warnings"]
     assert "5 of 15 items have no row in the item table, such as 'i1" in warning
     assert "rows without interactions have ids like 'x10' and 'x11'" in warning

@@ -1,6 +1,7 @@
 """A user's own tables, and errors in them, reported with file and line."""
 
 import datetime
+from itertools import product
 
 import pytest
 from pydantic import ValidationError
@@ -62,7 +63,13 @@ def test_texts_in_a_table_of_their_own(project):
     ("text", "line", "message"),
     [
         ("user,item,time\na,p,1\n", 1, r"the header has no column 'timestamp'; did you mean 'time'\?"),
-        ("user,item,timestamp,user\na,p,1,b\n", 1, "the header has two columns 'user'"),
+        ("user,item,timestamp,user\na,p,1,b\n", 1, "the header has 2 columns 'user'; rename all but one"),
+        (
+            'user, "item",timestamp\na,p,1\n',
+            1,
+            "the header has no column 'item'; .* marks after blanks: remove the blanks",
+        ),
+        ('user,item,timestamp\na,p,1\na, "q",1\n', 3, "a blank before a quotation mark .* remove the blanks"),
         ("", 1, "the header has no column 'user'"),
         ("user,item,timestamp\na,p,1\na,p,soon\n", 3, "expected a timestamp, .* found 'soon'"),
         ("user,item,timestamp\na,p,1,5\n", 2, "4 values"),
@@ -85,9 +92,25 @@ def test_mistakes_name_file_and_line(project, text, line, message):
 
 
 def test_what_is_no_text(project):
-    (project / "t.csv").write_bytes(b"user,item,timestamp\n\xff\xfe,p,1\n")
-    with pytest.raises(UserError, match=r"t\.csv: not UTF-8"):
-        read(source())
+    for end, before in product([b"\n", b"\r\n"], [0, 3_000]):
+        lines = [b"user,item,timestamp", *[b"a,p,1"] * before, b"\xff\xfe,p,1", b"a,p,1", b""]
+        (project / "t.csv").write_bytes(end.join(lines))
+        with pytest.raises(UserError, match=rf"t\.csv:{before + 2}: not UTF-8"):
+            read(source())
+
+
+def test_an_empty_cell_beside_one_of_several_lines(project):
+    (project / "t.csv").write_text('user,item,timestamp,title,note\na,p,1,"Two\nlines",\na,q,2,,"Two\nnotes"\n')
+    raw = read(source(text=["title", "note"]))
+    assert raw.items.to_numpy().tolist() == [["p", "Two\nlines", ""], ["q", "", "Two\nnotes"]]
+    assert not raw.warnings
+
+
+def test_names_with_a_colon(project):
+    (project / "t.csv").write_text("user:token,item:token,timestamp:float,title:en,title:de\na,p,1,Lamp,Lampe\n")
+    raw = read(source(text=["title:de", "title:en"]))
+    assert rows(raw) == [("a", "p", 1)]
+    assert raw.items.to_numpy().tolist() == [["p", "Lampe", "Lamp"]]
 
 
 def test_an_item_with_two_rows(project):

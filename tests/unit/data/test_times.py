@@ -49,6 +49,9 @@ def integers(*texts):
         ("20190101T000000.5Z", ZONED, BASE + Fraction(1, 2)),
         ("2019-01-01 00:00:00 UTC", ZONED, Fraction(BASE)),
         ("2018-12-31 22:30:00 -0130", ZONED, Fraction(BASE)),
+        ("2019-01-01Z", ZONED, Fraction(BASE)),
+        ("2019-01-01+05:00", ZONED, Fraction(BASE - 5 * 3600)),
+        ("20190101 -0500", ZONED, Fraction(BASE + 5 * 3600)),
     ],
 )
 def test_every_digit_counts(text, kind, exact):
@@ -59,7 +62,8 @@ def test_every_digit_counts(text, kind, exact):
 @pytest.mark.parametrize(
     "text",
     ["", ".", "soon", "nan", "inf", "1,5", "1_000", "\u0663", "+", "e5", "1e99", "1e-31", "9" * 19, "9" * 5000,
-     "2019-02-31", "2019-01-31 12:30.5", "2019-01-01T00:00:00+00:00:00.5", "31/01/2019", "12:00"],
+     "2019-02-31", "2019-01-31 12:30.5", "2019-01-01T00:00:00+00:00:00.5", "31/01/2019", "12:00",
+     "2019-01 -31"],
 )  # fmt: skip
 def test_what_is_no_time(text):
     with pytest.raises(UserError, match=r"t\.csv:2: expected a timestamp, .*2019-01-31.*found .*; convert the column"):
