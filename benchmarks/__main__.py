@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from torch.autograd import DeviceType
 
 from apao.cli import Commands
 from apao.devices import keep_freed_memory, pick_device
@@ -31,6 +32,8 @@ from benchmarks.measure import IDLE, Watch, machine, matrix_rate
 from benchmarks.report import draw_curves, results_table, table1_cost, table4
 from benchmarks.scale import FULL, QUICK, kmeans, whole_study
 
+SAME_RATE = 0.1
+"""Change of a machine's rate of matrix products that says nothing."""
 RESULTS = Path(__file__).parent / "results"
 Scope = Literal["quick", "full", "gpu"]
 
@@ -103,11 +106,16 @@ def together(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
         CalledProcessError: when one of them failed.
     """
     rows = []
-    for process in processes:
-        printed, complaint = process.communicate()
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args, printed, complaint)
-        rows.append(json.loads(printed.splitlines()[-1]))
+    try:
+        for process in processes:
+            printed, complaint = process.communicate()
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, process.args, printed, complaint)
+            rows.append(json.loads(printed.splitlines()[-1]))
+    finally:
+        # Those beside one that failed would go on beside the next case.
+        for process in processes:
+            process.kill()
     first, *others = rows
     for key in ("value", "low", "high", "gflop_per_s", "peak_memory_mb"):
         for other in others:
@@ -136,6 +144,8 @@ def case(
     threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
     plain, *overrides = name.split("+")
     given = dict(Run.parse("+".join(["office/llama/ce", *sorted(overrides)]) + "/seed42").overrides)
+    if given and plain in cases(scope) and plain not in cases(scope, given):
+        raise UserError(f"{name}: {plain} has no recipe, and so nothing to override")
     row = _known(plain, cases(scope, given))(seconds, device).row(name)
     # A case has the number of threads of its recipe.
     torch.set_num_threads(threads)
@@ -156,7 +166,12 @@ def profile(scope: Scope, name: str, rows: Annotated[int, typer.Option(help="Ker
     torch.manual_seed(0)
     with torch.profiler.profile() as profiler:
         _known(name, cases(scope))(0.0, device)
-    spent = {row.key: row.self_device_time_total or row.self_cpu_time_total for row in profiler.key_averages()}
+    # On a GPU the rows of operators repeat the time of the kernels that they start.
+    spent = {
+        row.key: row.self_device_time_total if device.type == "cuda" else row.self_cpu_time_total
+        for row in profiler.key_averages()
+        if device.type == "cpu" or row.device_type == DeviceType.CUDA
+    }
     total = sum(spent.values())
     typer.echo(f"{name}, {total / 1e6:.1f} s\n\n| kernel | share |\n| --- | ---: |")
     for kernel, took in sorted(spent.items(), key=lambda pair: -pair[1])[:rows]:
@@ -196,6 +211,8 @@ def bf16(run: str, device: str = "cpu") -> None:
 @app.command(name="recbole")
 def beside_recbole(dataset: str = "ml-100k-item-id", seeds: str = "42,43") -> None:
     """Train ``sasrec`` and the SASRec of RecBole on the same examples; both results, per seed."""
+    if not all(map(str.isdecimal, seeds.split(","))):
+        raise UserError(f"--seeds {seeds}: expected numbers separated by commas")
     for found in recbole.compared(dataset, [int(seed) for seed in seeds.split(",")]):
         typer.echo(json.dumps(found))
 
@@ -207,8 +224,11 @@ def compare(before: Path, after: Path = RESULTS / "latest.json") -> None:
         if not path.is_file():
             raise UserError(f"{path}: not found; `python -m benchmarks run quick` writes {RESULTS / 'latest.json'}")
     old, new = (read_json(path) for path in (before, after))
-    if old["machine"] != new["machine"]:
-        console.print("The machines differ (or their rates do): " + json.dumps([old["machine"], new["machine"]]))
+    for key, was in old["machine"].items():
+        now = new["machine"].get(key)
+        rate = key.endswith("gflop_per_s")
+        if now != was and not (rate and now and abs(now / was - 1) < SAME_RATE):
+            console.print(f"The machines differ: {key} was {was}, and is {now}")
     known = {row["name"]: row for row in old["results"]}
     for row in new["results"]:
         if row["name"] in known:
@@ -227,6 +247,8 @@ def scale(
     folder: Annotated[Path | None, typer.Option(help="Existing folder for the files, which stay there.")] = None,
 ) -> None:
     """Take a large random catalogue from its files to metrics; time and peak memory of every stage."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--folder {folder}: no such folder")
     whole = QUICK if size == "quick" else FULL
     whole = whole._replace(items=items or whole.items, mini_batches=None if exact else whole.mini_batches)
     with TemporaryDirectory() if folder is None else nullcontext(folder) as place:

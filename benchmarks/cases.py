@@ -40,7 +40,9 @@ def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **over
     """Examples a second of whole optimizer steps, dropout on."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
-        return repeated(stepper(backbone, objective, batch, size, device, **overrides), "examples", seconds, device)
+        step = stepper(backbone, objective, batch, size, device, **overrides)
+        # Recorded passes, which a GPU replays, are not seen by the counter of operations.
+        return repeated(step, "examples", seconds, device, flops=device.type == "cpu")
 
     return case
 
@@ -198,7 +200,10 @@ def legal_continuations(items: int) -> Case:
 
 
 def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str, Case]:
-    """Name to case; ``scope`` is quick, full or gpu; ``overrides`` are of the recipe of trainings."""
+    """Name to case; ``scope`` is quick, full or gpu.
+
+    ``overrides`` are of the recipe; with them there are only the cases of a recipe.
+    """
     gpu = scope == "gpu"
     # On a CPU smaller micro-batches stay in its caches.
     tokens: dict[str, Value] = {**({} if gpu else {"micro_batch_tokens": 2048}), **(overrides or {})}
@@ -218,10 +223,9 @@ def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str,
         found[f"versus/{backbone}/ce"] = versus(backbone, "ce", peers.BATCH, **tokens)
         # The release runs every sampled code through the model by itself: few examples fill the memory.
         found[f"versus/{backbone}/apao-pairwise"] = versus(backbone, "apao-pairwise", 64 if gpu else 4, **tokens)
-        found[f"versus/{backbone}/beam20"] = versus_search(backbone, 128 if gpu else 16)
+        found[f"versus/{backbone}/beam20"] = versus_search(backbone, 128 if gpu else 16, **tokens)
     if peers.has_cornac():
         found |= versus_cornac(**tokens)
-    found["decode/trie@items=1000000"] = legal_continuations(1_000_000)
     if not gpu:
         # Two threads, alone and beside processes that compute without pause (``neighbours`` in ``__main__``).
         for backbone, neighbours in (("tiger", 0), ("tiger", 1), ("llama", 1)):
@@ -230,8 +234,15 @@ def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str,
         for runs in (1, 2):
             found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **{**tokens, "threads": 1})
     for backbone in BACKBONES:
-        found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128)
-        found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8)
+        found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128, **tokens)
+        found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8, **tokens)
+    found |= _curves(gpu, tokens) if scope != "quick" else {}
+    return found if overrides else found | _fixed()
+
+
+def _fixed() -> dict[str, Case]:
+    """Cases without a recipe that could be overridden."""
+    found: dict[str, Case] = {"decode/trie@items=1000000": legal_continuations(1_000_000)}
     for backbone in BACKBONES:
         found[f"recommend/{backbone}/one"] = partial(serving.one, backbone)
         found[f"recommend/{backbone}/load"] = partial(serving.load, backbone)
@@ -240,7 +251,7 @@ def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str,
     # For one history finding the part weighs most.
     for users in (1, 128):
         found[f"ratio/tiger/only-{users}"] = partial(serving.only, "tiger", 1_000_000, users)
-    return found if scope == "quick" else found | _curves(gpu, tokens)
+    return found
 
 
 def _epochs(overrides: dict[str, Value]) -> dict[str, Case]:
@@ -249,7 +260,7 @@ def _epochs(overrides: dict[str, Value]) -> dict[str, Case]:
     for backbone in BACKBONES:
         for objective in ("ce", "apao-pointwise", "apao-pairwise"):
             found[f"epoch/{backbone}/{objective}"] = epoch(backbone, objective, **overrides)
-        found[f"epoch/{backbone}/ce@recorded=0"] = epoch(backbone, "ce", recorded=False, **overrides)
+        found[f"epoch/{backbone}/ce-unrecorded"] = epoch(backbone, "ce", recorded=False, **overrides)
     return found
 
 
@@ -267,16 +278,17 @@ def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
         pairwise = train("tiger", "apao-pairwise", LARGE if gpu else SMALL, size, **tokens)
         found[f"train/tiger/apao-pairwise@users={size.users}"] = pairwise
     for budget in (1024, 2048, 4096, 16384, 65536):
-        found[f"train/tiger/ce@micro_batch_tokens={budget}"] = train("tiger", "ce", LARGE, micro_batch_tokens=budget)
+        tuned = {**tokens, "micro_batch_tokens": budget}
+        found[f"train/tiger/ce@micro_batch_tokens={budget}"] = train("tiger", "ce", LARGE, **tuned)
     for threads in (1, 2):
         found[f"train/tiger/ce@threads={threads}"] = train("tiger", "ce", LARGE, **{**tokens, "threads": threads})
     # Whole trainings side by side, as the workflow runs them.
     for runs in (1, 2, 4) if gpu else ():
         found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **tokens)
     for beam in (5, 10, 20, 50, 100, 200):
-        found[f"decode/tiger/beam@beam={beam}"] = decode("tiger", beam, 128)
+        found[f"decode/tiger/beam@beam={beam}"] = decode("tiger", beam, 128, **tokens)
     for items in (1_000, 10_000, 100_000, 1_000_000):
-        found[f"decode/tiger/beam20@items={items}"] = decode("tiger", 20, 128, items)
+        found[f"decode/tiger/beam20@items={items}"] = decode("tiger", 20, 128, items, **tokens)
         if items <= 100_000 or gpu:
-            found[f"decode/tiger/full-sort@items={items}"] = decode("tiger", None, 2, items)
+            found[f"decode/tiger/full-sort@items={items}"] = decode("tiger", None, 2, items, **tokens)
     return found

@@ -88,14 +88,15 @@ def compared(
 
 def _seconds(work: Callable[[], int], device: torch.device) -> float:
     """For one unit of it."""
-    _wait(device)
+    wait_for(device)
     started = timer()
     units = work()
-    _wait(device)
+    wait_for(device)
     return (timer() - started) / units
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

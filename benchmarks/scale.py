@@ -25,6 +25,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.quality import quality
 from apao.codes.tokenizers.rqkmeans import residual_kmeans
 from apao.devices import keep_freed_memory
+from apao.errors import UserError
 from apao.files import read_json, write_json
 from apao.progress import console
 from apao.stages.evaluate import evaluate_split
@@ -177,6 +178,8 @@ def whole_study(folder: Path, scale: Scale) -> None:
     writer = get_context("spawn").Process(target=write_data, args=(folder, scale))
     writer.start()
     writer.join()
+    if writer.exitcode:
+        raise UserError(f"{folder}: the data could not be written there; the lines above say why")
     parts = []
     for part in measured(folder):
         console.print(f"{part.name}: {part.seconds:.0f} s, {part.peak_mb:.0f} MB")

@@ -1,7 +1,7 @@
 """Subject of the benchmarks: the paper's models and batches on data of the size of Office or Yelp.
 
-The data is random with the same numbers of users, items, interactions and levels, so that the benchmark
-needs no download; the time does not depend on the order of items.
+The data is random, with the same numbers of users, items and levels and about as many interactions, so that the
+benchmark needs no download; the time does not depend on the order of items.
 """
 
 from __future__ import annotations
