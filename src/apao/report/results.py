@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from apao.data.histories import FloatArray
 from apao.errors import UserError
 from apao.evaluation.list_metrics import LIST_METRICS
-from apao.evaluation.metrics import PREFIX, FloatArray, user_metrics
+from apao.evaluation.metrics import PREFIX, user_metrics
 from apao.evaluation.significance import (
     FEWEST_SEEDS,
     RESAMPLES,
@@ -255,9 +256,29 @@ class Results:
         gaps = f" Not run, and so a gap or fewer seeds: {'; '.join(absent)}." if absent else ""
         return "; ".join(parts) + "." + gaps
 
-    def error_bars(self, study: Study, seeds: Sequence[int]) -> str:
-        """A sentence on the error bars of a study with ``seeds``."""
-        return error_bars_sentence(seeds, missing=bool(self.absent(study)))
+    def error_bars(self, study: Study, seeds: Sequence[int], over_users: bool = True) -> str:
+        """A sentence on the error bars of a figure of a study with ``seeds``.
+
+        ``over_users``: whether too few seeds for an interval over seeds have one over the test users.
+        """
+        of_users = f"95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
+        means = self._means_over(study, seeds)
+        if not few(seeds):
+            fewer = f"; of fewer than {FEWEST_SEEDS}, {of_users}" if self.absent(study) and over_users else ""
+            return f"{means}; error bars are 95 % t-intervals of that mean over the seeds{fewer}."
+        spread = "so no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
+        return f"{means}, {spread}{f'; error bars are {of_users}' if over_users else ''}."
+
+    def seeds_sentence(self, study: Study, seeds: Sequence[int], shown: str) -> str:
+        """A sentence on the spread over seeds in a table; ``shown`` is how it is displayed, such as ``± is``."""
+        if len(seeds) == 1:
+            return "One seed, so the spread over seeds is unknown."
+        return f"{self._means_over(study, seeds)}; {shown} the sample standard deviation over them."
+
+    def _means_over(self, study: Study, seeds: Sequence[int]) -> str:
+        if len(seeds) == 1:
+            return "One seed"
+        return f"Means over {len(seeds)} seeds{', or those of them that were run' if self.absent(study) else ''}"
 
     def gaps(
         self, places: Iterable[tuple[str, str]], objectives: Sequence[str], seeds: Sequence[int]
@@ -364,28 +385,6 @@ def seed_list(seeds: Iterable[int]) -> str:
 def seeds_of(runs: Iterable[Run]) -> str:
     """The seeds of the runs that there are, which may be fewer than a study's."""
     return seed_list(run.seed for run in runs)
-
-
-def seeds_sentence(seeds: Sequence[int], shown: str) -> str:
-    """A sentence on the spread over seeds; ``shown`` is how it is displayed, such as ``± is``."""
-    if len(seeds) == 1:
-        return "One seed, so the spread over seeds is unknown."
-    return f"Means over {len(seeds)} seeds; {shown} the sample standard deviation over them."
-
-
-def error_bars_sentence(seeds: Sequence[int], over_users: bool = True, missing: bool = False) -> str:
-    """What the error bars of a figure are.
-
-    ``over_users``: whether too few seeds for an interval over seeds have one over the test users; ``missing``:
-    whether some of the runs are absent, which leaves fewer seeds to some objectives.
-    """
-    of_users = f"95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
-    if not few(seeds):
-        fewer = f"; of fewer than {FEWEST_SEEDS}, {of_users}" if missing and over_users else ""
-        return f"Means over {len(seeds)} seeds; error bars are 95 % t-intervals of that mean over the seeds{fewer}."
-    spread = "no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
-    named = "One seed, so" if len(seeds) == 1 else f"Means over {len(seeds)} seeds,"
-    return f"{named} {spread}{f'; error bars are {of_users}' if over_users else ''}."
 
 
 def mean_interval(values: FloatArray) -> Ends:

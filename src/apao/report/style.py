@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from apao.evaluation.metrics import FloatArray
+from apao.data.histories import FloatArray
 from apao.report.results import Estimate
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def look(series: int, dashes: int = 0) -> dict[str, Any]:
     """Colour and marker of the series with this index, line style of the group with the index ``dashes``."""
     return {
         "color": COLOURS[series % len(COLOURS)],
-        "marker": MARKERS[series % len(MARKERS)],
+        # The ninth series has the first one's colour, but not its marker.
+        "marker": MARKERS[(series + series // len(COLOURS)) % len(MARKERS)],
         # Later series have smaller markers, so that equal values do not hide one another.
         "markersize": max(3.5, 6.5 - 0.9 * series),
         "linestyle": LINES[dashes % len(LINES)],

@@ -94,6 +94,11 @@ def test_pdf_embeds_truetype_fonts_and_no_date(project):
     assert b"/CreationDate" not in content
 
 
+def test_nine_series_look_different():
+    looks = [style.look(series) for series in range(len(style.COLOURS) + 3)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == len(looks)
+
+
 def test_the_users_own_style_does_not_matter(project):
     params = project.params(figure2=CROWDED["figure2"])
     project.fill("figure2", params)
@@ -244,6 +249,22 @@ def test_figure5_gain_is_over_the_best_other_at_each_prefix(project):
     assert gain["series"].unique().tolist() == ["apao-pairwise"]
     assert gain["value"].tolist() == pytest.approx([20.0, -20.0])
     assert frame[frame["series"] == "ce"]["value"].tolist() == [0.5, 0.2]
+
+
+def test_figure5_of_three_seeds_is_the_mean_of_their_gains(project):
+    """Gains of 100, 0 and 50 percent: the mean of the recalls, 0.4 over 0.3, would be a third."""
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "seeds": [1, 2, 3]}
+    params = project.params(figure5={**study, "objectives": ["ce", "apao-pairwise"]})
+    for seed, before, after in ((1, 0.1, 0.2), (2, 0.4, 0.4), (3, 0.4, 0.6)):
+        project.metrics(f"office/tiger/ce/seed{seed}", {}, **{"prefix_recall@20": [before]})
+        project.metrics(f"office/tiger/apao-pairwise/seed{seed}", {}, **{"prefix_recall@20": [after]})
+    project.fill("figure5", params)
+    report("figure5", params)
+    frame = pd.read_csv("figures/figure5.csv")
+    (gain,) = frame[frame["quantity"] == "gain_percent"].to_dict("records")
+    assert gain["value"] == pytest.approx(50) == (gain["low"] + gain["high"]) / 2
+    # A standard deviation of 50 over three seeds.
+    assert gain["high"] - 50 == pytest.approx(4.3027 * 50 / math.sqrt(3), abs=0.1)
 
 
 @pytest.mark.parametrize("kept", [True, False])

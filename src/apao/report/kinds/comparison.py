@@ -19,7 +19,7 @@ from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
-from apao.report.results import Estimate, Results, number, seeds_of, seeds_sentence
+from apao.report.results import Estimate, Results, number, seeds_of
 from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
@@ -87,7 +87,7 @@ class Comparison(GridStudy, TableStudy):
             "Test items. Code level: a hit is the target's code, as in the paper. Item level, strict: the items of "
             "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
-            "backbone. " + seeds_sentence(self.seeds, "± is"),
+            "backbone. " + results.seeds_sentence(self, self.seeds, "± is"),
             f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
             "seeds); they hold the models as they are, so another seed is not in them."
             + (
@@ -138,10 +138,10 @@ def _gains_note(
         test = f"{of_seeds}, or, in rows of one seed, p <= {ALPHA} in {of_users}"
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
-        "Gains are over the best of the paper's baselines by the same metric and with the same backbone "
-        f"({', '.join(baselines)}): in percent in the first table, in the metric's own unit beside the intervals. "
-        f"A star marks {test}; p is of the same test. The CSV has both tests, the intervals of all metrics, and the "
-        "gain over the best of all objectives that the paper does not propose. "
+        "Gains, the paper's too, are over that of the paper's baselines which is best here by the same metric and with "
+        f"the same backbone ({', '.join(baselines)}): in percent in the first table, in the metric's own unit beside "
+        f"the intervals. A star marks {test}; p is of the same test. The CSV has both tests, the intervals of all "
+        "metrics, and the gain over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
 

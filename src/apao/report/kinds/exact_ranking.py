@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from typing_extensions import override
 
-from apao.evaluation.metrics import METRICS, FloatArray, MetricName, metric_title
+from apao.data.histories import FloatArray
+from apao.evaluation.metrics import METRICS, MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.results import (

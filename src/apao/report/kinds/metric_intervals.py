@@ -73,9 +73,9 @@ class MetricIntervals(GridStudy, FigureStudy):
         style.make_room(figure, self._legend(figure))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level); higher is better. "
-            "The dotted line is recommending the most popular items to everyone. All intervals are over the same "
-            "users, so two objectives may differ by more than chance although theirs overlap; comparison tables test "
-            "the differences. "
+            "The dotted line is recommending the most popular items to everyone. Intervals over the test users "
+            "are over the same ones, so two objectives may differ by more than chance although theirs overlap; "
+            "comparison tables test the differences. "
             f"{results.origin(self)} {results.error_bars(self, self.seeds)} {coverage(self.datasets)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())

@@ -122,9 +122,10 @@ def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tu
     (our_runs, our_recall), (their_runs, their_recall) = ours, theirs
     percent = gain_percent(our_recall.mean, their_recall.mean)
     if not few(our_runs) and not few(their_runs):
-        by_seed = zip(our_recall.values, their_recall.values, strict=False)
-        same = [run.seed for run in our_runs] == [run.seed for run in their_runs]
-        return Gain(percent, seeds_interval([gain_percent(*pair) for pair in by_seed]) if same else UNKNOWN)
+        if [run.seed for run in our_runs] != [run.seed for run in their_runs]:
+            return Gain(percent, UNKNOWN)
+        by_seed = [gain_percent(*pair) for pair in zip(our_recall.values, their_recall.values, strict=True)]
+        return Gain(float(np.mean(by_seed)), seeds_interval(by_seed))
     our_users, their_users = results.user_prefixes(our_runs), results.user_prefixes(their_runs)
     if our_users is None or their_users is None:
         ends = unpaired_gain_interval(our_recall.mean, their_recall.mean, results.test_users(our_runs[0]))

@@ -16,7 +16,7 @@ from typing_extensions import override
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import NAN
-from apao.report.results import ESTIMATE, Results, entry, error_bars_sentence, machine, number, seeds_of
+from apao.report.results import ESTIMATE, Results, entry, machine, number, seeds_of
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
@@ -55,24 +55,22 @@ class Pruning(FigureStudy):
     def build(self, results: Results) -> style.Drawing:
         figure = style.blank(style.WIDTH, 2.7)
         left, right = np.asarray(figure.subfigures(1, 2))
-        timing, machines, timed = self._draw_times(left.subplots(), results)
+        timing, timed = self._draw_times(left.subplots(), results)
         kept, top = self._draw_kept(right.subplots(), results)
         nowhere, _ = results.gaps(product([self.dataset], self.backbones), self.objectives, self.seeds)
         half = style.WIDTH / 2
-        above_left = style.legend(left, half, list(METHODS), self.backbones, first=FIRST_METHOD)
+        above_left = style.legend(left, half, list(METHODS), self.backbones, first=FIRST_METHOD) if timing else 0
         above_right = style.legend(right, half, self.objectives, self.backbones, absent=nowhere)
         style.make_room(figure, max(above_left, above_right))
         caption = (
-            f"(b) Time of decoding the top items of one user by beam search{timed} and by full sorting, which "
-            f"scores every item, against the number of items; untrained models of the sizes of {self.dataset}'s recipe "
-            f"and synthetic codes{machines}. (c) Share of the {top} that full sorting ranks "
-            "highest whose prefix is still in the beam after each step, mean over test users. "
-            f"{results.origin(self)} {error_bars_sentence(self.seeds, over_users=False)}"
+            f"Panels have the paper's letters. (b) {timed} (c) Share of the {top} that full sorting ranks highest "
+            "whose prefix is still in the beam after each step, mean over test users. "
+            f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
 
-    def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str, str]:
-        """Rows, the machines and the beam in words."""
+    def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
+        """Rows, and what they are in words."""
         rows: list[Row] = []
         machines: dict[str, None] = {}
         for b, backbone in enumerate(self.backbones):
@@ -90,11 +88,16 @@ class Pruning(FigureStudy):
                 ]
         if not rows:
             style.mark_gaps(axes, [], empty=True)
-            return rows, "", ""
+            axes.set(title="(b) Decoding time", xticks=[], yticks=[])
+            return rows, "Time of decoding: not measured."
         _label_times(axes, sizes=list(seconds), values=[float(str(row[4])) for row in rows])
         measured_on = " and ".join(machines)
         axes.set_title(fill(f"(b) Decoding time on {measured_on}", 44))
-        return rows, f", measured on {measured_on}", f" (beam {number(path, data, 'beam'):.0f})"
+        return rows, (
+            f"Time of decoding the top items of one user by beam search (beam {number(path, data, 'beam'):.0f}) and by "
+            "full sorting, which scores every item, against the number of items; untrained models of the sizes of "
+            f"{self.dataset}'s recipe and synthetic codes, measured on {measured_on}."
+        )
 
     def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
         """Rows, and in words how many of the top items are looked for."""
@@ -113,13 +116,13 @@ class Pruning(FigureStudy):
                 ]
         if not found:
             style.mark_gaps(axes, [], empty=True)
-            return rows, "items"
+            return rows, "codes"
         path = results.file(found[0], "pruning.json")
         beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
         axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)")
         axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
         axes.set_title(f"(c) {self.dataset}: true top {top} kept, beam {beam}")
-        return rows, f"{top} items"
+        return rows, f"{top} codes"
 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:

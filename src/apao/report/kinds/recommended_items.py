@@ -13,7 +13,7 @@ from typing_extensions import override
 from apao.evaluation.list_metrics import GROUPS, HEAD, LIST_LENGTH, LIST_METRICS
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Estimate, Results, error_bars_sentence, seeds_of
+from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -68,7 +68,7 @@ class RecommendedItems(GridStudy, FigureStudy):
             "histories, in the tail, or cold, in no training history. Middle: coverage, the share of the items that "
             "are in any list, and the Gini index of how often items are, 0 where all are equally often. Right: how "
             "often the items of the lists occur in the training histories, on average (ARP). "
-            f"{results.origin(self)} {error_bars_sentence(self.seeds, over_users=False)}"
+            f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 

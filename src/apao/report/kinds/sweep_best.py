@@ -13,7 +13,7 @@ from apao.evaluation.metrics import ITEM_LEVEL, metric_title
 from apao.report.base import TableStudy
 from apao.report.paper import coverage, printed
 from apao.report.render import ABSENT, Cell, Grid, Table, spread
-from apao.report.results import Results, seeds_of, seeds_sentence
+from apao.report.results import Results, seeds_of
 from apao.report.sweeps import Point, best_point, ranges, symbol
 from apao.study.runs import Run, format_value
 from apao.study.studies import STUDIES
@@ -47,7 +47,7 @@ class SweepBest(SweepStudy, TableStudy):
             f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best value has the "
             f"highest {title} on the validation items (code level: a hit is the target's code, as in the paper; item "
             "level, strict: the items of one code share its rank in expectation). "
-            + seeds_sentence(self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds, "± is"),
             coverage(self.datasets),
         ]
         long = pd.DataFrame(rows, columns=self._columns())

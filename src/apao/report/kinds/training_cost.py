@@ -10,7 +10,7 @@ from typing_extensions import override
 from apao.report.base import TableStudy
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, compared
-from apao.report.results import Estimate, Results, seeds_of, seeds_sentence
+from apao.report.results import Estimate, Results, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -52,7 +52,7 @@ class TrainingCost(GridStudy, TableStudy):
             f"Seconds: mean wall time of training per epoch {on}; the "
             "paper's are from another machine. Epochs: number of the epoch with the best validation loss, without the "
             "epochs of patience after it; the paper does not state what it counts. "
-            + seeds_sentence(self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds, "± is"),
             coverage(self.datasets),
         ]
         return Table("Training cost", pd.DataFrame(rows, columns=COLUMNS), [grid], notes)

@@ -15,7 +15,7 @@ from apao.report.base import TableStudy
 from apao.report.comparisons import Experiment, Key, Pair, Verdict, best, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, spread
-from apao.report.results import Results, seeds_of, seeds_sentence
+from apao.report.results import Results, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
 
@@ -74,7 +74,7 @@ class TrainingStages(TableStudy):
             results.origin(self),
             f"{title} on the test items. Code level: a hit is the target's code, as in the paper. Item level, "
             "strict: the items of one code share its rank in expectation. Bold: the best of each column. "
-            + seeds_sentence(self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds, "± is"),
             _comparison_note(trained) if self.one_stage and len(self._objectives()) > 1 else "",
             "" if self.two_stage else "This study has no two-stage objective.",
             "" if self.one_stage else "This study has no one-stage objective.",
