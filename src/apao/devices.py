@@ -62,9 +62,9 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).partition("\n")[0]
         hint = "start one process per GPU, or use --device cpu" if number else "use auto, cpu or cuda"
         raise UserError(f"device {name!r} cannot be used here ({reason}); {hint}") from error
-    if device.index is not None:
-        torch.cuda.set_device(device)
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)
         # cuDNN builds a plan for every shape that it has not seen, in tenths of a second, and nearly every batch has a
         # shape of its own (docs/performance.md). PyTorch's other attention kernels take any shape.
         torch.backends.cuda.enable_cudnn_sdp(False)

@@ -29,3 +29,7 @@ def test_auto_uses_bf16_on_processors_that_multiply_it_faster(
     assert devices.uses_bf16("auto", torch.device("cpu")) is expected
     assert devices.uses_bf16("bf16", torch.device("cpu"))
     assert not devices.uses_bf16("fp32", torch.device("cpu"))
+
+
+def test_a_numbered_processor():
+    assert devices.pick_device("cpu:0").type == "cpu"

@@ -1,7 +1,7 @@
 """The interface of a backbone, and the layers that backbones share.
 
 Shapes: B batch, L history tokens, C candidates per history, S new tokens per candidate, P cached tokens
-per candidate, D width, H heads, d head width, V vocabulary.
+per candidate, D width, H heads, d head width, V vocabulary; R sequences of L tokens with E starts of candidates each.
 
 A backbone encodes a batch of histories once (``encode``) and scores any number of candidate codes against
 that encoding: in training, target and candidates in the same pass; in decoding, later (``extend``).

@@ -1,6 +1,6 @@
 """From logits to log-probabilities: the one place that says which softmax a model is trained and decoded with.
 
-Shapes: V vocabulary.
+Shapes: V vocabulary, C tokens to choose from.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ class Softmax(NamedTuple):
             return chosen.masked_fill(~legal, -torch.inf).log_softmax(dim=-1)
         return chosen - logits.logsumexp(dim=-1, keepdim=True)
 
+    @property
+    def scores_eos(self) -> bool:
+        """Whether eos after a whole code changes a score. Nothing else is legal there, so among legal tokens not."""
+        return not self.legal_only
+
     def closing(self, logits: Tensor) -> Tensor:
-        """Log-probability of eos after a whole code, where nothing else is legal: (..., V) -> (...)."""
-        if self.legal_only:
-            return logits.new_zeros(logits.shape[:-1], dtype=torch.float32)
+        """Log-probability of eos after a whole code: (..., V) -> (...), where it is not 0 (``scores_eos``)."""
         return self.logp(logits, None)[..., EOS]
 
 

@@ -115,9 +115,7 @@ def with_extra_level(codes: IntArray) -> IntArray:
     return np.column_stack([codes, number])
 
 
-def reassigned(
-    codes: IntArray, vectors: Matrix, codebooks: Sequence[FloatMatrix], most: int
-) -> IntArray:
+def reassigned(codes: IntArray, vectors: Matrix, codebooks: Sequence[FloatMatrix], most: int) -> IntArray:
     """Move items that share a code to the nearest free token of the last level, keeping their prefix.
 
     Of the items that share a code, the one nearest to it keeps it (ties: the lower item number). The others are

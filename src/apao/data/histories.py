@@ -19,6 +19,7 @@ from apao.errors import UserError
 from apao.files import read_table
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 Split = Literal["valid", "test"]
 
 PARTS = ("train", "valid", "test", "rest")

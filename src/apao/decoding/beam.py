@@ -49,7 +49,7 @@ def beam_search(
     tokens = torch.empty(batch, 1, 0, dtype=torch.long, device=device)
     hidden, past = context.start[:, None], None
     history = []
-    levels = len(trie.prefix_counts)
+    levels, scores_eos = len(trie.prefix_counts), eos and softmax.scores_eos
     for level, (prefixes, width) in enumerate(zip(trie.prefix_counts, trie.widths, strict=True)):
         children, after, exist = trie.children(states, width)
         logp = softmax.logp_of(backbone.logits(hidden), children, exist)
@@ -61,11 +61,11 @@ def beam_search(
         chosen, states = children.flatten(1).gather(1, flat), after.flatten(1).gather(1, flat)
         history.append(states)
         tokens = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, level)), chosen[..., None]], dim=-1)
-        if level + 1 < levels or eos:
+        if level + 1 < levels or scores_eos:
             past = backbone.reorder(past, parents) if past else None
             hidden, past = backbone.extend(context, chosen[..., None], past)
             hidden = hidden[:, :, 0]
-    if eos:
+    if scores_eos:
         closing = softmax.closing(backbone.logits(hidden))
         scores, order = (scores + closing).sort(dim=1, descending=True, stable=True)
         tokens = tokens.gather(1, order[..., None].expand_as(tokens))

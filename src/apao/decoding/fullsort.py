@@ -1,6 +1,6 @@
 """Full sorting: exact scores of all codes of the catalogue, without pruning.
 
-Shapes: B users, U distinct codes, T levels, n prefixes of one length, V vocabulary.
+Shapes: B users, U distinct codes, T levels.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _score_piece(
 ) -> Tensor:
     """Scores of neighbouring codes, computed level by level over the tree of their prefixes."""
     batch, levels = len(context.start), codes.shape[1]
+    scores_eos = eos and softmax.scores_eos
     total = torch.zeros(batch, 1, device=codes.device)
     hidden, past = context.start[:, None], None
     above = torch.zeros_like(codes[:, 0])
@@ -48,11 +49,11 @@ def _score_piece(
         legal = trie.legal(before) if softmax.legal_only else None
         logp = softmax.logp(backbone.logits(hidden), legal)
         total = total[:, parent] + logp[:, parent, token]
-        if level + 1 < levels or eos:
+        if level + 1 < levels or scores_eos:
             past = backbone.reorder(past, parent.expand(batch, -1)) if past else None
             hidden, past = backbone.extend(context, token.expand(batch, -1)[..., None], past)
             hidden = hidden[:, :, 0]
         above, before = prefix, reached
-    if eos:
+    if scores_eos:
         total = total + softmax.closing(backbone.logits(hidden))
     return total / (levels + eos)

@@ -1,6 +1,6 @@
 """Lists of items per user, from ranked codes.
 
-Shapes: B users, K ranked codes, I items, N rows of all lists.
+Shapes: B users, K ranked codes, U distinct codes, I items, N rows of all lists.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
-from apao.data.histories import IntArray
+from apao.data.histories import FloatArray, IntArray
 from apao.decoding.beam import Beams
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -67,4 +67,7 @@ def token_logp(
         root = torch.zeros_like(codes[..., :1])
         legal = trie.legal(torch.cat([root, trie.walk(codes)[..., :-1]], dim=-1))
     found = softmax.logp(logits[:, :, :-1], legal).gather(-1, codes[..., None])[..., 0]
-    return torch.cat([found, softmax.closing(logits[:, :, -1:])], dim=-1) if eos else found
+    if not eos:
+        return found
+    closing = softmax.closing(logits[:, :, -1:]) if softmax.scores_eos else torch.zeros_like(found[..., :1])
+    return torch.cat([found, closing], dim=-1)

@@ -26,18 +26,16 @@ from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
-from apao.data.histories import IntArray
+from apao.data.histories import FloatArray, IntArray
 from apao.decoding.beam import Beams
 from apao.errors import nearest
-
-FloatArray = NDArray[np.float64]
 
 CUTOFFS = (5, 10, 20)
 """Every metric over ranks is computed at each of these k."""
 PREFIX_CUTOFF = 20
+"""k of prefix recall."""
 PREFIX = "prefix_"
 """How the columns of ranks.parquet begin that say which prefixes of a target were kept; the length follows."""
-"""k of prefix recall."""
 CODE_LEVEL, ITEM_LEVEL = "", "item_"
 """Prefixes of the names of code-level and item-level metrics."""
 

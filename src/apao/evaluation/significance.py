@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from apao.evaluation.metrics import FloatArray
+from apao.data.histories import FloatArray
 
 Ends = tuple[float, float]
 """Low and high end of an interval."""

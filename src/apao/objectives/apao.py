@@ -108,7 +108,7 @@ class PrefixObjective(Objective):
         # middle forward pass of the step.
         weights = weights_after((moves + 1) / 2).exp()
         prefix = (weights * torch.where(kept, losses, 0.0)).sum()
-        ce = cross_entropy(scores, self.eos)
+        ce = cross_entropy(scores, self.trains_eos)
         loss = self.beta * prefix + (ce if self.ce else 0.0)
         terms = {"ce": ce.detach(), "prefix": prefix.detach()}
         for m, (one, weight) in enumerate(zip(losses.detach(), weights, strict=True), start=1):

@@ -33,6 +33,8 @@ class Bear(LegalLikelihood):
     * ``release``: the CE with weights 1 + lambda' sigmoid((s_t - log b_t) / xi), detached and normalised
       over the batch's tokens with more than one legal continuation.
 
+    With ``eos`` that token is decoded; no loss depends on it, since nothing else is legal after a code.
+
     With lambda' = lambda / xi both have the same gradient direction: the derivative of the paper's
     penalty by s_t is -lambda / xi * sigmoid((s_t - log b_t) / xi), and tokens with one legal
     continuation have none.
@@ -63,7 +65,9 @@ class Bear(LegalLikelihood):
             weights = (1 + self.lam * margin.detach().sigmoid()) * open_steps
             # Where no step has more than one legal token, the loss is 0.
             loss = -(weights * chosen).sum() / weights.sum().clamp(min=torch.finfo(chosen.dtype).tiny)
-        terms = {"msl": -chosen.detach().mean(), "in_beam": (margin.detach() >= 0).to(chosen.dtype).mean()}
+        # As ``msl`` itself counts: after the code only eos is legal, so its loss is 0.
+        msl = -chosen.detach().sum(dim=1).mean() / (chosen.shape[1] + self.eos)
+        terms = {"msl": msl, "in_beam": (margin.detach() >= 0).to(chosen.dtype).mean()}
         return Outcome(loss, terms, state)
 
 

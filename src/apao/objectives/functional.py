@@ -1,6 +1,6 @@
 """The formulas of the prefix losses, as functions of log-probabilities.
 
-Shapes: B batch, T levels, N negatives.
+Shapes: B batch, T levels, N negatives, K terms of the target itself.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ authors' release.
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +35,23 @@ class _PrefixLoss(nn.Module):
         beta: strength of the prefix losses.
         eta: step size of the weights.
         weights: ``eq17`` or ``algorithm1`` (paper), ``release`` (authors' code) or ``uniform``.
+
+    Raises:
+        ValueError: for other weights; in a call, for codes of another number of tokens.
     """
 
     log_prefix_weights: Tensor
 
     def __init__(self, levels: int, beta: float = 0.1, eta: float = 1e-4, weights: Weighting = "eq17") -> None:
         super().__init__()
+        if weights not in get_args(Weighting):
+            raise ValueError(f"weights={weights!r}: expected one of {', '.join(get_args(Weighting))}")
         self.beta, self.eta, self.weights = beta, eta, weights
         self.register_buffer("log_prefix_weights", torch.full((levels,), -math.log(levels)))
 
     def _total(self, target_logp: Tensor, losses: Tensor) -> Tensor:
+        if losses.shape != self.log_prefix_weights.shape:
+            raise ValueError(f"levels={len(self.log_prefix_weights)}, but the codes have {len(losses)} tokens")
         kept = torch.ones_like(losses, dtype=torch.bool)
         updated = log_prefix_weights(losses.detach(), kept, self.weights, self.eta, self.log_prefix_weights)
         if self.training:
@@ -60,7 +68,10 @@ class PointwisePrefixLoss(_PrefixLoss):
 
 
 class PairwisePrefixLoss(_PrefixLoss):
-    """APAO-pairwise: L_m = -log(e^S_m / (e^S_m + sum_j e^S_m^j)) / m over N sampled codes j (paper Eq. 14)."""
+    """APAO-pairwise: L_m = -log(e^S_m / (e^S_m + sum_j e^S_m^j)) / m over N sampled codes j.
+
+    The paper's Eq. 14, divided by m as in its Algorithm 1.
+    """
 
     def forward(self, target_logp: Tensor, negative_logp: Tensor) -> Tensor:
         """The loss (scalar) from the log-probabilities of the tokens of the target (B, T) and negatives (B, N, T)."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from apao.backbones.base import Context
 from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
-from apao.data.histories import Histories, IntArray
-from apao.decoding.lists import FloatArray, ItemLists, Lister, log_probabilities
+from apao.data.histories import FloatArray, Histories, IntArray
+from apao.decoding.lists import ItemLists, Lister, log_probabilities
 from apao.errors import UserError
 from apao.stages.evaluate import evaluate_split
 from apao.stages.trained import Split, TrainedModel, TrainedRun

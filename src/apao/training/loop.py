@@ -1,6 +1,6 @@
 """The training loop of one run.
 
-Shapes: B batch, T levels, N negatives, V vocabulary.
+Shapes: I items, D width of their embeddings.
 """
 
 from __future__ import annotations
@@ -174,23 +174,30 @@ class Training:
         self.state: State = self.objective.initial_state(codes.levels, device)
         learned = [value for value in self.state.values() if isinstance(value, nn.Parameter)]
         weights = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        decayed = [parameter for parameter in self.backbone.decayed() if parameter.requires_grad]
-        known = {id(parameter) for parameter in decayed}
-        others = [p for p in weights if id(p) not in known] + learned
         self.parameters = weights + learned
         self.steps = 0
         self.learn: Pass = self._learn
         self.judge: Pass = self._judge
         self.read: Reader | None = None
         if self.recording:
-            self.learn, self.judge = Replays(self._learn), Replays(self._judge)
-            if params.backbone.packs:
-                self.read = GraphedReader(self.backbone, self.recipe.precision, device)
-            # A recorded pass adds to the gradients that it was recorded with, so they must exist and stay.
-            for parameter in self.parameters:
-                if parameter.requires_grad:
-                    parameter.grad = torch.zeros_like(parameter)
-        self.optimizer = AdamW([(decayed, self.recipe.weight_decay), (others, 0.0)], self.recipe.lr)
+            self._record_passes()
+        self.optimizer = self._optimizer()
+
+    def _record_passes(self) -> None:
+        self.learn, self.judge = Replays(self._learn), Replays(self._judge)
+        if self.params.backbone.packs:
+            self.read = GraphedReader(self.backbone, self.recipe.precision, self.device)
+        # A recorded pass adds to the gradients that it was recorded with, so they must exist and stay.
+        for parameter in self.parameters:
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _optimizer(self) -> AdamW:
+        """AdamW on all that is trained; only what the backbone says decays."""
+        decayed = [parameter for parameter in self.backbone.decayed() if parameter.requires_grad]
+        known = {id(parameter) for parameter in decayed}
+        others = [parameter for parameter in self.parameters if id(parameter) not in known]
+        return AdamW([(decayed, self.recipe.weight_decay), (others, 0.0)], self.recipe.lr)
 
     @property
     def epoch_examples(self) -> int:

@@ -98,7 +98,10 @@ def joined() -> Iterator[Processes]:
     Raises:
         UserError: when the others cannot be reached, or one of them is lost later.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not given.isdecimal():
+        raise UserError(f"WORLD_SIZE is {given!r}, expected a number of processes; start them with torchrun")
+    size = int(given)
     if size == 1:
         yield ALONE
         return

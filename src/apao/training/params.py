@@ -31,8 +31,8 @@ class TrainingParams(Model):
     micro_batch_tokens: Literal["auto"] | PositiveInt = "auto"
     """Maximum number of padded history and candidate tokens per micro-batch, which bounds memory. ``auto``: 2,048 on
     a CPU, which fits its caches, and 262,144 on a GPU, where it has at most 256 examples unless they are packed.
-    APAO's weights and BEAR's normalisation are computed per micro-batch, so they (and nothing else) depend on it, as
-    they depend on the batch size of the release."""
+    APAO's weights and BEAR's normalisation are computed per micro-batch, so they depend on it, as they depend on the
+    batch size of the release. So does which dropout masks and which negatives of packed examples are drawn."""
     examples_per_epoch: PositiveInt | None = None
     """Number of examples in the random sample that is drawn for each epoch; null: all examples."""
     selection: Literal["mean", "release"] = "mean"

@@ -1,6 +1,7 @@
 """Logits and log-probabilities of a batch, the inputs of every objective.
 
-Shapes: B batch, C candidates per history, S tokens per candidate, T levels, N negatives, V vocabulary, D width.
+Shapes: B batch, C candidates per history, S tokens per candidate, T levels, N negatives, V vocabulary, D width;
+R packed sequences of L tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Recomputing the values of a golden folder with the code that trains and decodes.
 
-Shapes: B examples, T levels, N negatives, U users, K beams.
-
 Indices in remarks are counted from 0, as in the file.
 """
 

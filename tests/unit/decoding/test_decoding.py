@@ -7,6 +7,7 @@ from helpers.models import BOTH, SlowModel, backbone_of, padded, random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apao.backbones.softmax import Softmax
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.codes.vocabulary import EOS
@@ -152,6 +153,24 @@ def test_one_level_with_every_token_legal_sums_to_the_level():
     beams = beam_search(backbone, context, trie, 5, eos=False)
     special = backbone.logits(context.start).softmax(-1)[:, :3].sum(dim=1)
     torch.testing.assert_close(beams.scores.exp().sum(dim=1), 1 - special)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_eos_among_legal_tokens_is_counted_but_not_computed(name, monkeypatch):
+    """Nothing else is legal after a code, so the log-probability of eos is 0."""
+    codes = CATALOGUES["skewed"]
+    backbone, _, context, trie, _ = setting(name, codes)
+    tokens, softmax, passes = torch.as_tensor(codes.distinct_tokens), Softmax(legal_only=True), []
+    extend = backbone.extend
+    monkeypatch.setattr(backbone, "extend", lambda *given: passes.append(1) or extend(*given))
+    with_eos, without = (beam_search(backbone, context, trie, 5, eos, softmax) for eos in (True, False))
+    assert len(passes) == 2 * (codes.levels - 1)
+    assert torch.equal(with_eos.tokens, without.tokens)
+    torch.testing.assert_close(4 * with_eos.scores, 3 * without.scores)
+    sorted_with, sorted_without = (
+        full_sort_scores(backbone, context, trie, tokens, eos, softmax) for eos in (True, False)
+    )
+    torch.testing.assert_close(4 * sorted_with, 3 * sorted_without)
 
 
 def test_searching_leaves_no_graph():

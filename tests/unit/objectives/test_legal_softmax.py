@@ -53,11 +53,12 @@ def test_bear(levels, form, beam):
     assert_gradients(loss, batch.examples, batch.leaves, outcome)
 
 
-def test_bear_terms():
+@pytest.mark.parametrize("eos", [True, False])
+def test_bear_terms(eos):
     tau, beam = 1.5, 2
     batch = batch_of(1, 3, batch=8)
-    terms = evaluate(objective_of("bear", tau=tau, beam=beam), batch.scores).terms
-    assert terms["msl"].item() == pytest.approx(slow.msl(batch.examples, batch.items, tau, False), abs=1e-10)
+    terms = evaluate(objective_of("bear", tau=tau, beam=beam, eos=eos), batch.scores).terms
+    assert terms["msl"].item() == pytest.approx(slow.msl(batch.examples, batch.items, tau, eos), abs=1e-10)
     in_beam = [
         s >= b
         for one in batch.examples

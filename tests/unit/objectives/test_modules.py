@@ -59,3 +59,12 @@ def test_prefix_weights_carry_no_gradient_and_rest_in_eval_mode(batch, kind):
     other = kind(levels=T).double()
     other.load_state_dict(criterion.state_dict())
     assert torch.equal(other.log_prefix_weights, moved)
+
+
+def test_arguments_that_do_not_fit_are_refused(batch):
+    target_logp, negative_logp, _ = batch
+    with pytest.raises(ValueError, match="weights='nosuch': expected one of eq17, algorithm1, release, uniform"):
+        PointwisePrefixLoss(levels=T, weights="nosuch")
+    for levels in (1, T - 1):
+        with pytest.raises(ValueError, match=f"levels={levels}, but the codes have {T} tokens"):
+            PairwisePrefixLoss(levels=levels)(target_logp, negative_logp)

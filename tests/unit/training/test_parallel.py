@@ -121,6 +121,12 @@ def test_processes_that_cannot_meet(monkeypatch):
         pass
 
 
+def test_a_number_of_processes_that_is_none(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UserError, match="WORLD_SIZE is 'two', expected a number of processes"), joined():
+        pass
+
+
 def test_a_process_without_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(UserError, match=r"'cuda:99'.*one process per GPU"):
