@@ -64,6 +64,8 @@ def _explain(error: Exception) -> None:
         # typer handles a closed pipe; an OSError without a file name is a bug.
         case OSError() if error.errno != errno.EPIPE and error.filename is not None:
             _stop(f"error: {one_line(f'{error.filename}: {error.strerror}')}", 1)
+        case MemoryError():
+            _stop(f"error: out of memory ({one_line(str(error)) or 'no details'}); use a machine with more", 1)
         case RuntimeError():
             # torch has an exception class for exhausted GPU memory, but none for exhausted main memory.
             first_line = str(error).partition("\n")[0]
@@ -443,7 +445,10 @@ def dvc(
 ) -> None:
     """Generate dvc.yaml, the DVC version of the workflow, from params.yaml."""
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
+    from apao.study.paths import PARAMS_FILE
 
+    if Path(options["file"]) != PARAMS_FILE or options["scale"] is not None:
+        raise UserError(f"dvc.yaml is the graph of {PARAMS_FILE} and the scale in it; set scale there")
     if check:
         check_pipeline(settings().params())
     else:
@@ -480,7 +485,7 @@ def verify(
 @app.command()
 def intact() -> None:
     """Check data, results and figures against the recorded hashes, and the consistency of published runs."""
-    from apao.files import changed
+    from apao.files import RECORDS, changed
     from apao.stages.download import changed_hashes
     from apao.stages.publish import published_faults
     from apao.study.paths import DATA, FIGURES, RESULTS, DatasetPaths
@@ -491,6 +496,10 @@ def intact() -> None:
         typer.echo(line)
     if lines:
         raise typer.Exit(1)
+    records = sum(1 for folder in (DATA, RESULTS, FIGURES) for _ in folder.rglob(RECORDS))
+    if not records:
+        raise UserError("no stage's record below data, results and figures; check a study in its own folder")
+    console.print(f"{records} records, and the files that they list, are intact")
 
 
 @app.command()

@@ -53,6 +53,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
+        if path.is_dir():
+            raise UserError(f"{path}: a folder; expected the name of a file")
         holder.mkdir(exist_ok=True)
         mode = _mode_of_new_file(temporary)
         yield temporary
@@ -93,7 +95,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explained(error, path) from error
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        _remove(holder, path)
 
 
 def _caused_by_full_disk(error: BaseException | None) -> bool:
@@ -118,7 +120,14 @@ def _remove_abandoned(path: Path) -> None:
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         process = old.name.removesuffix(".tmp").rpartition(".")[2]
         if os.name == "posix" and process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old, path)
+
+
+def _remove(holder: Path, path: Path) -> None:
+    """Remove a temporary folder of ``path``, after putting back what it replaced if nothing has taken its place."""
+    if (holder / "old").exists() and not path.exists():
+        (holder / "old").rename(path)
+    shutil.rmtree(holder, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:
@@ -199,7 +208,7 @@ def verified(path: Path) -> Path:
         raise missing(path)
     for record in sorted(path.parent.glob(RECORDS)):
         try:
-            expected = _recorded(record).get(path.name)
+            expected = read_record(record)["outputs"].get(path.name)
         except UserError:
             if record.exists():
                 raise
@@ -212,16 +221,16 @@ def verified(path: Path) -> Path:
     return path
 
 
-def _recorded(record: Path) -> dict[str, str]:
-    """Hash of each output by file name, from a stage's record.
+def read_record(record: Path) -> dict[str, Any]:
+    """A stage's record; ``outputs`` are the hashes of its outputs by file name.
 
     Raises:
         UserError: when the file is no record, or was changed.
     """
-    value = read_json(record)
+    value: dict[str, Any] = read_json(record)
     try:
-        intact = value.pop("digest") == digest_of(value)
-        outputs: dict[str, str] = dict(value["outputs"].items())
+        intact = value["digest"] == digest_of({key: part for key, part in value.items() if key != "digest"})
+        value["outputs"].items()
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{record}: not a record of a stage; {again(record, target=False)}.") from error
     if not intact:
@@ -229,7 +238,7 @@ def _recorded(record: Path) -> dict[str, str]:
             f"{record}: its content does not match the hash inside, so it was damaged or edited; "
             f"{again(record, target=False)}."
         )
-    return outputs
+    return value
 
 
 def digest_of(record: Mapping[str, Any]) -> str:
@@ -242,7 +251,7 @@ def changed(folders: Iterable[Path]) -> Iterator[str]:
     for folder in folders:
         for record in sorted(folder.rglob(RECORDS)):
             try:
-                outputs = _recorded(record)
+                outputs = read_record(record)["outputs"]
             except UserError as error:
                 yield str(error)
                 continue

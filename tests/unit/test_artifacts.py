@@ -25,8 +25,18 @@ from apao import files
 from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.data.fetch import Expected, copy, fetch
 from apao.errors import UserError
-from apao.files import atomic_path, changed, explained, read_json, read_table, sha256_of, verified, write_json
-from apao.stages.record import Stage
+from apao.files import (
+    atomic_folder,
+    atomic_path,
+    changed,
+    explained,
+    read_json,
+    read_table,
+    sha256_of,
+    verified,
+    write_json,
+)
+from apao.stages.record import Stage, git_revision
 
 
 def save_pdf(path: Path) -> None:
@@ -107,6 +117,39 @@ def test_files_of_killed_writers_are_removed_and_of_living_ones_kept(tmp_path):
         temporary.write_text("whole")
     living.communicate(b"\n")
     assert listed(tmp_path) == sorted(["file[1].txt", leftovers[1], *others])
+
+
+def exchange(path: Path, error: type[BaseException]) -> None:
+    """Replace a folder, with a failure at the moment when the old one is away and the new one not yet there."""
+    with atomic_folder(path) as folder:
+        (folder / "file.txt").write_text("new")
+        holder = folder.parent
+        path.rename(holder / "old")
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_folder_that_could_not_be_replaced_is_put_back(tmp_path, error):
+    path = tmp_path / "published"
+    path.mkdir()
+    (path / "file.txt").write_text("old")
+    with pytest.raises(error):
+        exchange(path, error)
+    assert (path / "file.txt").read_text() == "old" and listed(tmp_path) == ["published"]
+    # The same after a kill, by the next writer.
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    holder = tmp_path / f".published.{killed.pid}.tmp"
+    holder.mkdir()
+    path.rename(holder / "old")
+    with pytest.raises(ZeroDivisionError), atomic_folder(path):
+        raise ZeroDivisionError
+    assert (path / "file.txt").read_text() == "old" and listed(tmp_path) == ["published"]
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    with pytest.raises(UserError, match="a folder; expected the name of a file"), atomic_path(tmp_path) as path:
+        path.write_text("never")
 
 
 @contextmanager
@@ -290,13 +333,24 @@ def test_a_stage_says_where_its_outputs_come_from(tmp_path):
     assert {"revision", "command"} <= record.keys()
 
 
-def test_outside_git_the_revision_is_what_the_user_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for said in (None, "0123456789ab"):
-        if said:
-            monkeypatch.setenv("APAO_REVISION", said)
-        make(tmp_path / "made")
-        assert json.loads((tmp_path / "made" / "make.provenance.json").read_text())["revision"] == said
+def test_the_revision_is_that_of_the_code_and_not_of_the_users_repository(tmp_path, monkeypatch):
+    """A study in a repository of its own, with the package in a virtual environment there."""
+    checkout, study = tmp_path / "checkout", tmp_path / "study"
+    package, installed = checkout / "src" / "apao", study / ".venv" / "apao"
+    monkeypatch.delenv("APAO_REVISION", raising=False)
+    revisions = {}
+    for repository in (checkout, study):
+        (repository / "src" / "apao").mkdir(parents=True)
+        git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run([*git, "init", "-q"], check=True)
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", repository.name], check=True)
+        done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        revisions[repository] = done.stdout[:12]
+    monkeypatch.chdir(study)
+    assert git_revision(package) == revisions[checkout] != revisions[study]
+    assert git_revision(installed) is None
+    monkeypatch.setenv("APAO_REVISION", "0123456789ab")
+    assert git_revision(installed) == "0123456789ab"
 
 
 def test_hashes_are_sha256(tmp_path):
@@ -410,11 +464,11 @@ def test_a_record_that_another_stage_replaces_does_not_matter(tmp_path, monkeypa
     (tmp_path / "table.csv").write_text("1")
     gone = tmp_path / "other.provenance.json"
     gone.write_text("{}")
-    read = files._recorded
+    read = files.read_record
 
     def replaced_meanwhile(record):
         gone.unlink(missing_ok=True)
         return read(record)
 
-    monkeypatch.setattr(files, "_recorded", replaced_meanwhile)
+    monkeypatch.setattr(files, "read_record", replaced_meanwhile)
     assert verified(tmp_path / "table.csv").read_text() == "1"

@@ -74,9 +74,9 @@ def test_the_profile_keeps_what_the_default_one_says():
 
 
 @pytest.mark.parametrize("mirror", [None, "elsewhere"])
-def test_downloads_from_a_mirror_are_not_shared(mirror, monkeypatch):
-    """A mirror may hold other files than those that another checkout would fetch."""
+def test_nothing_that_comes_from_a_mirror_is_shared(mirror, monkeypatch):
+    """A mirror may hold other files than those that another checkout would fetch, and the cache looks at no content."""
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", "cache")
     monkeypatch.delenv("APAO_MIRROR", raising=False)
     workflow = Workflow({"params": PARAMS, **({"mirror": mirror} if mirror else {})})
-    assert workflow.shares and workflow.shares_downloads == (mirror is None)
+    assert workflow.shares == (mirror is None)

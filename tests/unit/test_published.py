@@ -172,6 +172,26 @@ def test_a_published_measurement_is_not_lost(finished, capsys):
     assert not (FOLDER / "beams.json").exists()
 
 
+def test_a_measurement_that_was_made_again_needs_a_word(finished, capsys):
+    def measure(**numbers):
+        (finished / "beams.json").write_text(json.dumps(numbers))
+        record = {"stage": "beams", "device": "cpu", "inputs": {}}
+        record["outputs"] = {"beams.json": sha256_of(finished / "beams.json")}
+        (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
+
+    measure(recall=0.5, seconds=3.0)
+    publish([str(CE)], Path(), machine="one")
+    measure(recall=0.5, seconds=4.0)
+    publish([str(CE)], Path(), machine="one")
+    assert "unchanged" in capsys.readouterr().err
+    measure(recall=0.6, seconds=4.0)
+    with pytest.raises(UserError, match="published with other numbers"):
+        publish([str(CE)], Path(), machine="one")
+    assert "beams.json has other numbers" in " ".join(capsys.readouterr().err.split())
+    publish([str(CE)], Path(), replace=True, machine="one")
+    assert json.loads((FOLDER / "beams.json").read_text())["recall"] == 0.6
+
+
 def other_numbers(folder):
     """The same run by another revision, in which one target has the next rank."""
     path = folder / "ranks.parquet"

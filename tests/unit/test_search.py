@@ -47,8 +47,8 @@ def study(tmp_path, monkeypatch):
     return make
 
 
-def searched(*objectives):
-    found = stage.search("s", load(Path("params.yaml")), objectives, torch.device("cpu"), lambda params: "version")
+def searched(*objectives, version="version"):
+    found = stage.search("s", load(Path("params.yaml")), objectives, torch.device("cpu"), lambda params: version)
     return dict(found)
 
 
@@ -179,7 +179,7 @@ def test_a_finished_run_is_not_stopped(study):
     params = load(Path("params.yaml"))
     search = params.search("s")
     trained = search.run("ce", lr=search.space["lr"].rounded(stopped.params["lr"]))
-    train_stage.train(trained, params.resolve(trained), torch.device("cpu"))
+    train_stage.train(trained, params.resolve(trained), torch.device("cpu"), code="version")
     JOURNAL.unlink()
     searched()
     assert trials()[number].params == stopped.params and trials()[number].state == TrialState.COMPLETE
@@ -256,6 +256,20 @@ def test_a_run_of_other_parameters_is_trained_and_evaluated_again(study):
     assert len(pd.read_csv(run.folder / "history.csv")) == 2
     evaluated = read_json(run.folder / "evaluate.provenance.json")
     assert evaluated["inputs"][str(run.model)] == sha256_of(run.model)
+
+
+def test_runs_of_other_code_are_trained_again(study):
+    study()
+    searched()
+    (run,) = map(Run.parse, scores())
+    trained = read_json(run.folder / "train.provenance.json")
+    with pytest.raises(UserError, match=r"its trials were made with .*code"):
+        searched(version="another")
+    JOURNAL.unlink()
+    searched(version="another")
+    again = read_json(run.folder / "train.provenance.json")
+    assert (trained["code"], again["code"]) == ("version", "another")
+    assert again["outputs"]["model.safetensors"] == trained["outputs"]["model.safetensors"]
 
 
 def test_one_process_at_a_time(study):

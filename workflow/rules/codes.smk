@@ -19,6 +19,7 @@ rule embed:
         gpu=STUDY.gpus,
     params:
         embedder=STUDY.embedder,
+        content=STUDY.vector_content,
         code=STUDY.code("embed"),
     shell:
         "apao embed {wildcards.dataset:q} > {log:q} 2>&1"
@@ -42,6 +43,7 @@ rule codes:
         gpu=STUDY.tokenizer_gpus,
     params:
         codes=STUDY.codes,
+        content=STUDY.code_content,
         code=STUDY.code("codes"),
     shell:
         "apao codes {wildcards.dataset:q} > {log:q} 2>&1"

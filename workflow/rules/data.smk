@@ -16,7 +16,7 @@ rule download:
         "logs/{dataset}/download.log",
     wildcard_constraints:
         dataset=STUDY.names(links=False),
-    cache: STUDY.shares_downloads
+    cache: STUDY.shares
     conda:
         "../envs/apao.yaml"
     params:

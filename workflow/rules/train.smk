@@ -5,8 +5,8 @@
 rule train:
     input:
         STUDY.training_inputs,
-        # Only describes the result: a change of titles requires no training.
-        ancient("data/{dataset}/items.parquet"),
+        # For the catalogue, which has the items' ids and titles.
+        "data/{dataset}/items.parquet",
     output:
         record="results/{dataset}/{backbone}/{objective}/seed{seed}/run.json",
         model="results/{dataset}/{backbone}/{objective}/seed{seed}/model.safetensors",
@@ -24,6 +24,7 @@ rule train:
         gpu=STUDY.gpus,
     params:
         training=STUDY.training,
+        content=STUDY.backbone_content,
         code=STUDY.code("train"),
     shell:
         "apao train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -164,7 +165,7 @@ class _Stages(dict[str, dict[str, Any]]):
         deps = [CHECKED, *source.own_files()]
         self.add(
             _named("download", name),
-            f"download {name}",
+            f"download {quote(name)}",
             deps,
             entry,
             # DVC would replace links by copies and keep the user's own files in its cache.
@@ -172,7 +173,7 @@ class _Stages(dict[str, dict[str, Any]]):
             linked=[paths.raw_hash] if source.links else [],
         )
         code = stage_version("preprocess", source)
-        self.add(_named("preprocess", name), f"preprocess {name}", [paths.raw_hash], entry, made, code=code)
+        self.add(_named("preprocess", name), f"preprocess {quote(name)}", [paths.raw_hash], entry, made, code=code)
         if not coded:
             return
         tokenizer, embedder = self.params.tokenizer_of(name), self.params.embedder_of(name)
@@ -185,15 +186,15 @@ class _Stages(dict[str, dict[str, Any]]):
             deps = [paths.items, *embedder.own_files()]
             keys = [_key("embedders", str(tokenizer.embedder))]
             code = stage_version("embed")
-            self.add(_named("embed", name), f"embed {name}", deps, keys, made, code=code)
+            self.add(_named("embed", name), f"embed {quote(name)}", deps, keys, made, code=code)
         deps = [paths.items, *coded_from]
         made = [paths.codes, paths.codebooks, paths.code_quality, record_path(paths.folder, "codes")]
         entry, code = [_key("codes", source.codes)], stage_version("codes", source, tokenizer)
-        self.add(_named("codes", name), f"codes {name}", deps, entry, made, code=code)
+        self.add(_named("codes", name), f"codes {quote(name)}", deps, entry, made, code=code)
         if paths.baselines in self.read:
             self.add(
                 _named("baselines", name),
-                f"baselines {name}",
+                f"baselines {quote(name)}",
                 [paths.interactions, paths.codes],
                 small=[record_path(paths.baselines.parent, "baselines")],
                 metrics=[paths.baselines],
@@ -216,7 +217,8 @@ class _Stages(dict[str, dict[str, Any]]):
             self.add(
                 _named("train", *parts, *([str(i)] if i else [])),
                 "train '${item.run}'",
-                deps,
+                # The item table is for the catalogue in the run's folder.
+                [*deps, DatasetPaths(run.dataset).items],
                 keys,
                 [folder / run.model.name, folder / run.catalogue.name],
                 [

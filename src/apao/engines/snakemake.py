@@ -15,7 +15,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -79,6 +79,10 @@ def _hash_of(path: Path) -> str | None:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _hashes(paths: Iterable[str | Path]) -> str:
+    return _text({str(path): _hash_of(Path(path)) for path in paths})
+
+
 @cache
 def _sha256(path: Path, *_status: int) -> str:
     return sha256_of(path)
@@ -112,8 +116,6 @@ class Workflow:
             os.environ["APAO_PARAMS"] = str(copy)
         self.gpus = _gpus(config.get("gpus", int(has_gpu())))
         self.published = self.params.model_copy(update={"scale": PUBLISHED_SCALE})
-        # Value of `cache` in rules. Without a location of the shared cache Snakemake would warn for each rule.
-        self.shares = LOCATION_ENVVAR in os.environ
         # Stages read the scale, the tracker and the mirror from the environment. They are not in the `params` of rules,
         # because they do not change the output of a stage.
         os.environ["APAO_SCALE"] = self.params.scale
@@ -123,8 +125,9 @@ class Workflow:
         os.environ["APAO_TRACKER"] = tracker
         if mirror := config.get("mirror", os.environ.get("APAO_MIRROR")):
             os.environ["APAO_MIRROR"] = str(mirror)
-        # Where files have no published hash, another mirror may hold other ones.
-        self.shares_downloads = self.shares and not mirror
+        # Value of `cache` in rules. Without a location of the shared cache Snakemake would warn for each rule. Its
+        # entries are keyed by rules and parameters, not by content, and another mirror may hold other files.
+        self.shares = LOCATION_ENVVAR in os.environ and not mirror
         # Use the `apao` beside this Python even if its virtual environment is not activated.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -180,7 +183,7 @@ class Workflow:
     @_reported
     def own_content(self, wildcards: Any) -> str:
         """Hashes of these files: Snakemake itself checks no content of a file that is older than the output."""
-        return _text({path: _hash_of(Path(path)) for path in self.own_files(wildcards)})
+        return _hashes(self.own_files(wildcards))
 
     @_reported
     def embedder(self, wildcards: Any) -> str:
@@ -195,6 +198,11 @@ class Workflow:
         return [] if embedder is None else [str(path) for path in embedder.own_files()]
 
     @_reported
+    def vector_content(self, wildcards: Any) -> str:
+        """Hashes of the files of vectors, as ``own_content``."""
+        return _hashes(self.vectors(wildcards))
+
+    @_reported
     def codes(self, wildcards: Any) -> str:
         """The dataset's entry under ``codes``."""
         return _text(self.params.tokenizer_of(wildcards.dataset).model_dump(mode="json"))
@@ -204,6 +212,11 @@ class Workflow:
         """Inputs of the tokenizer: embeddings, the source's published codes, or the user's own file."""
         tokenizer = self.params.tokenizer_of(wildcards.dataset)
         return [str(path) for path in DatasetPaths(wildcards.dataset).coded_from(tokenizer)]
+
+    @_reported
+    def code_content(self, wildcards: Any) -> str:
+        """Hashes of the user's own files of codes, as ``own_content``."""
+        return _hashes(self.params.tokenizer_of(wildcards.dataset).own_files())
 
     @_reported
     def tokenizer_gpus(self, wildcards: Any) -> int:
@@ -222,6 +235,11 @@ class Workflow:
     def training(self, wildcards: Any) -> str:
         """Parameters of a run's training."""
         return _text(self._run(wildcards).for_training())
+
+    @_reported
+    def backbone_content(self, wildcards: Any) -> str:
+        """Hashes of the user's own files that the backbone starts from, as ``own_content``."""
+        return _hashes(self._run(wildcards).backbone.own_files())
 
     def threads(self, wildcards: Any) -> int:
         """Number of CPU threads of a run."""

@@ -19,7 +19,7 @@ from apao.data.histories import Histories, IntArray
 from apao.errors import UserError
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
-from apao.files import read_json, read_table
+from apao.files import read_json, read_table, verified
 from apao.stages.named import Users, run_folder, study_root, titles
 from apao.study.paths import DatasetPaths
 
@@ -60,7 +60,9 @@ class Evaluated:
             UserError: when a file is missing, damaged, or lacks the split.
         """
         folder = run_folder(run)
-        record, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+        record, metrics = (read_json(verified(folder / name)) for name in ("run.json", "metrics.json"))
+        if "run" not in record:
+            raise UserError(f"{folder / 'run.json'}: not the record of a run; expected the key run")
         columns = ["split", "user", "item", "rank", "items_before", "group"]
         ranks = read_table(folder / "ranks.parquet", columns, "table of ranks")
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
@@ -78,7 +80,7 @@ class Evaluated:
 def _exact_ranks(file: Path, split: Split) -> pd.DataFrame | None:
     if not file.exists():
         return None
-    found = read_json(file)
+    found = read_json(verified(file))
     try:
         ranks = pd.DataFrame(found["ranks"])[["user", "beam", "exact"]].set_index("user")
         return ranks if found["split"] == split else None

@@ -9,7 +9,7 @@ from apao.devices import pick_device
 from apao.errors import UserError
 from apao.evaluation.metrics import CUTOFFS
 from apao.evaluation.params import DecodingParams
-from apao.files import read_json, record_path
+from apao.files import read_json, read_record, record_path, verified
 from apao.stages.dataset import item_table, load_dataset
 from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
@@ -62,7 +62,7 @@ def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:
 def _new_items(path: Path, record: RunRecord) -> ItemTable:
     """New items, which must have been coded beside the codes that the run was trained on."""
     written, codes = record_path(path.parent, "new_items"), str(DatasetPaths(record.dataset).codes)
-    beside = read_json(written)["inputs"].get(codes) if written.exists() else None
+    beside = read_record(written)["inputs"].get(codes) if written.exists() else None
     if beside not in (None, record.inputs.get(codes)):
         raise UserError(
             f"{path}: was coded beside other codes than those that {record.run} was trained on; code the items again: "
@@ -75,9 +75,9 @@ def _decoding(folder: Path, record: RunRecord, codes: int) -> DecodingParams:
     """Decoding parameters of the run's last evaluation, from its record or metrics.json; else the defaults."""
     written = record_path(folder, "evaluate")
     if written.exists():
-        return DecodingParams.model_validate(read_json(written)["params"]["decoding"])
+        return DecodingParams.model_validate(read_record(written)["params"]["decoding"])
     path = folder / "metrics.json"
-    metrics = read_json(path) if path.exists() else {}
+    metrics = read_json(verified(path)) if path.exists() else {}
     beam, eos = metrics.get("beam", DecodingParams().beam), metrics.get("eos")
     # metrics.json has the resolved values: the number of codes for "all", true for "release".
     return DecodingParams(

@@ -8,7 +8,7 @@ from typing import Any
 
 from apao.data.base import SOURCES, Source
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, metric_names, metric_title
-from apao.files import read_json, record_path
+from apao.files import read_json, read_record, record_path, verified
 from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
 from apao.study.paths import DatasetPaths
@@ -84,7 +84,7 @@ def _training(record: Mapping[str, Any], folder: Path) -> str:
 def _made(folder: Path) -> Iterator[str]:
     path = record_path(folder, "train")
     if path.exists():
-        made = read_json(path)
+        made = read_record(path)
         packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
         revision = made["revision"] or "not known"
         yield f"\n{made['seconds']:,.0f} s on {made['device']}, with {packages}; revision {revision}."
@@ -94,11 +94,11 @@ def _metrics(folder: Path, root: Path, record: Mapping[str, Any]) -> str:
     path = folder / "metrics.json"
     if not path.exists():
         return "## Metrics\n\nThe run has not been evaluated."
-    found = read_json(path)
+    found = read_json(verified(path))
     columns = {f"{name}, {found[split]['users']:,} users": found[split] for split, name in SPLITS.items()}
     baselines = DatasetPaths(record["dataset"], root).baselines
     if baselines.exists():
-        columns["most-popular, test"] = read_json(baselines)["most-popular"]
+        columns["most-popular, test"] = read_json(verified(baselines))["most-popular"]
     lines = [
         "## Metrics",
         "",

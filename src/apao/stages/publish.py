@@ -24,6 +24,7 @@ from apao.files import (
     digest_of,
     json_text,
     read_json,
+    read_record,
     read_table,
     sha256_of,
     verified,
@@ -74,8 +75,8 @@ class Parcel:
 def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
     """Publish finished runs of the study in the folder ``source``.
 
-    All runs are checked before the first is written. A run that is already published with the same numbers is left
-    unchanged, except that new measurements are added.
+    All runs are checked before the first is written. A run that is already published with the same numbers, times
+    apart, is left unchanged, except that new measurements are added.
 
     Args:
         names: trained and evaluated runs, and ``dataset/baselines`` for the untrained baselines of a dataset.
@@ -130,7 +131,7 @@ def _records(files: Mapping[str, Path]) -> dict[str, Any]:
         UserError: when a file is damaged or not listed in any record.
     """
     folder = next(iter(files.values())).parent
-    found = {path.name.partition(".")[0]: read_json(path) for path in sorted(folder.glob("*.provenance.json"))}
+    found = {path.name.partition(".")[0]: read_record(path) for path in sorted(folder.glob("*.provenance.json"))}
     records = {stage: record for stage, record in found.items() if not files.keys().isdisjoint(record["outputs"])}
     for name, path in files.items():
         # Older revisions did not list run.json; its content is also in the record of the training.
@@ -156,7 +157,7 @@ def _put(parcel: Parcel, replace: bool) -> None:
         console.print(f"{parcel.folder}: published")
         return
     published = read_json(there)
-    lines = list(_differences(parcel.folder / METRICS, parcel.files[METRICS]))
+    lines = [*_differences(parcel.folder / METRICS, parcel.files[METRICS]), *_measured_again(parcel, published)]
     for line in lines:
         console.print(f"{parcel.folder}: {line}")
     if lines and not replace:
@@ -185,6 +186,22 @@ def _differences(published: Path, made: Path) -> Iterator[str]:
     for name in (name for name in old if name in new and not name.startswith("valid")):
         if old[name] != new[name]:
             yield f"{name} {old[name]:.6g}, now {new[name]:.6g} ({new[name] - old[name]:+.6g})"
+
+
+def _measured_again(parcel: Parcel, published: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for each other measurement that differs, times apart."""
+    for name in (name for name in MEASURED if name in parcel.files and name in published["outputs"]):
+        old, new = parcel.folder / name, parcel.files[name]
+        if name.endswith(".parquet"):
+            same = read_table(old).equals(read_table(new))
+        else:
+            same = _without_times(old) == _without_times(new)
+        if not same:
+            yield f"{name} has other numbers"
+
+
+def _without_times(path: Path) -> dict[str, float]:
+    return {key: number for key, number in _numbers(read_json(path)) if "seconds" not in key}
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -1,7 +1,7 @@
 """A stage's outputs and its provenance record.
 
 The record, ``<stage>.provenance.json``, contains the hashes of the stage's inputs and outputs, its parameters,
-package versions, device, machine, seconds and git revision.
+package versions, device, machine, seconds and git revision, and of a training the version of its code.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ class Stage:
     """
 
     def __init__(
-        self, name: str, folder: Path, inputs: Iterable[Path], params: Mapping[str, Any], device: str = "cpu"
+        self,
+        name: str,
+        folder: Path,
+        inputs: Iterable[Path],
+        params: Mapping[str, Any],
+        device: str = "cpu",
+        code: str | None = None,
     ) -> None:
+        self.code = code
         self.name, self.folder, self.params, self.device = name, folder, dict(params), device
         self.inputs = {str(path): sha256_of(verified(path)) for path in inputs}
         self.outputs: dict[str, str] = {}
@@ -81,6 +88,7 @@ class Stage:
         record = {
             "stage": self.name,
             "params": self.params,
+            **({} if self.code is None else {"code": self.code}),
             "inputs": self.inputs,
             "outputs": self.outputs,
             "seconds": round(time.monotonic() - self.started, 3),
@@ -88,7 +96,7 @@ class Stage:
             "machine": machine_name(),
             "python": platform.python_version(),
             "packages": _package_versions(),
-            "revision": _git_revision(),
+            "revision": git_revision(),
             "command": sys.argv[1:],
         }
         write_json(self.record, record | {"digest": digest_of(json.loads(json_text(record)))})
@@ -113,14 +121,19 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def _git_revision() -> str | None:
-    """The checked-out commit, with ``+changes`` if the working tree differs.
+def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
+    """The checked-out commit of this code, with ``+changes`` if its working tree differs.
 
-    Outside git, as in a copy on a machine without network, it is what ``APAO_REVISION`` says, or None.
+    Outside a checkout, as in a copy on a machine without network, it is what ``APAO_REVISION`` says, or None. An
+    installed package may lie in a repository of the user's, whose commits say nothing about it.
     """
+    checkout = package.parents[1]
+    if not (checkout / ".git").exists() or package != checkout / "src" / package.name:
+        return os.environ.get("APAO_REVISION")
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
+            cwd=checkout,
             capture_output=True,
             check=False,
             text=True,

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from apao.errors import Diverged, UserError, nearest
-from apao.files import explained, read_json, record_path, sha256_of, verified
+from apao.files import explained, read_json, read_record, record_path, sha256_of, verified
 from apao.progress import console
 from apao.report.results import number
 from apao.stages.evaluate import evaluate
@@ -70,7 +70,7 @@ def search(
         params: of the whole project.
         objectives: those to search; empty for all of the search.
         device: where to train and to evaluate.
-        version: gives the version of the code, for checkpoints.
+        version: gives the version of the code that trains; what another one trained is trained again.
         tracker: gets the numbers of every trial.
 
     Raises:
@@ -125,7 +125,7 @@ class ObjectiveSearch:
         """Optuna's study with all trials so far, none of them running.
 
         Raises:
-            UserError: when its trials are of other parameters or data, or the file is damaged.
+            UserError: when its trials are of other parameters, data or code, or the file is damaged.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
@@ -162,6 +162,7 @@ class ObjectiveSearch:
         for part in ("objective", "training", "backbone"):
             fixed[part] = {key: value for key, value in fixed[part].items() if key not in self.space}
         return {
+            "code": self.version(params),
             "seed": self.entry.seed,
             "median_stopping": self.entry.median_stopping,
             "space": {key: dimension.model_dump(mode="json") for key, dimension in self.space.items()},
@@ -198,7 +199,7 @@ class ObjectiveSearch:
         if params.start is not None:
             # Here, so that if this one diverges it is an error and not the end of a trial.
             self._train(Run.parse(params.start.run))
-        finished = _is_trained(run, params)
+        finished = self._is_trained(run, params)
 
         def report(row: Row) -> None:
             trial.report(-row["valid_loss"], int(row["epoch"]))
@@ -224,7 +225,7 @@ class ObjectiveSearch:
         params = self.params.resolve(run)
         if params.start is not None:
             self._train(Run.parse(params.start.run))
-        if _is_trained(run, params):
+        if self._is_trained(run, params):
             history = pd.read_csv(verified(run.folder / "history.csv"))
             for epoch, loss in zip(history["epoch"], history["valid_loss"], strict=True):
                 on_epoch({"epoch": epoch, "valid_loss": loss})
@@ -238,6 +239,14 @@ class ObjectiveSearch:
                 tracker=self.tracker,
             )
 
+    def _is_trained(self, run: Run, params: TrainedParams) -> bool:
+        """Whether a run is finished, by this code, with these parameters and with the inputs that there are."""
+        path = record_path(run.folder, "train")
+        if not path.exists() or read_record(path).get("code") != self.version(params):
+            return False
+        record = RunRecord.read(run)
+        return record.difference(params) is None and record.inputs == _hashes(params.training_inputs())
+
     def _score(self, run: Run) -> float:
         """The validation metric of a trained run, which is evaluated if that is not done."""
         params = RunRecord.read(run).decoded(self.params.decoding_of(run.dataset))
@@ -245,14 +254,6 @@ class ObjectiveSearch:
             evaluate(run, params, self.device, self.tracker)
         path = verified(run.folder / "metrics.json")
         return number(path, read_json(path), "valid", METRIC)
-
-
-def _is_trained(run: Run, params: TrainedParams) -> bool:
-    """Whether a run is finished, with these parameters and with the inputs that there are."""
-    if not record_path(run.folder, "train").exists():
-        return False
-    record = RunRecord.read(run)
-    return record.difference(params) is None and record.inputs == _hashes(params.training_inputs())
 
 
 def _is_evaluated(run: Run, params: RunParams) -> bool:

@@ -55,8 +55,8 @@ def train(
     record = params.for_training()
     devices = device_name(device) if processes.size == 1 else f"{processes.size} x {device_name(device)}"
     inputs = params.training_inputs()
-    # The item table only describes the result: a change of titles requires no training.
-    stage = Stage("train", run.folder, [*inputs, paths.items], record, devices)
+    # The item table only describes the result: a change of titles makes no other weights.
+    stage = Stage("train", run.folder, [*inputs, paths.items], record, devices, code)
     decisive = {path: stage.inputs[path] for path in map(str, inputs)}
     with stage if processes.is_first else nullcontext():
         histories, codes = load_dataset(paths)

@@ -100,7 +100,10 @@ def _check_dataset(params: Params, name: str) -> None:
 def _check_objective(params: Params, name: str) -> None:
     objective = params.objectives[name]
     if objective.start is not None:
-        start = Run.of("any", "any", objective.start, 0).objective
+        try:
+            start = Run.of("any", "any", objective.start, 0).objective
+        except UserError as error:
+            raise AtKey(str(error), "objectives", name, "start") from error
         _known(start, params.objectives, "objectives", "objectives", name, "start")
     for place, values in objective.tuned.items():
         where: Key = ("objectives", name, "tuned", place)

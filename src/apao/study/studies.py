@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from apao.errors import UserError
@@ -26,8 +26,16 @@ from apao.study.runs import Run
 if TYPE_CHECKING:
     from apao.study.params import Params
 
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+def distinct(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``given``, if nothing is in it twice: it would count twice in means and tests."""
+    if repeated := [each for i, each in enumerate(given) if each in given[:i]]:
+        raise ValueError(f"gives {repeated[0]} twice")
+    return given
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(distinct)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)]
 MAX_RUNS = 10_000
 """Maximum number of runs per study."""
 Output = Callable[[str], AbstractContextManager[Path]]

@@ -8,7 +8,10 @@ those of a search; the values of the paper's Table 5 are there as printed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -71,10 +74,22 @@ def write_tuned(path: Path, tunings: Mapping[str, Iterable[Tuning]]) -> None:
 
 def add_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
     """Add tunings, as pairs with their objective, to those that the file has now, if it exists."""
-    tunings = read_tuned(path)[0] if path.exists() else {}
-    for objective, tuning in found:
-        tunings[objective] = with_tuning(tunings.get(objective, ()), tuning)
-    write_tuned(path, tunings)
+    with _alone(path.absolute().parent):
+        tunings = read_tuned(path)[0] if path.exists() else {}
+        for objective, tuning in found:
+            tunings[objective] = with_tuning(tunings.get(objective, ()), tuning)
+        write_tuned(path, tunings)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process adds tunings to a file in this folder: searches run side by side."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def with_tuning(tunings: Iterable[Tuning], new: Tuning) -> tuple[Tuning, ...]:

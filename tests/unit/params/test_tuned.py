@@ -2,6 +2,7 @@
 
 import json
 import re
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,21 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
     assert wrong.exit_code == 1 and "'table1' is not a study of scale small with sweeps" in wrong.output
     wrong = CliRunner().invoke(app, ["tune", "table5", "ce"])
     assert wrong.exit_code == 1 and "does not sweep 'ce'" in wrong.output
+
+
+def add_many(path, objective):
+    for value in range(20):
+        tuning = Tuning(chosen_by=f"{objective} {value}", values={"office/llama": {"lr": 0.5}})
+        add_tunings(Path(path), [(f"{objective}{value}", tuning)])
+
+
+def test_tunings_of_searches_side_by_side_are_all_kept(tmp_path):
+    path = tmp_path / "tuned.yaml"
+    context = get_context("spawn")
+    both = [context.Process(target=add_many, args=(str(path), name)) for name in ("ce", "msl")]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert set(read_tuned(path)[0]) == {f"{name}{value}" for name in ("ce", "msl") for value in range(20)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_interval, unpaired_gain_interval
@@ -19,7 +19,7 @@ from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
 from apao.report.results import ESTIMATE, Estimate, Results, few, seeds_of
 from apao.study.runs import Run
-from apao.study.studies import STUDIES, GridStudy
+from apao.study.studies import STUDIES, GridStudy, distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ class PrefixRecall(GridStudy, FigureStudy):
     """Recall@20 per prefix length; the gain of the last objective over the others (the paper's Figure 5)."""
 
     kind: Literal["prefix-recall"]
-    objectives: Annotated[tuple[str, ...], Field(min_length=2)]
+    objectives: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(distinct)]
 
     files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")
 
