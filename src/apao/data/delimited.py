@@ -106,7 +106,7 @@ def _misplaced(column: str, names: list[str], quoted: bool) -> str:
     hint = nearest(column, names)
     if f'"{column}"' in names:
         marks = "its names are in quotation marks"
-        hint = f"{marks} after blanks: remove the blanks" if quoted else marks + _hint(quoted)
+        hint = f"{marks} after blanks: remove the blanks" if quoted else f"{marks}: {_OTHERWISE[quoted]}"
     elif len(names) == 1 and (others := [mark for mark in ";\t|," if mark in names[0]]):
         hint = f"it is one name, {names[0]!r}: set separator: {others[0]!r} in the dataset's entry"
     return f"has no column {column!r}; {hint}"

@@ -163,6 +163,8 @@ def renamed(run, interactions):
     record = json.loads((folder / "run.json").read_text())
     record["inputs"] = dict.fromkeys(record["inputs"], interactions)
     (folder / "run.json").write_text(json.dumps(record))
+    # Its hashes are those of the published run.
+    (folder / "provenance.json").unlink()
     return str(folder)
 
 
@@ -238,6 +240,10 @@ def test_compare_refuses(targets):
         compare(A, "other/llama/ce/seed1", "test")
     with pytest.raises(UserError, match="is of office, office-item-id/sasrec/ce/seed42 of office-item-id"):
         compare(renamed(CE, "1"), SASREC, "test")
+    edited = Path(shutil.copytree(CE, "edited"))
+    (edited / "metrics.json").write_text((edited / "metrics.json").read_text().replace("0.0", "0.9"))
+    with pytest.raises(UserError, match=r"metrics\.json: its content does not match the hash"):
+        compare(str(edited), SASREC, "test")
     with pytest.raises(UserError, match="holds no ranks of the split valid"):
         compare(A, B, "valid")
     with pytest.raises(UserError, match=r"run\.json: not found"):
