@@ -46,6 +46,32 @@ def test_every_command_says_what_it_is_for(name):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--params", "other.yaml"], {}),
+        (["--scale", "paper"], {}),
+        ([], {"APAO_PARAMS": "other.yaml"}),
+        ([], {"APAO_SCALE": "paper"}),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--check"]])
+def test_dvc_takes_params_yaml_and_the_scale_in_it(tmp_path, monkeypatch, capsys, arguments, environment, options):
+    """``dvc repro`` has no such options, so its check would fail on a dvc.yaml of another file or scale."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SHIPPED, tmp_path / "params.yaml")
+    shutil.copy(SHIPPED, tmp_path / "other.yaml")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["apao", *arguments, "dvc", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert (
+        capsys.readouterr().err == "error: dvc.yaml is the graph of params.yaml and the scale in it; set scale there\n"
+    )
+    assert not (tmp_path / "dvc.yaml").exists()
+
+
+@pytest.mark.parametrize(
     ("occupied", "message"),
     [
         ("study/dvc.yaml", "study/dvc.yaml: exists and would be overwritten; name another folder"),

@@ -1,9 +1,11 @@
-"""A user's own table: its content decides what is rerun, it is never moved or copied."""
+"""Files of the user: their content decides what is rerun, not their time; they are never moved or copied."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dvc_project import committed, ran
 from helpers.project import Project, make_workflow, write_interactions
@@ -14,11 +16,16 @@ STATS = "data/toy/stats.json"
 LINK = "data/toy/raw/interactions.table"
 
 
+def age(path: Path) -> None:
+    """Make a file older than everything that was made from it."""
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
 def replace_by_older(table: Path, seed: int) -> None:
     """Replace the table by another one with an older modification time."""
     other = table.with_suffix(".old")
     write_interactions(other, seed=seed)
-    os.utime(other, (1_000_000_000, 1_000_000_000))
+    age(other)
     other.replace(table)
 
 
@@ -42,6 +49,49 @@ def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path
     replace_by_older(project.folder / "toy.csv", seed=0)
     project.snakemake(STATS)
     assert (project.folder / "data/toy/interactions.parquet").read_bytes() == first
+
+
+def test_older_vectors_and_codes_are_noticed_by_snakemake(tmp_path: Path):
+    """One dataset has codes made from a user's vectors, another has a user's codes."""
+    project = make_workflow(tmp_path)
+    vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
+
+    def write(seed: int) -> None:
+        np.save(vectors, np.random.default_rng(seed).normal(size=(12, 4)).astype(np.float32))
+        age(vectors)
+
+    def assign(first: int) -> None:
+        codes.write_text(json.dumps({f"i{n}": [f"<a_{n % first}>", f"<b_{n}>"] for n in range(12)}))
+        age(codes)
+
+    (project.folder / "ids.json").write_text(json.dumps([f"i{n}" for n in range(12)]))
+    project.edit("embedders", "mine", value={"file": "vectors.npy", "ids": "ids.json"})
+    project.edit("codes", "toy", "embedder", value="mine")
+    project.edit("codes", "given", value={"method": "file", "path": "index.json"})
+    project.edit("datasets", "given", value=project.params()["datasets"]["toy"] | {"codes": "given"})
+    targets = ["data/toy/codes.parquet", "data/given/codes.parquet"]
+    write(seed=0)
+    assign(first=3)
+    project.snakemake(*targets)
+    assert project.snakemake("-n", *targets).jobs == []
+    assign(first=4)
+    assert project.snakemake("-n", *targets).rules == {"codes": 1}
+    write(seed=1)
+    assert project.snakemake("-n", *targets).rules == {"codes": 2, "embed": 1}
+
+
+def test_an_older_pretrained_model_is_noticed_by_snakemake(tmp_path: Path):
+    write_model = pytest.importorskip("helpers.language_models").write_model
+    project = make_workflow(tmp_path)
+    weights = write_model(project.folder / "base") / "model.safetensors"
+    project.edit("recipes", "tiny", "backbones", "mine", value={"type": "hf-causal", "model": "base"})
+    target = "results/toy/mine/ce/seed42/model.safetensors"
+    age(weights)
+    project.snakemake(target)
+    assert project.snakemake("-n", target).jobs == []
+    write_model(project.folder / "base", initializer_range=0.5, hidden_size=16)
+    age(weights)
+    assert project.snakemake("-n", target).trained == {"toy/mine/ce/seed42"}
 
 
 def test_a_missing_table_is_one_clear_line(tmp_path: Path):
