@@ -83,14 +83,17 @@ def test_older_vectors_and_codes_are_noticed_by_snakemake(tmp_path: Path):
 def test_an_older_pretrained_model_is_noticed_by_snakemake(tmp_path: Path):
     write_model = pytest.importorskip("helpers.language_models").write_model
     project = make_workflow(tmp_path)
-    weights = write_model(project.folder / "base") / "model.safetensors"
+
+    def write(**changes: object) -> None:
+        for path in write_model(project.folder / "base", **changes).iterdir():
+            age(path)
+
     project.edit("recipes", "tiny", "backbones", "mine", value={"type": "hf-causal", "model": "base"})
     target = "results/toy/mine/ce/seed42/model.safetensors"
-    age(weights)
+    write()
     project.snakemake(target)
     assert project.snakemake("-n", target).jobs == []
-    write_model(project.folder / "base", initializer_range=0.5, hidden_size=16)
-    age(weights)
+    write(hidden_size=16)
     assert project.snakemake("-n", target).trained == {"toy/mine/ce/seed42"}
 
 
