@@ -429,14 +429,18 @@ def search(
 
 
 def _write_tunings(path: Path, found: list[tuple[str, Tuning]]) -> None:
+    from apao.engines.dvc import DVC_FILE
     from apao.study.tuned import add_tunings
 
+    known = path.exists()
     add_tunings(path, found)
     for objective, tuning in found:
         for place, values in tuning.values.items():
             chosen = ", ".join(f"{key} {value}" for key, value in values.items())
             console.print(f"{objective} on {place}: {chosen}")
     console.print(str(path))
+    if not known and DVC_FILE.exists():
+        console.print(f"{path} is new, so {DVC_FILE} does not read it; generate it again: apao dvc")
 
 
 @app.command()

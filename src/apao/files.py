@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from apao.errors import UserError
@@ -181,7 +182,7 @@ def read_json(path: Path) -> Any:
 
 def missing(path: Path) -> UserError:
     """The error for an input file that does not exist yet."""
-    return UserError(f"{path}: not found; run the stage that makes it first (snakemake -c2 {path}).")
+    return UserError(f"{path}: not found; run the stage that makes it first (snakemake -c2 {quote(str(path))}).")
 
 
 def again(path: Path, target: bool = True) -> str:
@@ -192,8 +193,8 @@ def again(path: Path, target: bool = True) -> str:
         target: whether the workflow makes it under this name.
     """
     if (path.parent / PUBLISHED_RECORD).exists():
-        return f"restore it (git checkout -- {path}), or publish the run again (apao publish RUN --replace)"
-    return "delete it and run its stage again" + (f" (snakemake -c2 {path})" if target else "")
+        return f"restore it (git checkout -- {quote(str(path))}), or publish the run again (apao publish RUN --replace)"
+    return "delete it and run its stage again" + (f" (snakemake -c2 {quote(str(path))})" if target else "")
 
 
 def verified(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -308,6 +309,16 @@ def test_what_is_not_there(tmp_path):
     for read in (read_json, read_table, verified):
         with pytest.raises(UserError, match=r"nothing: not found; run the stage that makes it first \(snakemake"):
             read(tmp_path / "nothing")
+
+
+def test_commands_for_a_file_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
+    """A run of two stages has ``>`` in its name, which would redirect to a file."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        read_json(Path("results/toy/llama/ce->point/seed1/metrics.json"))
+    command = str(raised.value).split("(")[1].rstrip(").")
+    assert shlex.split(command, comments=True)[-1] == "results/toy/llama/ce->point/seed1/metrics.json"
+    assert "'" in command
 
 
 def make(folder: Path, text: str = "1,2\n", number: float = 1, inputs: tuple[Path, ...] = ()) -> None:

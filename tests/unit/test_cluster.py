@@ -48,8 +48,20 @@ def test_jobs_are_given_a_copy_of_params_yaml(tmp_path: Path):
     path.write_text(path.read_text().replace("scale: small", "scale: switches"))
     assert Workflow({}, spawned=True).params.scale == "small"
     assert os.environ["APAO_PARAMS"] == str(named)
+    del os.environ["APAO_PARAMS"], os.environ["APAO_SCALE"]
     assert Workflow({}).params.scale == "switches"
     assert os.environ["APAO_PARAMS"] != str(named)
+
+
+def test_the_environment_counts_as_for_the_command_line(tmp_path: Path):
+    (tmp_path / "other.yaml").write_text(SHIPPED.read_text().replace("scale: small", "scale: switches"))
+    os.environ["APAO_PARAMS"] = "other.yaml"
+    assert Workflow({}).params.scale == "switches"
+    os.environ |= {"APAO_PARAMS": PARAMS, "APAO_SCALE": "paper"}
+    assert Workflow({}).params.scale == "paper"
+    # A Snakemake process for a job has the same environment.
+    assert Workflow({}, spawned=True).params.scale == "paper"
+    assert Workflow({"params": "other.yaml", "scale": "small"}).params.scale == "small"
 
 
 def test_the_profile_names_rules_that_exist():

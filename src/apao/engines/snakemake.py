@@ -106,10 +106,12 @@ class Workflow:
                 raise UserError(
                     f"--config {key}=...: unknown key; {nearest(key, CONFIG_KEYS)}. Everything else is in params.yaml"
                 )
+        # A value of --config precedes that of the environment, as an option of the command line does.
+        scale = config.get("scale", os.environ.get("APAO_SCALE"))
         if spawned:
-            self.params = load(Path(os.environ["APAO_PARAMS"]), config.get("scale"), check_runs=False)
+            self.params = load(Path(os.environ["APAO_PARAMS"]), scale, check_runs=False)
         else:
-            self.params = load(Path(config.get("params", PARAMS_FILE)), config.get("scale"))
+            self.params = load(Path(config.get("params", os.environ.get("APAO_PARAMS", PARAMS_FILE))), scale)
             copy = COPIES / f"{self.params.sha256[:12]}.yaml"
             if not copy.exists():
                 self.params.write_copy(copy)

@@ -40,7 +40,7 @@ def headline(params: Params) -> str:
     except KeyError as error:
         raise UserError(
             f"{path}: has no row {error}; it was made for another scale or other studies. Rerun: "
-            f"snakemake -c2 --config scale={params.scale} {path}"
+            f"snakemake -c2 {path} --config scale={params.scale}"
         ) from error
     buffer = io.StringIO()
     console = Console(file=buffer, width=100, color_system=None)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from apao.errors import UserError
@@ -103,9 +104,8 @@ def _run(run: Run, source: Path, machine: str | None) -> Parcel:
     files = {name: folder / name for name in REQUIRED}
     for path in files.values():
         if not path.exists():
-            raise UserError(
-                f"{path}: not found, so the run is not finished; finish it: snakemake -c2 {run.folder / METRICS}"
-            )
+            target = quote(str(run.folder / METRICS))
+            raise UserError(f"{path}: not found, so the run is not finished; finish it: snakemake -c2 {target}")
     files |= {name: folder / name for name in MEASURED if _is_published(folder / name)}
     records = _records(files)
     if faults := list(_run_faults(run, folder, records)):

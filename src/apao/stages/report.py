@@ -66,7 +66,7 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
             shown.append(f"and {len(absent) - NAMED_FILES} more")
         raise UserError(
             f"{name}: {len(absent)} of its {len(inputs(name, params))} input files are missing: "
-            f"{', '.join(shown)}. Build them and it with: snakemake -c2 --config scale={params.scale} {written[0]}"
+            f"{', '.join(shown)}. Build them and it with: snakemake -c2 {written[0]} --config scale={params.scale}"
         )
     record = {"scale": params.scale, "study": study.model_dump(mode="json")}
     if otherwise := _trained_otherwise(study, params, collection):

@@ -27,7 +27,7 @@ from apao.report.results import number
 from apao.stages.evaluate import evaluate
 from apao.stages.train import train
 from apao.study.params import Params
-from apao.study.paths import RESULTS, DatasetPaths
+from apao.study.paths import SEARCHES, DatasetPaths
 from apao.study.references import owners
 from apao.study.run_params import RunParams, RunRecord, TrainedParams, first_difference
 from apao.study.runs import Run
@@ -102,7 +102,7 @@ class ObjectiveSearch:
         self.space = space_of(params, entry, objective)
         if absent := [key for key in entry.space if key not in self.space]:
             console.print(f"{objective} is searched without {', '.join(absent)}, which it does not have")
-        self.journal = RESULTS / "searches" / name / f"{objective}.journal"
+        self.journal = SEARCHES / name / f"{objective}.journal"
 
     def tuning(self) -> Tuning:
         """The values of the best trial, after training those that are missing."""

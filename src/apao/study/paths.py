@@ -18,6 +18,7 @@ DATA = Path("data")
 RESULTS = Path("results")
 FIGURES = Path("figures")
 TABLES = RESULTS / "tables"
+SEARCHES = RESULTS / "searches"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ OWN = Collection(RESULTS, FIGURES, gaps=False)
 """The runs trained in this study."""
 PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True, records=(PUBLISHED_RECORD,))
 """The small files of finished runs, in the repository."""
+
+NO_DATASET = frozenset(folder.name for folder in (TABLES, SEARCHES, PUBLISHED.results))
+"""Names that no dataset can have: its results would be among those of these folders."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from apao.errors import AtKey, UserError, nearest
 from apao.parameters import Key, Model, first_mistake
+from apao.study.paths import NO_DATASET
 from apao.study.runs import Run, format_value
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def check_references(params: Params) -> None:
 
 
 def _check_dataset(params: Params, name: str) -> None:
+    if name in NO_DATASET:
+        raise AtKey(f"results/{name} has other files than a dataset's results; choose another name", "datasets", name)
     source = params.datasets[name]
     _known(source.codes, params.codes, "codes", "datasets", name, "codes")
     _known(source.recipe, params.recipes, "recipes", "datasets", name, "recipe")

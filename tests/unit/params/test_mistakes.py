@@ -71,6 +71,8 @@ MISTAKES = [
     # Contradictions.
     ("    beta: 0.1", "    beta: 0\n    ce: false", "objectives.pairwise", "leaves nothing to train"),
     ("clusters: 16", "clusters: 2", "recipes.tiny.decoding.beam", "20 is more than the 8 codes that codes.made"),
+    ("  films: {source: ml-100k,", "  published: {source: ml-100k,", "datasets.published",
+     "other files than a dataset's results; choose another name"),
     ("recipe: tiny, codes: made", "recipe: tiny, codes: published", "datasets.films.codes", "publishes no codes"),
     ("  published: {method: published}", "  published: {method: published, collisions: reassign}",
      "codes.published.collisions", "'keep' or 'extra', found 'reassign'"),

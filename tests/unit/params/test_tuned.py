@@ -175,8 +175,10 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
                 name: {"ndcg@10": value, "item_ndcg@10": value} for name, value in (("valid", score), ("test", -score))
             }
             (folder / "metrics.json").write_text(json.dumps(split))
+    (project / "dvc.yaml").touch()
     done = CliRunner().invoke(app, ["tune", "table5", "msl"])
     assert done.exit_code == 0, done.output
+    assert "is new" not in done.output
     assert "msl on office/tiger: tau 2" in done.output and "msl on office/llama: tau 1" in done.output
     params = load(Path("params.yaml"))
     assert [params.resolve(Run("office", b, "msl")).objective.tau for b in ("tiger", "llama")] == [2, 1]
@@ -187,6 +189,10 @@ def test_apao_tune_writes_the_best_on_the_validation_items(project):
     assert wrong.exit_code == 1 and "'table1' is not a study of scale small with sweeps" in wrong.output
     wrong = CliRunner().invoke(app, ["tune", "table5", "ce"])
     assert wrong.exit_code == 1 and "does not sweep 'ce'" in wrong.output
+    # The pipeline for DVC has a file of tuned values among its inputs only if there was one.
+    (project / "tuned.yaml").unlink()
+    anew = CliRunner().invoke(app, ["tune", "table5", "msl"])
+    assert "tuned.yaml is new, so dvc.yaml does not read it; generate it again: apao dvc" in anew.output
 
 
 def add_many(path, objective):

@@ -87,7 +87,7 @@ def test_missing_runs_are_named_with_the_way_to_make_them(project):
         "results/office/llama/apao-pairwise/seed2/metrics.json",
         "results/office/llama/apao-pairwise/seed2/ranks.parquet",
         "results/office/tiger/ce/seed1/ranks.parquet",
-        "snakemake -c2 --config scale=tiny results/tables/table1.csv",
+        "snakemake -c2 results/tables/table1.csv --config scale=tiny",
     ):
         assert path in message
 
