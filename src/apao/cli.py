@@ -238,7 +238,7 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
 
 @app.command()
 def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure how much of the true top 20 each beam step keeps."""
+    """Measure how much of the exact top 20 each beam step keeps."""
     from apao.devices import pick_device
     from apao.stages.pruning import pruning as stage
 

@@ -1,4 +1,4 @@
-"""The stage ``pruning``: share of the true top items that each beam step keeps."""
+"""The stage ``pruning``: share of the exact top items that each beam step keeps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TOP = 20
 
 
 def pruning(run: Run, params: RunParams, device: torch.device) -> None:
-    """Write pruning.json: the share of each test user's true top 20 whose prefix each beam step keeps.
+    """Write pruning.json: the share of each test user's exact top 20 whose prefix each beam step keeps.
 
-    The true top 20 are the codes with the highest exact scores in the whole catalogue; ``top`` is their number, which
+    The exact top 20 are the codes with the highest exact scores in the whole catalogue; ``top`` is their number, which
     is smaller for a catalogue of fewer codes.
     """
     paths = DatasetPaths(run.dataset)

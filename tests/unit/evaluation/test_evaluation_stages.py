@@ -169,7 +169,7 @@ def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
 
 
 def test_pruning_of_a_narrow_beam(toy):
-    """The share of the true top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
+    """The share of the exact top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
     params = with_beam(toy.params, 2)
     pruning(toy.run, params, CPU)
     kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]

@@ -75,7 +75,7 @@ class Ablation(FigureStudy):
             axes[0, j].set_xlim(0, (1.3 if len(self.seeds) == 1 else 1.7) * (value or 1))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level) (a) without one module "
-            "and (b) without the loss on the prefix that ends at one level, numbered from 0; higher is better. "
+            "and (b) without the loss on one prefix (m: the first m + 1 tokens, as in the paper); higher is better. "
             f"{results.origin(self)} {results.error_bars(self, self.seeds)}"
             f"{' ± is the sample standard deviation over them.' if len(self.seeds) > 1 else ''}"
         )

@@ -91,9 +91,9 @@ class PrefixRecall(GridStudy, FigureStudy):
         style.make_room(figure, style.legend(figure, width, self.objectives, others=[gain], absent=nowhere))
         caption = (
             "Above: share of test users for whom the target's prefix is among the 20 beams after its step; prefix m "
-            f"holds the codes of levels 0 to m. Below: by how many percent {last} is above the best of "
-            f"{', '.join(others)} at that prefix. {results.origin(self)} {results.error_bars(self, self.seeds)}"
-            f"{'' if paired else UNPAIRED}"
+            "is the first m + 1 tokens, numbered as in the paper. Below: by how many percent "
+            f"{last} is above the best of {', '.join(others)} at that prefix. "
+            f"{results.origin(self)} {results.error_bars(self, self.seeds)}{'' if paired else UNPAIRED}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 

@@ -1,4 +1,4 @@
-"""A figure of (b) the time of beam search and full sorting and (c) the true top items kept by each beam step."""
+"""A figure of (b) the time of beam search and full sorting and (c) the exact top items kept by each beam step."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ class Pruning(FigureStudy):
             return rows, "codes"
         path = results.file(found[0], "pruning.json")
         beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
-        axes.set(xlabel="Beam step", ylabel=f"True top {top} still in the beam (%)")
+        axes.set(xlabel="Beam step", ylabel=f"Exact top {top} still in the beam (%)")
         axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
-        axes.set_title(f"(c) {self.dataset}: true top {top} kept, beam {beam}")
+        axes.set_title(f"(c) {self.dataset}: exact top {top} kept, beam {beam}")
         return rows, f"{top} codes"
 
 
