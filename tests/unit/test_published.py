@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from helpers.project import ROOT
 
+import apao
 from apao.errors import UserError
 from apao.files import changed, digest_of, sha256_of
 from apao.stages.compare import compare
@@ -96,6 +97,13 @@ def wrong_weights(folder):
     edit(folder / "evaluate.provenance.json", lambda record: record["inputs"].update({str(CE.model): "0" * 64}))
 
 
+def other_codes(folder):
+    edit(
+        folder / "evaluate.provenance.json",
+        lambda record: record["inputs"].update({"data/office/codes.parquet": "0" * 64}),
+    )
+
+
 def other_parameters(folder):
     edit(folder / "run.json", lambda record: record["training"].update(epochs=3))
     hashes = {"run.json": sha256_of(folder / "run.json")}
@@ -114,6 +122,7 @@ def cut(folder):
         (lambda folder: edit(folder / "metrics.json", lambda value: value.update(beam=3)), "does not match the hash"),
         (cut, "does not match the hash"),
         (wrong_weights, "evaluate read other weights than the training wrote"),
+        (other_codes, "evaluate read another data/office/codes.parquet than the training"),
         (other_parameters, "has another run, parameters or inputs"),
         (lambda folder: None, "its records name no machine"),
     ],
@@ -233,7 +242,22 @@ def test_damage_of_a_published_run_is_named(finished):
         "not listed in provenance.json",
     ]
     (FOLDER / "provenance.json").unlink()
-    assert "has no provenance.json" in next(published_faults())
+    assert f"has no provenance.json; publish the run again: apao publish {CE}" in next(published_faults())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("provenance.json", "{}"), ("metrics.json", '{"test": {}}'), ("run.json", "[]")]
+)
+def test_what_has_another_form_is_named_too(finished, name, text):
+    publish([str(CE)], Path(), machine="one")
+    (FOLDER / name).write_text(text)
+    assert any(line.startswith(f"{FOLDER}") and "restore them (git checkout -- " in line for line in published_faults())
+
+
+def test_a_published_run_cannot_be_loaded(finished):
+    publish([str(CE)], Path(), machine="one")
+    with pytest.raises(UserError, match=f"is a published run, without weights; train it here: apao train {CE}"):
+        apao.load(FOLDER)
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "ranks.parquet", "provenance.json"])

@@ -2,16 +2,17 @@
 
 import json
 
+import pandas as pd
 import pytest
 from helpers.models import random_codes, run_params
-from helpers.project import Project, small_params, write_dataset, write_params
+from helpers.project import TOY, Project, small_params, write_dataset, write_params
 from typer.testing import CliRunner
 
 from apao.cli import app
 from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
 from apao.files import changed, sha256_of
-from apao.study.run_params import RunRecord
+from apao.study.run_params import RunRecord, first_difference
 from apao.study.runs import Run
 
 RUN = Run.parse("toy/tiger/pairwise+epochs=1/seed7")
@@ -39,6 +40,11 @@ def apao(*arguments: str) -> str:
     done = CliRunner().invoke(app, [*arguments, "--device", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def test_a_key_that_is_absent_differs_from_null():
+    """Files of older revisions lack keys that were added later."""
+    assert first_difference({"a": {"x": 1}}, {"a": {"x": 1, "y": None}}) == "a.y absent, not null"
 
 
 def test_the_command_line_alone_records_what_it_used(project):
@@ -105,12 +111,18 @@ def test_a_run_is_evaluated_as_it_was_trained(project, key, value, said):
     assert ((RUN.folder / "ranks.parquet").read_bytes() == before) == (beam == 20)
 
 
-def test_other_codes_than_those_of_the_training_are_named(project):
+def test_other_interactions_than_those_of_the_training_are_named_and_other_codes_refused(project):
     apao("train", str(RUN))
     assert "another" not in apao("evaluate", str(RUN))
-    random_codes(60, 3, 4, seed=1).write(project.folder / "data/toy/codes.parquet")
+    table = pd.read_parquet(TOY.interactions)
+    table["item"] = table["item"].to_numpy()[::-1]
+    table.to_parquet(TOY.interactions)
     printed = " ".join(apao("evaluate", str(RUN)).split())
-    assert f"{RUN} was trained on another data/toy/codes.parquet" in printed
+    assert f"{RUN} was trained on another data/toy/interactions.parquet" in printed
+    random_codes(60, 3, 4, seed=1).write(project.folder / "data/toy/codes.parquet")
+    refused = CliRunner().invoke(app, ["evaluate", str(RUN), "--device", "cpu"])
+    assert refused.exit_code == 1
+    assert "data/toy/codes.parquet: has other codes than those that" in " ".join(refused.output.split())
 
 
 def test_intact_covers_it(project):

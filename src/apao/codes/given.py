@@ -205,26 +205,45 @@ def read_own_parquet(path: Path, item: str) -> tuple[list[str], pa.Table]:
     Raises:
         UserError: when the file is not a parquet file, or the column is missing or does not contain ids.
     """
+    table = read_parquet(path)
+    return ids_of_column(path, table, "item ids", item, "; name it in item"), table.drop_columns([item])
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A table of the user's.
+
+    Raises:
+        UserError: when the file is not a parquet file, or is damaged.
+    """
     try:
         table = pq.read_table(path)
         table.validate(full=True)
     except Exception as error:  # a damaged file can raise almost any exception
         raise UserError(f"{path}: not a parquet table ({error})") from error
+    return table
+
+
+def ids_of_column(path: Path, table: pa.Table, what: str, name: str, remedy: str = "") -> list[str]:
+    """The ids in the column ``name`` of the table in ``path``; ``what`` and ``remedy`` are for messages.
+
+    Raises:
+        UserError: when the column is missing or does not contain ids.
+    """
     names = table.column_names
-    if names.count(item) != 1:
-        raise UserError(f"{path}: expected one column {item!r} of item ids; name it in item; {nearest(item, names)}")
-    column = table.column(item)
+    if names.count(name) != 1:
+        raise UserError(f"{path}: expected one column {name!r} of {what}{remedy}; {nearest(name, names)}")
+    column = table.column(name)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (
         pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     ):
         raise UserError(
-            f"{path}: the column {item!r} contains {column.type}; expected item ids as strings or whole numbers, "
+            f"{path}: the column {name!r} contains {column.type}; expected {what} as strings or whole numbers, "
             "spelled as in the dataset"
         )
     values = column.to_pylist()
     for row, value in enumerate(values):
         if value is None or value == "":
-            raise UserError(f"{path}: row {row} has no item id in the column {item!r}")
-    return [str(value) for value in values], table.drop_columns([item])
+            raise UserError(f"{path}: row {row} has nothing in the column {name!r}; expected {what}")
+    return [str(value) for value in values]

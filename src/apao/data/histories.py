@@ -94,8 +94,8 @@ class Histories:
         """Read ``interactions.parquet``.
 
         Raises:
-            UserError: when the file is missing, damaged or empty, a user has fewer than the three interactions that
-                leave-one-out needs, or no user has a target.
+            UserError: when the file is missing, damaged or empty, or a user has fewer than the three interactions that
+                leave-one-out needs.
         """
         table = read_table(path, ["user", "item", "split"])
         if table.empty:

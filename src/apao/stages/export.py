@@ -19,7 +19,7 @@ from apao.errors import UserError
 from apao.files import atomic_folder, atomic_path, write_json
 from apao.progress import console
 from apao.stages.load import load
-from apao.stages.model_card import model_card
+from apao.stages.model_card import model_card, try_it
 from apao.stages.named import run_folder, titles
 from apao.stages.recommender import Recommender
 
@@ -67,6 +67,8 @@ def export(run: str, target: Path) -> None:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: exists; name a new or empty folder, or delete it first")
+    if target.resolve() == Path.cwd():
+        raise UserError(f"{target}: the shell's own folder would be replaced; name another one")
     folder = run_folder(run)
     model = load(folder, device="cpu")
     family = _family(run, model.trained.backbone)
@@ -84,7 +86,7 @@ def export(run: str, target: Path) -> None:
         np.savez_compressed(new / "trie.npz", indptr=trie.indptr.numpy(), tokens=trie.tokens.numpy())
         shutil.copyfile(EXAMPLE, new / EXAMPLE.name)
         (new / "README.md").write_text(model_card(model, folder), encoding="utf-8")
-    console.print(f"{target}: try it with python {target / EXAMPLE.name} {' '.join(model.items['raw_id'][:3])}")
+    console.print(f"{target}: try it with {try_it(target / EXAMPLE.name, model)}")
 
 
 def _family(run: str, backbone: Backbone) -> Family:

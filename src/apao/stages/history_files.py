@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apao.codes.given import ids_of_list, read_own_parquet
+from apao.codes.given import ids_of_column, ids_of_list, read_parquet
+from apao.codes.items import ItemTable
 from apao.data.delimited import read_rows
 from apao.data.histories import Histories
 from apao.errors import UserError
@@ -29,6 +30,11 @@ class Known(NamedTuple):
 
     ids: Container[str]
     example: str
+
+    @classmethod
+    def of(cls, catalogue: ItemTable) -> Known:
+        """The ids of a run's catalogue."""
+        return cls(frozenset(catalogue.raw_ids), catalogue.raw_ids[0])
 
     def check(self, item: str, where: str) -> None:
         """Check that an item is in the catalogue; ``where`` is its place for the message.
@@ -45,6 +51,20 @@ class Asked(NamedTuple):
 
     users: list[str]
     histories: list[list[str]]
+
+
+def history_of(text: str, known: Known) -> list[str]:
+    """The item ids of a value of ``--history``.
+
+    Raises:
+        UserError: when it has none, or an unknown one.
+    """
+    history = [item for item in text.split(",") if item]
+    if not history:
+        raise UserError(f"--history {text!r}: expected comma-separated item ids")
+    for item in history:
+        known.check(item, "--history")
+    return history
 
 
 def users_of_dataset(paths: DatasetPaths, wanted: Sequence[str], known: Known) -> Asked:
@@ -126,7 +146,8 @@ def _csv(path: Path) -> Iterator[Read]:
 
 
 def _parquet(path: Path) -> Iterator[Read]:
-    (users, _), (items, _) = (read_own_parquet(path, name) for name in ("user", "item"))
+    table = read_parquet(path)
+    users, items = (ids_of_column(path, table, f"{name} ids", name) for name in ("user", "item"))
     return _grouped(zip(users, items, range(len(users)), strict=True), f"{path}: row ")
 
 

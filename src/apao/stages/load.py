@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from apao.codes.items import ItemTable
 from apao.devices import pick_device
 from apao.errors import UserError
 from apao.evaluation.metrics import CUTOFFS
 from apao.evaluation.params import DecodingParams
-from apao.files import read_json, read_record, record_path, verified
+from apao.files import PUBLISHED_RECORD, read_json, read_record, record_path, sha256_of, verified
 from apao.stages.dataset import item_table, load_dataset
 from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
@@ -39,6 +40,8 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
         raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run")
     record = RunRecord.at(folder / RECORD_FILE)
     run = Run.parse(record.run)
+    if (folder / PUBLISHED_RECORD).exists():
+        raise UserError(f"{folder}: is a published run, without weights; train it here: apao train {quote(str(run))}")
     root = study_root(folder)
     items = _items(folder, run, record, root)
     params = record.decoded(_decoding(folder, record, len(items.codes.distinct)))
@@ -61,12 +64,21 @@ def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:
 
 def _new_items(path: Path, record: RunRecord) -> ItemTable:
     """New items, which must have been coded beside the codes that the run was trained on."""
+    again = f"apao codes {record.dataset} --items FILE"
+    if not path.is_file():
+        raise UserError(f"{path}: not found; code the new items first: {again}")
     written, codes = record_path(path.parent, "new_items"), str(DatasetPaths(record.dataset).codes)
     beside = read_record(written)["inputs"].get(codes) if written.exists() else None
     if beside not in (None, record.inputs.get(codes)):
+        now = path.parent / Path(codes).name
+        if now.is_file() and sha256_of(now) != record.inputs.get(codes):
+            raise UserError(
+                f"{path}: was coded beside the codes in {now}, which are others than those that {record.run} was "
+                "trained on; train the run again, or restore the codes and code the items again"
+            )
         raise UserError(
             f"{path}: was coded beside other codes than those that {record.run} was trained on; code the items again: "
-            f"apao codes {record.dataset} --items FILE"
+            f"{again}"
         )
     return ItemTable.read(path)
 

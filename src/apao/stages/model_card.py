@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from apao.data.base import SOURCES, Source
+from apao.data.histories import Histories
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, metric_names, metric_title
 from apao.files import read_json, read_record, record_path, verified
 from apao.stages.named import study_root
@@ -50,16 +52,20 @@ def _what(model: Recommender) -> str:
 
 
 def _use(model: Recommender) -> str:
-    ids = " ".join(model.items["raw_id"][:3])
     return (
         "## How to use it\n\n"
         "`transformers` and `torch` are enough; no code is loaded from this folder.\n\n"
-        f"    python example.py {ids}\n\n"
+        f"    {try_it(Path('example.py'), model)}\n\n"
         f"prints the next 20 items after these. `example.py` shows the steps: the newest "
         f"{model.trained.params.backbone.max_history} items of the history as one text of tokens, and `generate` with "
         "beam search that `prefix_allowed_tokens_fn` confines to the codes of the catalogue. `sequences_scores` are "
         f"log-probabilities of codes{_softmax(model)}. Items that share a code share its score."
     )
+
+
+def try_it(example: Path, model: Recommender) -> str:
+    """A command that runs ``example`` on three items."""
+    return shlex.join(["python", str(example), *model.items["raw_id"][:3]])
 
 
 def _softmax(model: Recommender) -> str:
@@ -102,8 +108,7 @@ def _metrics(folder: Path, root: Path, record: Mapping[str, Any]) -> str:
     lines = [
         "## Metrics",
         "",
-        "Leave-one-out: a user's last item is the test item, the one before it the validation item, the rest is "
-        f"trained on. All items are candidates. Beam search with {found['beam']} beams.",
+        f"{_split(record['dataset'], root)}All items are candidates. Beam search with {found['beam']} beams.",
         "",
         f"| metric | {' | '.join(columns)} |",
         f"| --- |{' ---: |' * len(columns)}",
@@ -113,6 +118,22 @@ def _metrics(folder: Path, root: Path, record: Mapping[str, Any]) -> str:
         "expectation.",
     ]
     return "\n".join(lines)
+
+
+def _split(dataset: str, root: Path) -> str:
+    """How test items were chosen; nothing if the dataset is absent."""
+    path = DatasetPaths(dataset, root).interactions
+    if not path.exists():
+        return ""
+    if Histories.load(path).targets is not None:
+        return (
+            "Split by time: two moments divide all interactions into the periods of training, validation and test; a "
+            "user's first item in one of the last two is its target. A test user can be new. "
+        )
+    return (
+        "Leave-one-out: a user's last item is the test item, the one before it the validation item, the rest is "
+        "trained on, so every test user is known. "
+    )
 
 
 def _rows(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -149,7 +170,7 @@ def _limitations(model: Recommender) -> str:
         "- It learns from past interactions, so it favours popular items. The list is not diversified, and items of "
         "the history are not removed.\n"
         "- Beam search can miss an item whose code begins with an improbable token, however probable the whole code.\n"
-        "- The metrics are those of one seed. The test users are also in the training data, with their earlier items."
+        "- The metrics are those of one seed."
     )
 
 

@@ -15,7 +15,7 @@ from apao.codes.collisions import placed
 from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.embeddings import Vectors, read_embeddings
 from apao.codes.encoder import encode_batch, load_encoder
-from apao.codes.given import joined, own_file
+from apao.codes.given import joined
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.tokenizers.base import Inputs, Tokenizer
@@ -64,7 +64,7 @@ def code_new_items(
         needs_text=tokenizer.reads_embeddings and isinstance(embedder, EmbedderParams),
     )
     params = tokenizer.model_dump(mode="json")
-    read = [own_file(file), paths.items, paths.codes, paths.codebooks]
+    read = [file, paths.items, paths.codes, paths.codebooks]
     with Stage("new_items", paths.folder, read, params, device.type) as stage:
         known = ItemCodes.read(paths.codes)
         tensors = load_file(verified(paths.codebooks))
@@ -101,6 +101,8 @@ def _read(file: Path, columns: Sequence[str], known: frozenset[str], needs_text:
     """Table of the new items: item (raw id), title, text."""
     if file.suffix not in SEPARATORS:
         raise UserError(f"{file}: expected a table that ends in {' or '.join(SEPARATORS)}")
+    if not file.is_file():
+        raise UserError(f"{file}: not found; --items names an existing table of new items")
     separator, warnings = SEPARATORS[file.suffix], list[str]()
     rows: dict[str, tuple[str, str]] = {}
     for line, (raw_id, *texts) in read_rows(

@@ -237,12 +237,18 @@ def published_faults() -> Iterator[str]:
     for path in sorted(PUBLISHED.results.rglob(RUN)):
         folder = path.parent
         if not (folder / PUBLISHED_RECORD).exists():
-            yield f"{folder}: has no {PUBLISHED_RECORD}; publish the run again: apao publish"
+            name = quote(str(folder.relative_to(PUBLISHED.results)))
+            yield f"{folder}: has no {PUBLISHED_RECORD}; publish the run again: apao publish {name}"
             continue
         try:
             yield from _published_faults(Run.parse(str(folder.relative_to(PUBLISHED.results))), folder)
         except UserError as error:
             yield str(error)
+        except (LookupError, TypeError, AttributeError) as error:
+            yield (
+                f"{folder}: its files are not in the form that apao publish writes ({type(error).__name__}: {error}); "
+                f"restore them (git checkout -- {quote(str(folder))}), or publish the run again"
+            )
 
 
 def _published_faults(run: Run, folder: Path) -> Iterator[str]:
@@ -275,6 +281,9 @@ def _run_faults(run: Run, folder: Path, records: Records) -> Iterator[str]:
         weights = stage_record["inputs"].get(str(run.model))
         if weights not in (None, trained["outputs"]["model.safetensors"]):
             yield f"{folder}: {stage} read other weights than the training wrote; run that stage again"
+        for path in sorted(trained["inputs"].keys() & stage_record["inputs"].keys()):
+            if stage_record["inputs"][path] != trained["inputs"][path]:
+                yield f"{folder}: {stage} read another {path} than the training; run that stage again"
     metrics, ranks = read_json(folder / METRICS), read_table(folder / "ranks.parquet", what="table of ranks")
     for split in ("valid", "test"):
         for name, values in user_metrics(ranks[ranks["split"] == split]).items():

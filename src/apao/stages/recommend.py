@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from apao.codes.given import read_lines
 from apao.errors import UserError
 from apao.progress import console, progress
-from apao.stages.history_files import Asked, Known, read_histories, users_of_dataset
+from apao.stages.history_files import Asked, Known, history_of, read_histories, users_of_dataset
 from apao.stages.list_files import format_of, opened
 from apao.stages.load import load
 from apao.stages.named import run_folder
@@ -74,21 +76,32 @@ def recommend(
     if sum(map(bool, (wanted.users, wanted.histories, wanted.file))) != 1:
         raise UserError("expected exactly one of --user ID, --history ID,ID,... and --file FILE")
     model = load(run_folder(run), device, new_items)
-    known = Known(frozenset(model.catalogue.raw_ids), model.catalogue.raw_ids[0])
+    known = Known.of(model.catalogue)
     asked = _asked(wanted, model, known)
     only, without = (None if file is None else _listed(file, known) for file in (how.only, how.without))
     _warn_of_untrained(model, asked)
-    without_items = 0
-    with opened(name, output) as writer, progress(f"recommend with {model.trained.run}", len(asked.users)) as advance:
+    without_items = incomplete = 0
+    # On a terminal the bar's unfinished line would stand before the first lines of the table.
+    shown = output is not None or not sys.stdout.isatty()
+    bar = progress(f"recommend with {model.trained.run}", len(asked.users)) if shown else nullcontext(lambda _: None)
+    with opened(name, output) as writer, bar as advance:
         for begin in range(0, len(asked.users), AT_ONCE):
             part = asked.histories[begin : begin + AT_ONCE]
             found = model.recommend(part, how.k, how.beam, how.exact, how.keep_seen, only, without)
-            without_items += len(part) - found["history"].nunique()
+            lengths = found["history"].value_counts()
+            without_items += len(part) - len(lengths)
+            incomplete += len(part) - int((lengths == how.k).sum())
             users = [asked.users[begin + number] for number in found.pop("history")]
             found.insert(0, "user", users)
             writer.write(found)
             advance(len(part))
-    if without_items:
+    if incomplete and how.beam is not None:
+        console.print(
+            f"warning: {incomplete:,} of {len(asked.users):,} histories get fewer than {how.k} items, "
+            f"{without_items:,} none: a beam of {how.beam} finds no more; raise --beam, or leave it out",
+            style="yellow",
+        )
+    elif without_items:
         console.print(
             f"warning: {without_items:,} of {len(asked.users):,} histories get no item: all that is allowed is in them "
             "(--keep-seen recommends it again)",
@@ -105,12 +118,7 @@ def _asked(wanted: Wanted, model: Recommender, known: Known) -> Asked:
         return users_of_dataset(
             DatasetPaths(model.trained.run.dataset, model.root), list(dict.fromkeys(wanted.users)), known
         )
-    histories = [[item for item in text.split(",") if item] for text in wanted.histories]
-    for text, history in zip(wanted.histories, histories, strict=True):
-        if not history:
-            raise UserError(f"--history {text!r}: expected comma-separated item ids")
-        for item in history:
-            known.check(item, "--history")
+    histories = [history_of(text, known) for text in wanted.histories]
     return Asked([str(number) for number in range(1, len(histories) + 1)], histories)
 
 

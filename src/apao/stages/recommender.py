@@ -114,7 +114,7 @@ class Recommender:
         Raises:
             UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of items.
         """
-        query = Query(self._known(histories), self._part(_hashable(only), _hashable(without)), k, keep_seen)
+        query = Query(self._known(histories), self._part(_hashable(only), _hashable(without) or None), k, keep_seen)
         if not 1 <= k <= query.part.items:
             raise UserError(f"k is {k}; of {query.part.items} items expected 1 to {query.part.items}")
         if beam is not None and (exact or beam < 1):

@@ -15,7 +15,6 @@ import torch
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import IntArray
 from apao.decoding.trace import Step, token_logp, trace
-from apao.errors import UserError
 from apao.stages.lost import exact_scores
 from apao.stages.pruning import TOP
 from apao.stages.trained import TrainedRun
@@ -207,16 +206,7 @@ def _path(prefix: Iterable[int]) -> str:
 
 
 def user_history(trained: TrainedRun, user: int) -> tuple[IntArray, int]:
-    """Item numbers before a user's test item, and that item.
-
-    Raises:
-        UserError: when the user has none.
-    """
+    """Item numbers before a user's test item, and that item, which the user must have."""
     histories = trained.histories
     begin, position = histories.offsets[user], histories.evaluation_targets("test")[user]
-    if position < 0:
-        raise UserError(
-            f"user {user} has no test item, because the dataset is split by time; "
-            "take another user, or give the items with --history"
-        )
     return histories.items[begin : begin + position], int(histories.items[begin + position])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import Any
 
 from apao.errors import UserError
 from apao.files import atomic_path
 from apao.progress import console
+from apao.stages.history_files import Known, history_of
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
 from apao.stages.named import Users, run_folder, titles
 from apao.stages.pruning import TOP
-from apao.stages.recommender import Recommender
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
 from apao.study.paths import DatasetPaths
@@ -48,9 +49,15 @@ def show(run: str, user: str | None, history: str | None, output: Path | None, d
     names, paths = Names(trained.codes, titles(model.items).tolist()), DatasetPaths(trained.run.dataset, model.root)
     path = output or folder / "show.html"
     if history is not None:
-        cases, said = [_case(trained, names, "A given history", _numbers(model, history.split(",")), None)], ""
+        items = model.catalogue.numbers(history_of(history, Known.of(model.catalogue))).tolist()
+        cases, said = [_case(trained, names, "A given history", items, None)], ""
     elif user is not None:
         (number,) = Users.read(paths).numbers([user])
+        if trained.histories.evaluation_targets("test")[number] < 0:
+            raise UserError(
+                f"user {user!r} has no test item, because the dataset is split by time; "
+                "take another user, or give the items with --history"
+            )
         cases, said = [_user_case(trained, names, number, f"User {user}")], ""
     else:
         cases, said = _telling_cases(trained, names, Users.read(paths))
@@ -87,14 +94,6 @@ def _case(trained: TrainedRun, names: Names, label: str, items: list[int], targe
     return page_case(search, names, label, items, trained.params.backbone.max_history)
 
 
-def _numbers(model: Recommender, raw_ids: list[str]) -> list[int]:
-    number = {raw_id: item for item, raw_id in enumerate(model.items["raw_id"])}
-    unknown = [raw_id for raw_id in raw_ids if raw_id not in number]
-    if unknown:
-        raise UserError(f"--history: unknown item {unknown[0]!r}; the catalogue has ids like {next(iter(number))!r}")
-    return [number[raw_id] for raw_id in raw_ids]
-
-
 def _page(trained: TrainedRun, cases: list[dict[str, Any]], said: str) -> str:
     legal_only = trained.params.objective.softmax.legal_only
     eos = " with the closing eos" if trained.params.decodes_eos else ""
@@ -103,7 +102,8 @@ def _page(trained: TrainedRun, cases: list[dict[str, Any]], said: str) -> str:
         "lists": f"Probabilities of whole codes{eos}. Lines join the same item; red ones were lost by the search.",
         "footer": (
             f"{said}Beam of {trained.beam}. Probabilities are under the softmax over "
-            f"{'the legal tokens' if legal_only else 'the whole vocabulary'}. Made by apao show {trained.run}."
+            f"{'the legal tokens' if legal_only else 'the whole vocabulary'}. "
+            f"Made by apao show {quote(str(trained.run))}."
         ),
         "cases": cases,
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from apao.backbones.base import Backbone, Context
 from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
 from apao.codes.vocabulary import PAD
 from apao.data.histories import IntArray
@@ -24,7 +25,7 @@ from apao.progress import console, progress
 from apao.stages.dataset import load_dataset
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams, RunRecord
-from apao.study.runs import MODEL_FILE, RECORD_FILE, Run
+from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
 from apao.training.batches import Examples
 
 Split = Literal["valid", "test"]
@@ -106,8 +107,15 @@ class TrainedRun(TrainedModel):
         ``folder`` is the run's folder if it is not the one of the study.
         """
         folder = folder or root / run.folder
-        self.histories, codes = load_dataset(DatasetPaths(run.dataset, root))
+        paths = DatasetPaths(run.dataset, root)
+        self.histories, codes = load_dataset(paths)
         warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
+        table = folder / CATALOGUE_FILE
+        if table.exists() and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
+            raise UserError(
+                f"{paths.codes}: has other codes than those that {run} was trained on ({table}); train the run again, "
+                "or restore the codes"
+            )
         super().__init__(run, params, codes, folder / MODEL_FILE, device)
         self.examples = Examples(self.histories, codes, params.backbone.max_history, device)
 

@@ -168,12 +168,18 @@ class RunRecord(TrainedParams):
         return first_difference(self.for_training(), params.for_training())
 
 
+ABSENT = object()
+"""In place of the value of a key that is not there."""
+
+
 def first_difference(recorded: Any, stated: Any) -> str | None:
     """The path of the first key whose values differ, with both values; None if all are equal."""
     if recorded == stated:
         return None
     path = []
     while isinstance(recorded, dict) and isinstance(stated, dict):
-        path.append(next(key for key in [*recorded, *stated] if recorded.get(key) != stated.get(key)))
-        recorded, stated = recorded.get(path[-1]), stated.get(path[-1])
-    return f"{'.'.join(path)} {json.dumps(recorded)}, not {json.dumps(stated)}"
+        # Older files lack keys that were added later.
+        path.append(next(key for key in [*recorded, *stated] if recorded.get(key, ABSENT) != stated.get(key, ABSENT)))
+        recorded, stated = recorded.get(path[-1], ABSENT), stated.get(path[-1], ABSENT)
+    old, new = ("absent" if value is ABSENT else json.dumps(value) for value in (recorded, stated))
+    return f"{'.'.join(path)} {old}, not {new}"

@@ -107,7 +107,7 @@ PARQUET = {"item": ITEMS, "level_1": [3, 1, 3], "level_2": [0, 12, 1]}
         ({**PARQUET, "level_2": [0, None, 2]}, r"the column 'level_2' contains double with 1 empty values"),
         ({**PARQUET, "level_2": ["0", "1", "2"]}, r"the column 'level_2' contains (large_)?string"),
         ({**PARQUET, "item": ["10", "9", "9"]}, r"rows 1 and 2 both have the item id '9'; expected one row"),
-        ({**PARQUET, "item": ["10", None, "9"]}, r"row 1 has no item id in the column 'item'"),
+        ({**PARQUET, "item": ["10", None, "9"]}, r"row 1 has nothing in the column 'item'; expected item ids"),
         ({**PARQUET, "item": [10.0, 9.0, 8.0]}, r"the column 'item' contains double; expected item ids as strings"),
         ({**PARQUET, "item": ["B10", "B9", "B8"]}, r"has no entry for 3 of the 3 items, such as '10'; .* like 'B10'"),
         ({**PARQUET, "title": ["a", "b", "c"]}, r"expected, besides the item ids, one column per level"),

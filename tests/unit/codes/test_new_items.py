@@ -212,7 +212,7 @@ def test_mistakes_name_file_and_line(world, tmp_path, name):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message):
         code(name)
-    with pytest.raises(UserError, match=r"absent\.csv: not found"):
+    with pytest.raises(UserError, match=r"absent\.csv: not found; --items names an existing table"):
         code("absent.csv")
 
 
@@ -230,7 +230,16 @@ def test_new_items_of_other_codes_are_refused(world):
     other = TOKENIZER.model_copy(update={"seed": 1, "clusters": 3})
     build_codes("toy", source(), other, DecodingParams(beam="all"), CPU)
     code(tokenizer=other)
+    with pytest.raises(UserError, match=r"train the run again, or restore the codes and code the items again"):
+        apao.load(RUN.folder, new_items=TOY.new_items)
+    # The codes of the training are back: coding the items again is all that is to be done.
+    build_codes("toy", source(), TOKENIZER, DecodingParams(beam="all"), CPU)
     with pytest.raises(UserError, match="was coded beside other codes than those that toy/tiger/ce/seed7"):
+        apao.load(RUN.folder, new_items=TOY.new_items)
+    code()
+    apao.load(RUN.folder, new_items=TOY.new_items)
+    TOY.new_items.unlink()
+    with pytest.raises(UserError, match=r"not found; code the new items first: apao codes toy --items FILE"):
         apao.load(RUN.folder, new_items=TOY.new_items)
 
 

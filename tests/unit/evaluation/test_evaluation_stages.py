@@ -9,8 +9,10 @@ import pytest
 import torch
 from helpers.content import record_of
 from helpers.models import SlowModel, run_params
+from helpers.project import TOY
 
 import apao
+from apao.codes.itemcodes import ItemCodes
 from apao.errors import UserError
 from apao.evaluation.list_metrics import GROUPS, LIST_METRICS
 from apao.evaluation.metrics import METRICS, Metric, user_metrics
@@ -262,6 +264,15 @@ def test_a_model_changed_after_its_stage_is_named(toy):
     write_json(toy.run.folder / "train.provenance.json", record_of({"model.safetensors": "0" * 64}))
     with pytest.raises(UserError, match="does not match the hash"):
         TrainedRun(toy.run, toy.params, CPU)
+
+
+def test_codes_of_another_training_are_refused(toy):
+    """With as many items and the same tokens, nothing else would be noticed."""
+    ItemCodes(toy.codes.codes[::-1]).write(TOY.codes)
+    with pytest.raises(UserError, match=rf"{TOY.codes}: has other codes than those that {toy.run} was trained on"):
+        TrainedRun(toy.run, toy.params, CPU)
+    toy.run.catalogue.unlink()  # of an earlier version
+    TrainedRun(toy.run, toy.params, CPU)
 
 
 def test_a_missing_model_is_named(toy):

@@ -1,10 +1,12 @@
 """The exported folder, run by ``transformers`` in a process that cannot import this project, against our own lists."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.language_models import write_model
@@ -18,6 +20,7 @@ from apao.errors import UserError
 from apao.files import write_json
 from apao.stages.evaluate import evaluate
 from apao.stages.export import export
+from apao.stages.model_card import try_it
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
@@ -142,6 +145,7 @@ def test_model_card_has_parameters_metrics_and_the_limits_of_the_data(tmp_path, 
     assert f"| Recall@20 | {metrics['valid']['recall@20']:.4f} | {metrics['test']['recall@20']:.4f} |" in card
     assert f"| training.lr | {params.training.lr} |" in card and f"| seed | {run.seed} |" in card
     assert "GroupLens" in card and "library_name: transformers" in card
+    assert "Leave-one-out" in card
 
 
 @one
@@ -178,12 +182,26 @@ def test_command(trained, tmp_path):
 
 
 @one
-def test_export_into_the_empty_folder_that_one_is_in(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("target", [".", "../here"])
+def test_export_refuses_the_folder_that_one_is_in(trained, tmp_path, monkeypatch, target):
+    """It would be replaced, and the shell would go on in a deleted one."""
     root = Path.cwd()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    export(str(root / trained.folder), Path())
-    assert (tmp_path / "here" / "example.py").exists()
+    with pytest.raises(UserError, match="the shell's own folder would be replaced; name another one"):
+        export(str(root / trained.folder), Path(target))
+    assert not any(Path().iterdir())
+
+
+def test_the_command_that_tries_an_export_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, _ = made_run("llama")
+    table = pd.read_parquet(DatasetPaths("toy").items)
+    table["raw_id"] = [f"Blue shirt {number} (it's)" for number in range(len(table))]
+    table.to_parquet(DatasetPaths("toy").items)
+    model = apao.load(run.folder, device="cpu")
+    words = shlex.split(try_it(Path("my export/example.py"), model))
+    assert words == ["python", "my export/example.py", *model.items["raw_id"][:3]]
 
 
 def test_export_refuses_a_run_with_a_prompt(tmp_path, monkeypatch):

@@ -122,6 +122,11 @@ def test_a_part_of_the_catalogue_keeps_scores_and_order(toy, model, exact):
             assert rows["logp"].tolist() == pytest.approx([mine[item] for item in rows["item"]], abs=1e-4)
 
 
+def test_nothing_to_leave_out_leaves_out_nothing(model):
+    """The result of a filter may be empty."""
+    pd.testing.assert_frame_equal(model.recommend([["i1"]], k=3, without=[]), model.recommend([["i1"]], k=3))
+
+
 def test_a_list_that_changes_between_calls_is_another_part(toy, model):
     history, only = history_of(toy, 0), ["i3", "i4"]
     for last in ("i4", "i8", "i4"):

@@ -1,6 +1,8 @@
 """The command ``recommend``: the library's lists, from every kind of input to every format."""
 
 import json
+import sys
+from io import StringIO
 
 import pandas as pd
 import pytest
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 import apao
 from apao.cli import app
 from apao.stages.evaluate import evaluate
+from apao.stages.recommend import How, Wanted
+from apao.stages.recommend import recommend as stage
 
 
 @pytest.fixture
@@ -152,6 +156,8 @@ REFUSED = [
     (["--file", "unknown.jsonl"], "unknown.jsonl:1: unknown item 'nope'"),
     (["--file", "unknown.parquet"], "unknown.parquet: row 1: unknown item 'nope'"),
     (["--file", "broken.parquet"], "broken.parquet: not a parquet table"),
+    (["--file", "column.parquet"], "column.parquet: expected one column 'user' of user ids; known: item, uid"),
+    (["--file", "null.parquet"], "null.parquet: row 1 has nothing in the column 'user'; expected user ids"),
     (["--history", "i1", "--only", "items.txt"], "items.txt:2: unknown item 'nope'"),
     (["--history", "i1", "--only", "empty.txt"], "empty.txt: contains no item ids"),
     (["--history", "i1", "--without", "absent.txt"], "absent.txt: not found"),
@@ -181,6 +187,8 @@ def test_mistakes_are_one_line(run, arguments, message):
     for name, text in FILES.items():
         TOY.root.joinpath(name).write_text(text)
     pd.DataFrame({"user": ["a", "a"], "item": ["i1", "nope"]}).to_parquet("unknown.parquet")
+    pd.DataFrame({"item": ["i1"], "uid": ["a"]}).to_parquet("column.parquet")
+    pd.DataFrame({"user": ["a", None], "item": ["i1", "i2"]}).to_parquet("null.parquet")
     output = recommend(run[0], *arguments, code=1).stderr
     (line,) = [line for line in output.splitlines() if line.startswith("error:")]
     assert message in line
@@ -193,6 +201,29 @@ def test_histories_that_get_no_item_are_counted(run, tmp_path):
     arguments = (name, "--file", tmp_path / "h.jsonl", "-k", 1, "--only", tmp_path / "only.txt")
     assert "warning: 1 of 3 histories get no item" in " ".join(recommend(*arguments).stderr.split())
     assert "get no item" not in recommend(*arguments, "--keep-seen").stderr
+
+
+def test_a_narrow_beam_is_named_as_the_reason(run, tmp_path):
+    name, model = run
+    found = model.recommend([["i1"]], k=20, beam=1, keep_seen=True)["item"]
+    printed = " ".join(recommend(name, "--history", "i1", "-k", 20, "--beam", 1).stderr.split())
+    assert len(found) < 20
+    assert "warning: 1 of 1 histories get fewer than 20 items, 0 none: a beam of 1 finds no more" in printed
+    assert "fewer than" not in recommend(name, "--history", "i1", "-k", 20).stderr
+
+
+def test_a_table_on_a_terminal_begins_a_line(run, monkeypatch):
+    """The unfinished line of a bar would stand before it."""
+
+    class Terminal(StringIO):
+        def isatty(self):
+            return True
+
+    bars = []
+    monkeypatch.setattr("apao.stages.recommend.progress", lambda what, total: bars.append(what))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    stage(run[0], Wanted(histories=("i3,i1",)), How(k=2), device="cpu")
+    assert sys.stdout.getvalue().startswith("user 1\n") and not bars
 
 
 def test_a_user_named_twice_is_one_user(run, tmp_path):

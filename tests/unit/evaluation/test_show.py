@@ -164,7 +164,8 @@ def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
     [
         ("u1", "i1", "--user or --history, not both"),
         ("u20", None, "data/toy/users.parquet: has no user 'u20'"),
-        (None, "i1,nope", "unknown item 'nope'; the catalogue has ids like 'i0'"),
+        (None, "i1,nope", "--history: unknown item 'nope'; the run's catalogue has ids like 'i0'"),
+        (None, "", "--history '': expected comma-separated item ids"),
     ],
 )
 def test_show_refuses(run, user, history, message):

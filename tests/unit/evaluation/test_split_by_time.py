@@ -15,9 +15,11 @@ from apao.stages.baselines import baselines
 from apao.stages.beams import beams
 from apao.stages.evaluate import evaluate
 from apao.stages.exact import exact
+from apao.stages.load import load
 from apao.stages.lost import survey
+from apao.stages.model_card import model_card
 from apao.stages.pruning import pruning
-from apao.stages.search_page import user_history
+from apao.stages.show import show
 from apao.stages.trained import TrainedRun
 from apao.training.loop import Training
 
@@ -64,8 +66,23 @@ def test_a_user_without_a_test_item(toy, split):
     trained = TrainedRun(toy.run, toy.params, CPU)
     assert survey(trained).users == len(split.evaluated("test"))
     without = np.setdiff1d(np.arange(split.users), split.evaluated("test"))[0]
-    with pytest.raises(UserError, match=rf"user {without} has no test item, because the dataset is split by time"):
-        user_history(trained, without)
+    # Their raw ids are not their numbers.
+    users = pd.read_parquet(TOY.users)
+    users["raw_id"] = users["raw_id"].to_numpy()[::-1]
+    users.to_parquet(TOY.users)
+    raw_id = users["raw_id"][without]
+    with pytest.raises(UserError, match=rf"user '{raw_id}' has no test item, because the dataset is split by time"):
+        show(str(toy.run), raw_id, None, None, "cpu")
+
+
+def test_the_model_card_says_how_the_data_was_split(toy, split, tmp_path):
+    evaluate(toy.run, toy.params, CPU)
+    model = load(toy.run.folder, "cpu")
+    card = model_card(model, toy.run.folder)
+    assert "Split by time" in card and "A test user can be new" in card and "Leave-one-out" not in card
+    TOY.interactions.unlink()
+    card = model_card(model, toy.run.folder)
+    assert "Split by time" not in card and "Leave-one-out" not in card
 
 
 def test_validation_is_on_users_with_a_validation_item(toy, split):
