@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from helpers.project import ROOT, SHIPPED
 from apao.engines import snakemake
 from apao.engines.snakemake import Workflow
 from apao.study.params import load
+from apao.study.tuned import Tuning, add_tunings
 
 PARAMS = str(SHIPPED)
+NO_CODE = {"download", "link", "published"}
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,28 @@ def test_the_profile_names_rules_that_exist():
     bodies = re.split(r"^(?:use rule \w+ as|rule) (?=\w)", rules, flags=re.MULTILINE)
     greedy = {re.match(r"\w+", body)[0] for body in bodies if "workflow.cores" in body}
     assert profile["set-threads"].keys() == greedy
+
+
+def test_every_rule_that_computes_has_the_version_of_its_code():
+    """Without it, changed code would leave old results in place."""
+    rules = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    bodies = re.split(r"^(?:use rule \w+ as|rule) (?=\w)", rules, flags=re.MULTILINE)[1:]
+    versions = {re.match(r"\w+", body)[0]: re.findall(r'code=STUDY\.code\("(\w+)"\)', body) for body in bodies}
+    coded = {name for name, found in versions.items() if found}
+    assert {"preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"} <= coded
+    assert all(found == [name] for name, found in versions.items() if found)
+    # These copy what the user or a publisher has, or take the version with the study's parameters.
+    assert versions.keys() - coded <= NO_CODE
+
+
+def test_a_study_is_drawn_again_when_what_was_tuned_changes(tmp_path: Path):
+    shutil.copy(SHIPPED, tmp_path / "params.yaml")
+    shutil.copy(SHIPPED.with_name("tuned.yaml"), tmp_path / "tuned.yaml")
+    before = {name: Workflow({}).study(name) for name in ("table1", "figure5")}
+    (objective,) = {"ce"} & load(tmp_path / "params.yaml").objectives.keys()
+    del os.environ["APAO_PARAMS"], os.environ["APAO_SCALE"]
+    add_tunings(tmp_path / "tuned.yaml", [(objective, Tuning(chosen_by="me", values={"ml-100k": {"lr": 0.5}}))])
+    assert all(Workflow({}).study(name) != text for name, text in before.items())
 
 
 def test_the_profile_keeps_what_the_default_one_says():

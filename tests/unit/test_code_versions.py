@@ -109,6 +109,39 @@ def test_neutral_modules_exist():
         assert SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py").exists(), module
 
 
+SCIENCE = ("data", "codes", "backbones", "objectives", "training", "decoding", "evaluation")
+
+
+def test_nothing_that_computes_is_neutral():
+    assert {name for name in NEUTRAL if name.split(".")[1] in SCIENCE} == {"apao.data.fetch"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "modules"),
+    [
+        ("preprocess", {"data.kcore", "data.split", "data.texts"}),
+        ("codes", {"codes.coding", "codes.collisions"}),
+        ("train", {"training.loop", "training.optimizer", "training.batches", "data.histories", "objectives.base"}),
+        ("evaluate", {"decoding.beam", "decoding.lists", "evaluation.metrics", "codes.trie", "backbones.softmax"}),
+        ("exact", {"decoding.fullsort", "evaluation.metrics"}),
+    ],
+)
+def test_what_a_stage_computes_with_is_part_of_its_version(package: Path, monkeypatch, stage: str, modules: set[str]):
+    """Found by the imports, so a module that is imported in another way would be missed."""
+    monkeypatch.setattr(code_versions, "SOURCE", SOURCE)
+    forget()
+    assert {f"apao.{name}" for name in modules} <= reached(f"apao.stages.{stage}")
+
+
+def reached(module: str) -> set[str]:
+    """Modules that a module imports, directly or not."""
+    found, waiting = set[str](), {module}
+    while waiting:
+        found |= waiting
+        waiting = {each for one in waiting for each in code_versions._read(one)[1]} - found
+    return found
+
+
 def test_an_objective_belongs_to_its_own_runs():
     ce, point, pair = (cls.model_construct() for cls in (CrossEntropy, Pointwise, Pairwise))
     assert stage_version("train", ce) != stage_version("train", pair)

@@ -201,6 +201,46 @@ def test_a_measurement_that_was_made_again_needs_a_word(finished, capsys):
     assert json.loads((FOLDER / "beams.json").read_text())["recall"] == 0.6
 
 
+def test_all_runs_are_checked_before_the_first_is_published(finished):
+    with pytest.raises(UserError, match=r"seed9/run\.json: not found"):
+        publish([str(CE), "office/llama/ce/seed9"], Path(), machine="one")
+    assert not PUBLISHED.results.exists()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_metrics_must_be_those_of_the_ranks(finished, split):
+    edit(
+        finished / "metrics.json", lambda metrics: metrics[split].update({"ndcg@10": metrics[split]["ndcg@10"] + 1e-6})
+    )
+    hashes = {"metrics.json": sha256_of(finished / "metrics.json")}
+    edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
+    with pytest.raises(UserError, match=rf"{split} ndcg@10 is not that of ranks\.parquet"):
+        publish([str(CE)], Path(), machine="one")
+
+
+def test_lists_are_published_and_other_ones_need_a_word(finished, capsys):
+    def listed(item):
+        pd.DataFrame({"user": [0], "item": [item]}).to_parquet(finished / "lists.parquet")
+        hashes = {"lists.parquet": sha256_of(finished / "lists.parquet")}
+        edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
+
+    listed(1)
+    publish([str(CE)], Path(), machine="one")
+    assert (FOLDER / "lists.parquet").exists()
+    listed(2)
+    with pytest.raises(UserError, match="published with other numbers"):
+        publish([str(CE)], Path(), machine="one")
+    assert "lists.parquet has other numbers" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_published_file_is_the_one_that_its_stage_wrote(finished):
+    publish([str(CE)], Path(), machine="one")
+    (FOLDER / "history.csv").write_text("epoch\n")
+    hashes = {"history.csv": sha256_of(FOLDER / "history.csv")}
+    edit(FOLDER / "provenance.json", lambda made: made["outputs"].update(hashes))
+    assert f"{FOLDER / 'history.csv'}: is not the file that its stage wrote" in published_faults()
+
+
 def other_numbers(folder):
     """The same run by another revision, in which one target has the next rank."""
     path = folder / "ranks.parquet"

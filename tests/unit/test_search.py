@@ -20,6 +20,7 @@ from apao.files import read_json, sha256_of
 from apao.stages import search as stage
 from apao.stages import train as train_stage
 from apao.study.params import load
+from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
 from apao.trackers.base import Feed
 from apao.training.loop import Training
@@ -270,6 +271,32 @@ def test_runs_of_other_code_are_trained_again(study):
     again = read_json(run.folder / "train.provenance.json")
     assert (trained["code"], again["code"]) == ("version", "another")
     assert again["outputs"]["model.safetensors"] == trained["outputs"]["model.safetensors"]
+
+
+def test_runs_of_other_data_are_trained_again_and_their_trials_not_continued(study):
+    study()
+    searched()
+    (run,) = map(Run.parse, scores())
+    random_codes(20, 3, 4, seed=1).write(DatasetPaths("toy").codes)
+    with pytest.raises(UserError, match=r"its trials were made with inputs\."):
+        searched()
+    JOURNAL.unlink()
+    searched()
+    codes = DatasetPaths("toy").codes
+    assert read_json(run.record)["inputs"][str(codes)] == sha256_of(codes)
+
+
+def test_runs_of_another_decoding_are_evaluated_again(study):
+    folder = study()
+    searched()
+    (run,) = map(Run.parse, scores())
+    trained = sha256_of(run.model)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    write_params(folder, merged(params, {"recipes": {"tiny": {"decoding": {"batch_users": 3}}}}))
+    JOURNAL.unlink()
+    searched()
+    evaluated = read_json(run.folder / "evaluate.provenance.json")
+    assert evaluated["params"]["decoding"]["batch_users"] == 3 and sha256_of(run.model) == trained
 
 
 def test_one_process_at_a_time(study):

@@ -68,6 +68,10 @@ def test_metrics_intervals_and_parameters_of_the_published_runs():
         assert (row.first, row.second) == pytest.approx([one[name] for one in metrics], abs=1e-12)
         assert row.difference == pytest.approx(row.second - row.first) and row.low < row.difference < row.high
         assert 0 < row.p <= row.p_holm <= 1
+    for item_level in (False, True):
+        # Holm: the smallest of six is multiplied by six.
+        smallest = min((row.p, row.p_holm) for row in found.metrics if row.metric.startswith("item_") == item_level)
+        assert smallest[1] == pytest.approx(6 * smallest[0])
     # As README has it.
     gain = rows["recall@20"]
     assert (f"{gain.difference:.4f}", f"{gain.low:.4f}", f"{gain.high:.4f}") == ("0.0236", "0.0163", "0.0308")
@@ -123,6 +127,14 @@ def test_metrics_are_those_of_each_users_rank(targets):
     assert {row.metric for row in found.metrics} == {name for name in first if not name.startswith("item_")}
     for row in found.metrics:
         assert row.difference == pytest.approx((second[row.metric] - first[row.metric]).mean())
+
+
+def test_the_last_place_that_counts_is_the_tenth(targets):
+    _, items = targets
+    write_run("toy/llama/ce/seed4", [10, 11, 10, 11, 1, 0], items)
+    write_run("toy/llama/ce/seed5", [10, 11, 11, 10, 1, 0], items)
+    found = compare("toy/llama/ce/seed4", "toy/llama/ce/seed5", "test")
+    assert (found.gained, found.lost) == (1, 1)
 
 
 def test_item_level_is_shown_where_items_share_codes(targets):

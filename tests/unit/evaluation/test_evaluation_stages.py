@@ -147,6 +147,17 @@ def test_no_metric_beyond_what_was_ranked(toy):
     assert evaluate_split(trained, "test", beam=50).metrics == whole
 
 
+@pytest.mark.parametrize("beam", [5, 10, 20])
+def test_a_beam_as_wide_as_a_cutoff_has_its_metrics(crowded_toy, beam):
+    """The shipped beam is the largest cutoff."""
+    found = evaluate_split(TrainedRun(crowded_toy.run, crowded_toy.params, CPU), "test", beam=beam)
+    known = {k for k in (5, 10, 20) if found.metrics[f"recall@{k}"] is not None}
+    assert known == {k for k in (5, 10, 20) if k <= beam}
+    assert found.metrics[f"recall@{beam}"] == pytest.approx(found.ranks["rank"].between(1, beam).mean())
+    of_all = [found.metrics[name] is not None for name in ("prefix_recall@20", "coverage@20")]
+    assert of_all == [beam == 20] * 2
+
+
 def test_some_of_the_users(toy):
     """A sample has its own means and the rows that its users have among all."""
     trained, users = TrainedRun(toy.run, toy.params, CPU), np.array([1, 4, 5])

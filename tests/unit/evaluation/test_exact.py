@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.models import SlowModel
 
-from apao.stages.exact import exact, metrics_of, sample
+from apao.stages.exact import _moved, exact, metrics_of, sample
 
 CPU = torch.device("cpu")
 
@@ -53,6 +53,18 @@ def test_a_sample_of_users_is_the_same_for_every_run(toy):
     found = json.loads((toy.run.folder / "exact.json").read_text())
     assert found["ranks"]["user"] == sample(np.arange(toy.histories.users), 4).tolist() and found["users"] == 4
     assert len(set(found["ranks"]["user"])) == 4
+
+
+def test_a_sample_has_every_user_once_in_order():
+    found = sample(np.arange(1000), 900)
+    assert len(set(found.tolist())) == 900 and (np.diff(found) > 0).all()
+    # Of Office's 4,905 test users: another sample would set runs of different revisions against other users.
+    assert sample(np.arange(4905), 1000)[:6].tolist() == [1, 10, 15, 21, 23, 27]
+
+
+def test_shares_that_only_one_of_beam_and_exact_scoring_finds():
+    found = _moved(np.array([0, 3, 7, 5]), np.array([5, 6, 4, 40]))
+    assert (found["lost@5"], found["won@5"], found["lost@10"], found["won@10"]) == (0.5, 0.5, 0.25, 0.25)
 
 
 def test_metrics_by_hand():

@@ -280,6 +280,17 @@ def test_moves_of_a_step_are_those_of_its_forward_passes(form):
     assert far == pytest.approx(8 * near, rel=0.02)
 
 
+def test_the_loss_of_a_step_has_the_weights_of_its_middle():
+    """With a large eta, which tells the middle of the eight forward passes from their end."""
+    scores, eta = replace(scores_of(0), step_examples=8 * FORWARD_EXAMPLES), 0.1
+    objective = objective_of("apao-pointwise", weights="eq17", eta=eta)
+    losses = objective.prefix_losses(scores)
+    outcome = objective(scores, objective.initial_state(len(losses), torch.device("cpu")))
+    used = torch.stack([outcome.terms[f"prefix_weight_{m}"] for m in range(1, len(losses) + 1)])
+    torch.testing.assert_close(used, torch.softmax(4.5 * eta * losses, 0), check_dtype=False)
+    torch.testing.assert_close(outcome.state[CARRIED].exp(), torch.softmax(8 * eta * losses, 0), check_dtype=False)
+
+
 @pytest.mark.parametrize(("examples", "moves"), [(1024, 8), (1, 1), (128, 1), (129, 2), (647, 6), (None, 1)])
 def test_how_often_weights_move(examples, moves):
     scores = replace(scores_of(0), step_examples=examples)

@@ -134,6 +134,14 @@ def test_a_sweep_replaces_what_sweeps_chose_for_the_same_key():
     assert values_at(found, "office", "llama") == {"beta": 4.0, "eta": 3.0}
 
 
+def test_values_for_a_backbone_precede_those_for_its_dataset_in_any_order():
+    near = Tuning(chosen_by="a", values={"office/llama": {"beta": 1.0}})
+    far = Tuning(chosen_by="b", values={"office": {"beta": 2.0}})
+    for found in ((near, far), (far, near)):
+        assert values_at(found, "office", "llama") == {"beta": 1.0}
+        assert values_at(found, "office", "tiger") == {"beta": 2.0}
+
+
 def test_a_search_replaces_earlier_choices_at_its_own_place_only():
     def tuning(by, **values):
         return Tuning(chosen_by=by, values=values)

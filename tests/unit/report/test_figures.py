@@ -11,9 +11,11 @@ from matplotlib.text import Text
 
 from apao.errors import UserError
 from apao.report import style
-from apao.report.kinds.prefix_recall import QUANTITY, gain_percent
-from apao.report.results import Results
+from apao.report.kinds.prefix_recall import QUANTITY, _gain, gain_percent
+from apao.report.results import Estimate, Results
 from apao.stages.report import report
+from apao.study.paths import PUBLISHED
+from apao.study.runs import Run
 
 SEEDS = [1, 2, 3]
 WIDE = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"], "seeds": SEEDS}
@@ -265,6 +267,18 @@ def test_figure5_of_three_seeds_is_the_mean_of_their_gains(project):
     assert gain["value"] == pytest.approx(50) == (gain["low"] + gain["high"]) / 2
     # A standard deviation of 50 over three seeds.
     assert gain["high"] - 50 == pytest.approx(4.3027 * 50 / math.sqrt(3), abs=0.1)
+
+
+def test_figure5_has_no_interval_over_seeds_that_differ(project):
+    """As published runs may: each objective has three, but not the same."""
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "seeds": [1, 2, 3, 4]}
+    params = project.params(figure5={**study, "objectives": ["ce", "apao-pairwise"]})
+    ours, theirs = (
+        ([Run("office", "tiger", name, (), seed) for seed in seeds], Estimate((0.1, 0.2, 0.3)))
+        for name, seeds in (("apao-pairwise", (1, 2, 4)), ("ce", (1, 2, 3)))
+    )
+    gain = _gain(Results(params, PUBLISHED), 0, ours, theirs)
+    assert gain.percent == 0 and all(map(math.isnan, gain.interval))
 
 
 @pytest.mark.parametrize("kept", [True, False])

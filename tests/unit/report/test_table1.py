@@ -8,7 +8,7 @@ import pytest
 
 from apao.errors import UserError
 from apao.report.comparisons import Experiment, Verdict
-from apao.report.kinds.comparison import _gains_note
+from apao.report.kinds.comparison import _gains_note, _marked
 from apao.report.results import Results
 from apao.stages.report import report
 from apao.study.runs import Run
@@ -243,6 +243,23 @@ def test_the_best_baseline_is_none_of_the_papers_own(project):
         against = {objective: row(frame, objective, metric)["best_baseline"] for objective in ROWS}
         assert against == dict.fromkeys(ROWS, best) | {best: other}
     assert row(frame, "ce->point", "ndcg@10")["gain_percent"] == pytest.approx(100 * (0.0501 / 0.0301 - 1))
+
+
+def test_an_objective_under_two_names_is_not_compared_with_itself(project):
+    """``ce+eos=true`` is ``ce``, whose eos is true by default."""
+    objectives = ["ce", "ce+eos=true", "msl"]
+    study = {"datasets": ["office"], "backbones": ["tiger"], "objectives": objectives, "seeds": [1]}
+    params = project.params(table1=study)
+    for objective, value in (("ce", 0.03), ("msl", 0.02)):
+        project.metrics(f"office/tiger/{objective}/seed1", {"ndcg@10": value})
+    project.fill("table1", params)
+    report("table1", params)
+    assert row(pd.read_csv("results/tables/table1.csv"), "ce", "ndcg@10")["best_baseline"] == "msl"
+
+
+@pytest.mark.parametrize(("paper", "marked"), [(0.05, True), (0.1, False), (0.15, False), (0.2, False), (0.25, True)])
+def test_the_papers_number_is_marked_outside_our_interval(paper, marked):
+    assert _marked(paper, 0.1, 0.2) == f"{paper:.4f}{'†' if marked else ''}"
 
 
 def test_holm_takes_one_metric_of_the_dataset_as_a_family(project):

@@ -260,6 +260,25 @@ def test_patience(patience, tmp_path):
     assert len(training_of(params).fit(tmp_path / "x", "x").history) == 1 + patience
 
 
+def test_patience_counts_from_the_best_epoch(tmp_path, monkeypatch):
+    losses = [3.0, 2.0, 1.0, 1.5, 1.4, 1.3, 1.2]
+    monkeypatch.setattr(Training, "validate", lambda self, epoch: {"loss": losses[epoch]})
+    trained = training_of(run_params(epochs=7, patience=2)).fit(tmp_path / "x", "x")
+    assert (trained.best_epoch, len(trained.history)) == (3, 5)
+
+
+def test_no_two_micro_batches_have_the_same_dropout_masks(monkeypatch):
+    """Of two seeds and two steps."""
+    params = run_params(epochs=1, micro_batch_tokens=60, batch_size=8)
+    trainings = [training_of(params.model_copy(update={"seed": seed})) for seed in (1, 2)]
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    for training in trainings:
+        for batch in itertools.islice(training.sampler.epoch(10**6, 8, training.generator), 2):
+            training.step(batch, Sums(training.processes))
+    assert len(set(seeds)) == len(seeds) > 8
+
+
 def test_the_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path):
     params = run_params(epochs=8, lr=0.05, patience=9)
     training = training_of(params)

@@ -14,6 +14,7 @@ from apao.codes.items import ItemTable
 from apao.files import read_json, verified
 from apao.stages.train import train
 from apao.study.runs import Run
+from apao.training.loop import Training
 
 CPU = torch.device("cpu")
 RUN = Run.parse("toy/tiger/ce/seed7")
@@ -50,6 +51,28 @@ def test_outputs(params):
     config = read_json(RUN.folder / "config.json")
     rebuilt = BACKBONES["tiger"].from_transformers_config(config).build(config["vocab_size"])
     rebuilt.load_transformers(load_file(verified(RUN.folder / "model.safetensors")))
+
+
+@pytest.mark.parametrize("changed", ["nothing", "parameters", "codes", "code"])
+def test_only_a_checkpoint_of_the_same_training_is_resumed(params, changed, monkeypatch):
+    def killed(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, params, CPU, code="a", on_epoch=killed)
+    if changed == "codes":
+        random_codes(20, 3, 4, seed=1).write(TOY.codes)
+    again = run_params("tiger", epochs=3, lr=1e-3) if changed == "parameters" else params
+    epochs, train_epoch = [], Training._train_epoch
+
+    def counted(self, epoch, advance):
+        epochs.append(epoch)
+        return train_epoch(self, epoch, advance)
+
+    monkeypatch.setattr(Training, "_train_epoch", counted)
+    train(RUN, again, CPU, code="b" if changed == "code" else "a")
+    assert epochs == ([2] if changed == "nothing" else [0, 1, 2])
 
 
 def test_a_kill_between_epochs_changes_nothing(params):
