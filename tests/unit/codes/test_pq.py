@@ -3,6 +3,7 @@
 from itertools import pairwise
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -54,7 +55,6 @@ def test_pca_balances_the_variances_of_the_parts():
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_codes_are_those_of_faiss(rotation):
     """faiss's ProductQuantizer with the same centroids gives the rotated vectors the same codes."""
-    faiss = pytest.importorskip("faiss", reason="an independent product quantiser, not a dependency")
     coding = fitted(levels=2, rotation=rotation)
     parts = rotated_parts(ROWS, 2, rotation, 42)
     quantiser = faiss.ProductQuantizer(10, 2, 4)
@@ -67,7 +67,6 @@ def test_codes_are_those_of_faiss(rotation):
 
 
 def test_as_good_as_faiss_trained_by_itself():
-    faiss = pytest.importorskip("faiss", reason="an independent product quantiser, not a dependency")
     quantiser, rows = faiss.ProductQuantizer(10, 2, 4), ROWS.astype(np.float32)
     quantiser.train(rows)
     theirs = np.square(rows - quantiser.decode(quantiser.compute_codes(rows))).sum(axis=1).mean()
