@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from helpers.language_models import write_model
 from helpers.models import padded, random_codes, random_histories, shaken
 from torch.nn.functional import cross_entropy
 
@@ -33,9 +34,6 @@ def sizes(request, params, tmp_path_factory) -> BackboneParams:
     """The backbone's entry in params.yaml, or one of a tiny model."""
     if request.param not in PRETRAINED:
         return params.recipes["small"].backbones[request.param]
-    pytest.importorskip("transformers")
-    from helpers.language_models import write_model
-
     entry = {**PRETRAINED[request.param]}
     folder = write_model(tmp_path_factory.mktemp("model"), entry.pop("kind"))
     return BACKBONES["hf-causal"](type="hf-causal", model=str(folder), **entry)

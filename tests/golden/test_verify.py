@@ -50,7 +50,6 @@ def save(folder, expected):
 
 
 def test_a_folder_of_other_sizes_agrees(tmp_path):
-    pytest.importorskip("transformers")
     from other_folder import ETAS, TAUS
     from other_folder import write as make
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import matplotlib
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.disks import fill, read_only, small_disk
+from helpers.forks import in_fork
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
@@ -249,12 +251,29 @@ def test_a_full_disk_and_a_record(tmp_path):
         verified(disk / "table.csv")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(UserError, match=r"locked/file: cannot be written \(Permission denied\); check"):
+NOBODY = 65534
+
+
+def refusal(folder: Path) -> str:
+    """The error of a write, by a process that is not root's, who may write everywhere."""
+    if os.geteuid() == 0:
+        os.setuid(NOBODY)
+    try:
         write_json(folder / "file", 1)
+    except UserError as error:
+        return str(error)
+    return "written"
+
+
+def test_a_folder_that_may_not_be_written():
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        said = in_fork(refusal, Path(folder))
+        assert said.startswith(f"{folder}/file: cannot be written (Permission denied); check")
+        Path(folder).chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+        assert in_fork(refusal, Path(folder)) == "written"
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dvc_project import committed, ran
+from helpers.language_models import write_model
 from helpers.project import Project, make_workflow, write_interactions
 
 pytestmark = pytest.mark.slow
@@ -81,7 +82,6 @@ def test_older_vectors_and_codes_are_noticed_by_snakemake(tmp_path: Path):
 
 
 def test_an_older_pretrained_model_is_noticed_by_snakemake(tmp_path: Path):
-    write_model = pytest.importorskip("helpers.language_models").write_model
     project = make_workflow(tmp_path)
 
     def write(**changes: object) -> None:

@@ -6,6 +6,9 @@ import sys
 import huggingface_hub
 import pytest
 import torch
+import transformers
+from helpers import language_models
+from helpers.language_models import CONFIGS, PROMPT, ROWS
 from helpers.models import padded, shaken
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -13,10 +16,6 @@ from safetensors.torch import load_file, save_file
 from apao.backbones.hf_causal import AT_ONCE, HfCausal, HfCausalParams
 from apao.backbones.pretrained import adapted_layers
 from apao.errors import UserError
-
-transformers = pytest.importorskip("transformers")
-language_models = pytest.importorskip("helpers.language_models")
-CONFIGS, PROMPT, ROWS = language_models.CONFIGS, language_models.PROMPT, language_models.ROWS
 
 VOCABULARY, LEVELS = 23, 3
 HISTORIES = [[5, 9, 12], [3, 8, 11, 18, 4, 9, 13, 16, 5], [6]]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers import language_models
 from helpers.models import random_codes, run_params
 from helpers.project import merged, small_params, write_dataset, write_params
 from safetensors.torch import load_file
@@ -24,8 +25,6 @@ from apao.study.params import load
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
 from apao.training.loop import Training
-
-language_models = pytest.importorskip("helpers.language_models")
 
 CPU = torch.device("cpu")
 CODES = random_codes(40, 3, 4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from helpers.models import BOTH, backbone_of, padded, shaken
 from safetensors.torch import load_file, save_file
 
@@ -15,8 +16,6 @@ from apao.backbones.llama import rotate
 from apao.backbones.tiger import relative_buckets
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.vocabulary import EOS
-
-transformers = pytest.importorskip("transformers")
 
 HUGGING_FACE = {"tiger": transformers.T5ForConditionalGeneration, "llama": transformers.LlamaForCausalLM}
 VOCABULARY, LEVELS, CANDIDATES = 23, 4, 5

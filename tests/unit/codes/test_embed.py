@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from helpers.encoder import SPECIAL, write_encoder
 from safetensors.numpy import load_file, save_file
 
@@ -16,9 +17,6 @@ from apao.files import verified
 from apao.stages import embed as stage
 from apao.stages.embed import embed
 from apao.study.paths import DatasetPaths
-
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("sentence_transformers")
 
 PATHS = DatasetPaths("toy")
 SHARDS = PATHS.folder / "embeddings.shards"

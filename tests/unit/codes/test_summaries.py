@@ -102,7 +102,6 @@ def test_codes_that_the_policy_gave():
 @pytest.mark.parametrize("placeholder", ["", "Unknown"])
 def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placeholder):
     """Both stages together, with the encoder from pip."""
-    pytest.importorskip("sentence_transformers")
     colours = ["red", "blue"] * 45
     texts = [f"{colour} lamp number {n}" if n % 3 == 0 else placeholder for n, colour in enumerate(colours)]
     PATHS.folder.mkdir(parents=True)

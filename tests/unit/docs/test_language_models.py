@@ -5,16 +5,14 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 import yaml
+from helpers import language_models
 from helpers.models import random_codes
 from helpers.project import ROOT, SHIPPED, TOY, merged, small_params, write_dataset, write_params
 
 from apao.cli import app
 from apao.study.params import load
 from apao.study.runs import Run
-
-language_models = pytest.importorskip("helpers.language_models")
 
 PAGE = (ROOT / "docs" / "language-models.md").read_text()
 (ENTRIES,) = (

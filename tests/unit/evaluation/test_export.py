@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from helpers.language_models import write_model
 from helpers.models import BASELINES
 from helpers.processes import run as run_process
@@ -24,8 +25,6 @@ from apao.stages.model_card import try_it
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
-
-transformers = pytest.importorskip("transformers")
 
 CASES = {
     "tiger": ("tiger", {"type": "ce"}, {}),

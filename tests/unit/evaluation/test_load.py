@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+import transformers
 from helpers.models import SlowModel
 from helpers.project import ROOT
 
@@ -229,7 +230,6 @@ def test_readme_loads_a_run(toy, model):
 
 def test_readme_trains_somebody_elses_model():
     """Training a T5 of transformers with its own vocabulary lowers the loss."""
-    transformers = pytest.importorskip("transformers")
     sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 1}
     torch.manual_seed(0)
     theirs = transformers.T5ForConditionalGeneration(

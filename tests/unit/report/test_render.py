@@ -5,8 +5,9 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import jinja2
 import pandas as pd
-import pytest
+from docutils import core
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -126,8 +127,6 @@ def test_latex_rows_have_the_declared_columns():
 
 
 def test_caption_survives_rst_and_jinja():
-    core = pytest.importorskip("docutils.core")
-    jinja2 = pytest.importorskip("jinja2")
     caption = "drop_level=0, a*b*, `c`, |d|, e_ {{ f }} {% g %} \\h ce->pair."
     tree = core.publish_doctree(jinja2.Template(rst_text(caption)).render(), settings_overrides={"report_level": 5})
     assert [node.tagname for node in tree.children] == ["paragraph"]

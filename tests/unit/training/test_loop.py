@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from helpers.models import BASELINES, BOTH, histories_of, random_codes, random_histories, run_params
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +130,6 @@ def test_learning_rate_by_hand():
 
 @given(st.integers(2, 200), st.integers(0, 50))
 def test_learning_rate_is_the_usual_schedule_of_steps(steps, warm):
-    transformers = pytest.importorskip("transformers")
     warm = min(warm, steps - 1)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule = transformers.get_cosine_schedule_with_warmup(optimizer, warm, steps).lr_lambdas[0]
