@@ -1,6 +1,5 @@
 """One training in several processes, started as a user does: same result, and errors of one line."""
 
-import time
 from pathlib import Path
 from shutil import copytree
 from signal import SIGKILL
@@ -100,9 +99,7 @@ def test_a_process_dies_and_the_same_command_resumes(made, alone, tmp_path):
     process.wait_for((project / CHECKPOINT).exists)
     (second,) = [one for one in process.children() if one.environ().get("RANK") == "1"]
     second.send_signal(SIGKILL)
-    killed = time.monotonic()
-    done = process.end()
-    assert time.monotonic() - killed < 20
+    done = process.end()  # which does not wait for a process that hangs
     assert done.status == 1
     (error,) = done.errors
     # Either it noticed that its partner has ended, or torchrun terminated it before it could.
