@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from dvc_project import committed, ran
 from helpers.language_models import write_model
@@ -52,20 +53,21 @@ def test_an_older_table_is_noticed_by_snakemake_and_a_newer_time_is_not(tmp_path
     assert (project.folder / "data/toy/interactions.parquet").read_bytes() == first
 
 
-def test_older_vectors_and_codes_are_noticed_by_snakemake(tmp_path: Path):
+def test_vectors_and_codes_count_by_their_content(tmp_path: Path):
     """One dataset has codes made from a user's vectors, another has a user's codes."""
     project = make_workflow(tmp_path)
+    items = [f"i{n}" for n in range(12)]
     vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
 
     def write(seed: int) -> None:
-        np.save(vectors, np.random.default_rng(seed).normal(size=(12, 4)).astype(np.float32))
+        np.save(vectors, np.random.default_rng(seed).normal(size=(13, 4)).astype(np.float32))
         age(vectors)
 
     def assign(first: int) -> None:
-        codes.write_text(json.dumps({f"i{n}": [f"<a_{n % first}>", f"<b_{n}>"] for n in range(12)}))
+        codes.write_text(json.dumps({item: [f"<a_{n % first}>", f"<b_{n}>"] for n, item in enumerate(items)}))
         age(codes)
 
-    (project.folder / "ids.json").write_text(json.dumps([f"i{n}" for n in range(12)]))
+    (project.folder / "ids.json").write_text(json.dumps([*items[::-1], "unknown"]))
     project.edit("embedders", "mine", value={"file": "vectors.npy", "ids": "ids.json"})
     project.edit("codes", "toy", "embedder", value="mine")
     project.edit("codes", "given", value={"method": "file", "path": "index.json"})
@@ -74,6 +76,14 @@ def test_older_vectors_and_codes_are_noticed_by_snakemake(tmp_path: Path):
     write(seed=0)
     assign(first=3)
     project.snakemake(*targets)
+    made = pd.read_parquet(project.folder / targets[1])
+    raw_ids = pd.read_parquet(project.folder / "data/given/items.parquet")["raw_id"]
+    assert made["level_2"].tolist() == [int(raw.removeprefix("i")) for raw in raw_ids]
+    log = (project.folder / "logs/toy/embed.log").read_text()
+    assert "vectors.npy: 13 rows, of which 1 belong to no item (such as 'unknown')" in log
+
+    for path in (vectors, codes):
+        path.touch()
     assert project.snakemake("-n", *targets).jobs == []
     assign(first=4)
     assert project.snakemake("-n", *targets).rules == {"codes": 1}

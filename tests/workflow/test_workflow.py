@@ -5,11 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers.project import ROOT, Project, make_workflow, write_interactions
+from helpers.project import ROOT, Project, write_interactions
 from shorten import shorten
 
 from apao.study.params import load
@@ -78,35 +77,6 @@ def test_one_changed_interaction_reruns_what_depends_on_it(project: Project):
     found = project.snakemake("-n", "all")
     assert found.rules["preprocess"] == 1
     assert found.trained == {str(run) for run in load(project.folder / "params.yaml").all_runs()}
-
-
-def test_vectors_and_codes_of_the_user_count_by_their_content(tmp_path: Path):
-    """One dataset has codes made from a user's vectors, another has a user's codes."""
-    project = make_workflow(tmp_path)
-    items = [f"i{n}" for n in range(12)]
-    vectors, codes = project.folder / "vectors.npy", project.folder / "index.json"
-    np.save(vectors, np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32))
-    (project.folder / "ids.json").write_text(json.dumps([*items[::-1], "unknown"]))
-    codes.write_text(json.dumps({item: [f"<a_{n % 3}>", f"<b_{n}>"] for n, item in enumerate(items)}))
-    project.edit("embedders", "mine", value={"file": "vectors.npy", "ids": "ids.json"})
-    project.edit("codes", "toy", "embedder", value="mine")
-    project.edit("codes", "given", value={"method": "file", "path": "index.json"})
-    project.edit("datasets", "given", value=project.params()["datasets"]["toy"] | {"codes": "given"})
-    targets = ["data/toy/codes.parquet", "data/given/codes.parquet"]
-    project.snakemake(*targets)
-    made = pd.read_parquet(project.folder / targets[1])
-    raw_ids = pd.read_parquet(project.folder / "data/given/items.parquet")["raw_id"]
-    assert made["level_2"].tolist() == [int(raw.removeprefix("i")) for raw in raw_ids]
-    log = (project.folder / "logs/toy/embed.log").read_text()
-    assert "vectors.npy: 13 rows, of which 1 belong to no item (such as 'unknown')" in log
-
-    for path in (vectors, codes):
-        path.touch()
-    assert project.snakemake(*targets).jobs == []
-    codes.write_text(json.dumps({item: [f"<a_{n % 4}>", f"<b_{n}>"] for n, item in enumerate(items)}))
-    assert project.snakemake("-n", *targets).rules == {"codes": 1}
-    np.save(vectors, np.ones((13, 4), dtype=np.float32))
-    assert project.snakemake("-n", *targets).rules == {"codes": 2, "embed": 1}
 
 
 def test_new_file_times_rerun_nothing(project: Project):
