@@ -1,9 +1,10 @@
 """A folder with a small dataset and a trained run, as written by the earlier stages."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from helpers.models import backbone_of, random_codes, run_params
+from helpers.models import SlowModel, backbone_of, random_codes, run_params
 from helpers.project import TOY, write_dataset
 from safetensors.torch import save_file
 
@@ -25,6 +26,24 @@ class Toy:
     codes: ItemCodes
     histories: Histories
     backbone: Backbone
+
+    def with_beam(self, beam: int) -> RunParams:
+        """The run's parameters with another beam."""
+        return self.params.model_copy(update={"decoding": self.params.decoding.model_copy(update={"beam": beam})})
+
+    def targets(self, split: str) -> Iterator[tuple[int, list[int]]]:
+        """For each user the target item, and the tokens of the items before it."""
+        last = {"valid": -2, "test": -1}[split]
+        for user in range(self.histories.users):
+            row = self.histories.items[self.histories.offsets[user] : self.histories.offsets[user + 1]].tolist()
+            yield row[last], self.codes.tokens[row[:last][-self.params.backbone.max_history :]].ravel().tolist()
+
+    def rankings(self, split: str) -> Iterator[tuple[int, list[tuple[int, ...]]]]:
+        """For each user the target item, and all codes (as tuples of tokens) from best to worst, one by one."""
+        slow, eos = SlowModel(self.backbone), self.params.decodes_eos
+        codes = [tuple(code) for code in self.codes.distinct_tokens.tolist()]
+        for target, history in self.targets(split):
+            yield target, sorted(codes, key=lambda code, history=history: -slow.score(history, code, eos))
 
 
 @pytest.fixture(params=["tiger", "llama"])

@@ -30,26 +30,6 @@ from apao.study.run_params import TimedDecoding
 CPU = torch.device("cpu")
 
 
-def with_beam(params, beam):
-    return params.model_copy(update={"decoding": params.decoding.model_copy(update={"beam": beam})})
-
-
-def slow_rankings(toy, split):
-    """For each user the target item, and all codes (as tuples of tokens) from best to worst."""
-    slow, eos = SlowModel(toy.backbone), toy.params.decodes_eos
-    codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
-    for target, history in targets_and_histories(toy, split):
-        yield target, sorted(codes, key=lambda code, history=history: -slow.score(history, code, eos))
-
-
-def targets_and_histories(toy, split):
-    """For each user the target item, and the tokens of the items before it."""
-    last = {"valid": -2, "test": -1}[split]
-    for user in range(toy.histories.users):
-        row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
-        yield row[last], toy.codes.tokens[row[:last][-toy.params.backbone.max_history :]].ravel().tolist()
-
-
 def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
     evaluate(toy.run, toy.params, CPU)
     metrics = json.loads((toy.run.folder / "metrics.json").read_text())
@@ -62,7 +42,7 @@ def test_evaluate_with_a_beam_as_wide_as_the_catalogue(toy):
         rows = table[table["split"] == split]
         assert rows["user"].tolist() == list(range(toy.histories.users))
         hits = []
-        for (_, row), (item, ranking) in zip(rows.iterrows(), slow_rankings(toy, split), strict=True):
+        for (_, row), (item, ranking) in zip(rows.iterrows(), toy.rankings(split), strict=True):
             place = ranking.index(tokens[item])
             assert row["item"] == item and row["rank"] == place + 1
             assert row["items_before"] == sum(tokens.count(code) for code in ranking[:place])
@@ -79,7 +59,7 @@ def test_prefix_recall_is_over_the_best_twenty(crowded_toy):
     toy, slow = crowded_toy, SlowModel(crowded_toy.backbone)
     tokens = [tuple(code) for code in toy.codes.tokens.tolist()]
     kept = []
-    for target, history in targets_and_histories(toy, "test"):
+    for target, history in toy.targets("test"):
         rankings = [
             sorted({code[:m] for code in tokens}, key=lambda prefix: -slow.score(history, prefix, eos=False))
             for m in (1, 2, 3)
@@ -183,15 +163,13 @@ def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
 
 def test_pruning_of_a_narrow_beam(toy):
     """The share of the exact top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
-    params = with_beam(toy.params, 2)
+    params = toy.with_beam(2)
     pruning(toy.run, params, CPU)
     kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]
     slow, eos = SlowModel(toy.backbone), params.decodes_eos
     codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
     expected = np.zeros(3)
-    for user in range(toy.histories.users):
-        row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
-        history = toy.codes.tokens[row[:-1][-20:]].ravel().tolist()
+    for _, history in toy.targets("test"):
         top = sorted(codes, key=lambda code, history=history: -slow.score(history, code, eos))[:20]
         beams = [(0.0, ())]
         for level in range(3):
@@ -215,7 +193,7 @@ def test_beam_sizes_agree_with_evaluation(toy):
     found = json.loads((toy.run.folder / "beams.json").read_text())["beams"]
     assert [row["beam"] for row in found] == [1, 3]
     for row in found:
-        metrics = evaluate_split(TrainedRun(toy.run, with_beam(toy.params, row["beam"]), CPU), "test").metrics
+        metrics = evaluate_split(TrainedRun(toy.run, toy.with_beam(row["beam"]), CPU), "test").metrics
         assert {name: row[name] for name in metrics} == metrics
         assert row["recall@5"] is None and row["prefix_recall@20"] is None
         assert row["intervals"]["recall@5"] is None
@@ -254,7 +232,7 @@ def test_a_beam_wider_than_the_catalogue_is_refused(toy):
     with pytest.raises(
         UserError, match=rf"decoding.beam {most + 1} is more than the catalogue's {most} .*decoding.beam to all"
     ):
-        TrainedRun(toy.run, with_beam(toy.params, most + 1), CPU)
+        TrainedRun(toy.run, toy.with_beam(most + 1), CPU)
 
 
 def test_a_truncated_model_is_named(toy):

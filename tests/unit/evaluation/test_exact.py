@@ -5,33 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.models import SlowModel
 
 from apao.stages.exact import _moved, exact, metrics_of, sample
 
 CPU = torch.device("cpu")
 
 
-def with_beam(params, beam):
-    return params.model_copy(update={"decoding": params.decoding.model_copy(update={"beam": beam})})
-
-
-def slow_rank(toy, user):
-    """Rank of the test item's code among all codes."""
-    slow, eos = SlowModel(toy.backbone), toy.params.decodes_eos
-    row = toy.histories.items[toy.histories.offsets[user] : toy.histories.offsets[user + 1]].tolist()
-    history = toy.codes.tokens[row[:-1][-toy.params.backbone.max_history :]].ravel().tolist()
-    codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]
-    ranking = sorted(codes, key=lambda code: -slow.score(history, code, eos))
-    return 1 + ranking.index(tuple(toy.codes.tokens[row[-1]].tolist()))
-
-
 def test_exact_ranks_are_those_of_every_code_scored_by_itself(toy):
-    exact(toy.run, with_beam(toy.params, 2), 1000, CPU)
+    exact(toy.run, toy.with_beam(2), 1000, CPU)
     found = json.loads((toy.run.folder / "exact.json").read_text())
     users = list(range(toy.histories.users))
     assert found["users"] == found["of_users"] == len(users) and found["ranks"]["user"] == users
-    expected = [slow_rank(toy, user) for user in users]
+    expected = [1 + codes.index(tuple(toy.codes.tokens[target])) for target, codes in toy.rankings("test")]
     assert found["ranks"]["exact"] == expected
     assert found["exact_recall@5"] == pytest.approx(np.mean([rank <= 5 for rank in expected]))
     # A beam of two has two codes.
