@@ -77,8 +77,8 @@ def _new_items(path: Path, record: RunRecord) -> ItemTable:
                 "trained on; train the run again, or restore the codes and code the items again"
             )
         raise UserError(
-            f"{path}: was coded beside other codes than those that {record.run} was trained on; code the items again: "
-            f"{again}"
+            f"{path}: was coded beside other codes than those that {record.run} was trained on; code the items "
+            f"again: {again}"
         )
     return ItemTable.read(path)
 

@@ -32,10 +32,12 @@ Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
-def warn_of_changes(run: Run, record: RunRecord, root: Path) -> None:
-    """Print a line for each file of the dataset that has changed since the run was trained."""
-    for path in record.changed_inputs(root):
+def warn_of_changes(run: Run, record: RunRecord, root: Path) -> list[Path]:
+    """Print a line for each file of the dataset that has changed since the run was trained, and return them."""
+    changed = record.changed_inputs(root)
+    for path in changed:
         console.print(f"{run} was trained on another {path}: its hash is not the one in {run.record.name}")
+    return changed
 
 
 class TrainedModel:
@@ -109,9 +111,10 @@ class TrainedRun(TrainedModel):
         folder = folder or root / run.folder
         paths = DatasetPaths(run.dataset, root)
         self.histories, codes = load_dataset(paths)
-        warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
+        changed = warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
         table = folder / CATALOGUE_FILE
-        if table.exists() and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
+        recoded = DatasetPaths(run.dataset).codes in changed and table.exists()
+        if recoded and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
             raise UserError(
                 f"{paths.codes}: has other codes than those that {run} was trained on ({table}); train the run again, "
                 "or restore the codes"
