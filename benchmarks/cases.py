@@ -41,7 +41,6 @@ def train(backbone: str, objective: str, batch: int, size: Size = OFFICE, **over
 
     def case(seconds: float, device: torch.device) -> Measurement:
         step = stepper(backbone, objective, batch, size, device, **overrides)
-        # Recorded passes, which a GPU replays, are not seen by the counter of operations.
         return repeated(step, "examples", seconds, device, flops=device.type == "cpu")
 
     return case

@@ -32,11 +32,14 @@ class Measurement:
         rates: one per repeat.
         unit: of the rates.
         flops: floating-point operations per unit, counted by running it; None where they were not.
+        fewer: operations per unit of the slower way over those of the faster; what the ratio would be if both did as
+            many per second.
     """
 
     rates: list[float]
     unit: str
     flops: float | None = None
+    fewer: float | None = None
 
     def row(self, name: str) -> dict[str, Any]:
         """As an entry of the results."""
@@ -49,6 +52,7 @@ class Measurement:
             "repeats": len(self.rates),
             "mflop_per_unit": None if self.flops is None else round(self.flops / 1e6, 2),
             "gflop_per_s": None if self.flops is None else round(self.flops * median(self.rates) / 1e9, 1),
+            "times_fewer_operations": None if self.fewer is None else round(self.fewer, 2),
             "peak_memory_mb": round(peak_memory() / 2**20),
         }
 
@@ -60,12 +64,8 @@ def repeated(
 
     Three repeats at least; with ``flops`` the warm-up counts the operations.
     """
-    counted = None
-    if flops:
-        with FlopCounterMode(display=False) as counter:
-            units = work()
-        counted = counter.get_total_flops() / units
-    else:
+    counted = operations(work) if flops else None
+    if not flops:
         work()
     rates: list[float] = []
     begun = time.perf_counter()
@@ -79,11 +79,21 @@ def compared(
 ) -> Measurement:
     """Times of a unit of ``work`` over those of ``other``, done in turn: a machine that slows down slows both."""
     ratios = []
-    work(), other()
+    # Recorded passes, which a GPU replays, are not seen by the counter.
+    fewer = operations(work) / operations(other) if device.type == "cpu" else None
+    if fewer is None:
+        work(), other()
     begun = time.perf_counter()
     while len(ratios) < 5 or (len(ratios) < MOST_REPEATS and time.perf_counter() - begun < seconds):
         ratios.append(_seconds(work, device) / _seconds(other, device))
-    return Measurement(ratios, unit)
+    return Measurement(ratios, unit, fewer=fewer)
+
+
+def operations(work: Callable[[], int]) -> float:
+    """Floating-point operations of matrix products and attention that ``work`` does per unit."""
+    with FlopCounterMode(display=False) as counter:
+        units = work()
+    return float(counter.get_total_flops() / units)
 
 
 def _seconds(work: Callable[[], int], device: torch.device) -> float:

@@ -45,14 +45,17 @@ def results_table(report: dict[str, Any]) -> str:
         f"{facts['matrix']}: {facts['fp32_gflop_per_s']} GFLOP/s in fp32, {facts['bf16_gflop_per_s']} in bf16.",
         "",
         "Rated: fp32 matrix products in GFLOP/s before and after the case, in its process. Beside: cores that other "
-        "processes kept busy meanwhile; above 0.1 the machine was not idle.",
+        "processes kept busy meanwhile; above 0.1 the machine was not idle. MFLOP of a comparison: a ratio, "
+        "which is what both ways would differ by if they did as many a second.",
         "",
         "| case | median | low to high | unit | MFLOP per unit | GFLOP/s | of the matrix rate | rated | beside | MB |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["results"]:
         work = ("–", "–", "–")
-        if row["gflop_per_s"] is not None:
+        if row["times_fewer_operations"] is not None:
+            work = (f"x {row['times_fewer_operations']}", "–", "–")
+        elif row["gflop_per_s"] is not None:
             work = (row["mflop_per_unit"], row["gflop_per_s"], f"{100 * row['gflop_per_s'] / best:.0f} %")
         spread = f"{row['low']} to {row['high']}"
         rated = "–" if "rated" not in row else "{:.0f}, {:.0f}".format(*row["rated"])

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from benchmarks import report
+from benchmarks import measure, report
 from benchmarks.__main__ import app
 from benchmarks.cases import cases
 
@@ -20,6 +21,7 @@ def rows(scope):
     return [
         {"name": name, "value": 20.0 + i, "unit": "examples/s", "low": 19.0, "high": 200.0, "repeats": 3}
         | {"mflop_per_unit": 5.0, "gflop_per_s": 7.0, "peak_memory_mb": 900, "rated": [90.0, 99.0], "others": 0.0}
+        | {"times_fewer_operations": 2.5 if name.startswith(("ratio", "versus")) else None}
         for i, name in enumerate(cases(scope))
     ]
 
@@ -29,6 +31,7 @@ def test_every_case_can_be_reported(scope, tmp_path):
     found = rows(scope)
     table = report.results_table({"machine": MACHINE, "results": found})
     assert all(f"| {row['name']} |" in table for row in found)
+    assert table.count("| x 2.5 |") == sum(name.startswith(("ratio", "versus")) for name in cases(scope))
     shown = report.table4(found)
     assert "| tiger | ce | 1" in shown and "@" not in shown and "trie" not in shown
     assert "| llama | scores 100 negatives | 80 |" in report.table1_cost(found)
@@ -83,3 +86,16 @@ def test_compare_names_what_differs(tmp_path):
     assert (
         "threads was 2, and is 1" in said and "bf16_gflop_per_s was 100.0, and is 50.0" in said and "fp32" not in said
     )
+
+
+def test_a_comparison_counts_the_operations_of_both_ways_per_unit():
+    def product(rows, units):
+        def work():
+            torch.ones(rows, 3) @ torch.ones(3, 5)
+            return units
+
+        return work
+
+    found = measure.compared(product(8, 2), product(2, 1), "x other", 0.0, torch.device("cpu"))
+    assert found.fewer == (2 * 8 * 3 * 5 / 2) / (2 * 2 * 3 * 5)
+    assert found.row("ratio")["times_fewer_operations"] == 2.0
