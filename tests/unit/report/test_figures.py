@@ -191,6 +191,10 @@ def test_figure4_numbers(project):
     by = frame.pivot_table(index="beam", columns="quantity", values="value")
     assert by["ndcg@5"].to_dict() == {5: 0.005, 10: 0.01}
     assert by["seconds_per_1000_users"].to_dict() == {5: 2.0, 10: 4.0}  # 0.5 and 1 s for 250 users
+    # Times that were measured beside other work are left out, also in words.
+    report("figure4", project.params(figure4={**study, "times": False}))
+    assert pd.read_csv("figures/figure4.csv")["quantity"].unique().tolist() == ["ndcg@5"]
+    assert "time" not in Path("figures/figure4.rst").read_text()
     # Every run needs all beam sizes that were measured for the dataset.
     both = project.params(figure4={**study, "seeds": [1, 2]})
     project.json("results/office/tiger/ce/seed2/beams.json", measured(5, 10, 50))

@@ -43,14 +43,17 @@ class BeamSizes(GridStudy, FigureStudy):
 
     kind: Literal["beam-sizes"]
     metric: MetricName = "ndcg@5"
+    times: bool = True
+    """Whether decoding times are drawn; those of runs measured beside other work say nothing."""
 
     files: ClassVar[tuple[str, ...]] = ("beams.json",)
 
     @override
     def build(self, results: Results) -> style.Drawing:
         width, title = max(4.5, 3.2 * len(self.datasets)), metric_title(self.metric)
-        figure = style.blank(width, 4.0)
-        axes = figure.subplots(2, len(self.datasets), squeeze=False, sharex="col")
+        quantities = (self.metric, SECONDS) if self.times else (self.metric,)
+        figure = style.blank(width, 4.0 if self.times else 2.4)
+        axes = figure.subplots(len(quantities), len(self.datasets), squeeze=False, sharex="col")
         rows = []
         machines: dict[str, None] = {}
         nowhere, gaps = results.gaps(product(self.datasets, self.backbones), self.objectives, self.seeds)
@@ -59,7 +62,7 @@ class BeamSizes(GridStudy, FigureStudy):
             for (b, backbone), (s, objective) in product(enumerate(self.backbones), enumerate(self.objectives)):
                 runs = results.experiment(dataset, backbone, objective, self.seeds)
                 machines |= dict.fromkeys(_machine(run, results) for run in runs)
-                for i, quantity in enumerate((self.metric, SECONDS)):
+                for i, quantity in enumerate(quantities):
                     estimates = _estimates(runs, results, quantity, beams)
                     self._draw(axes[i, j], beams, estimates, s, b)
                     rows += [
@@ -72,17 +75,24 @@ class BeamSizes(GridStudy, FigureStudy):
                 style.mark_gaps(panel, missing, empty=not beams)
             axes[0, j].set_title(dataset)
             axes[-1, j].set_xlabel("Beam size")
-            axes[-1, j].set_ylim(bottom=0)
         axes[0, 0].set_ylabel(title)
-        measured_on = "\n" + fill(f"({next(iter(machines))})", 24) if len(machines) == 1 else ""
-        axes[1, 0].set_ylabel("Seconds per 1,000 users" + measured_on)
+        if self.times:
+            measured_on = "\n" + fill(f"({next(iter(machines))})", 24) if len(machines) == 1 else ""
+            axes[1, 0].set_ylabel("Seconds per 1,000 users" + measured_on)
+            for panel in axes[1]:
+                panel.set_ylim(bottom=0)
         figure.align_ylabels()
         style.make_room(figure, style.legend(figure, width, self.objectives, self.backbones, absent=nowhere))
         narrow = any(math.isnan(float(row[5])) for row in rows)
         cutoff = title.rpartition("@")[2]
+        drawn = f"{title} on the test items (code level) against the number of beams"
+        if self.times:
+            drawn = (
+                f"{title} on the test items (code level, above) and decoding time (below) against the number of beams; "
+                f"time measured on {' and '.join(machines) or 'no machine yet'}"
+            )
         caption = (
-            f"{title} on the test items (code level, above) and decoding time (below) against the number of beams; "
-            f"time measured on {' and '.join(machines) or 'no machine yet'}. The beam sizes are evenly spaced, not to "
+            f"{drawn}. The beam sizes are evenly spaced, not to "
             f"scale{f'; fewer than {cutoff} beams give no {title}' if narrow else ''}. "
             f"{results.origin(self)} {self._error_bars(rows, results)}"
         )
@@ -95,10 +105,10 @@ class BeamSizes(GridStudy, FigureStudy):
             named = "One seed" if len(self.seeds) == 1 else f"Means over {len(self.seeds)} seeds"
             return f"{named}; a line without error bars was measured before intervals over the test users were kept."
         if few(self.seeds) or results.absent(self):
-            if len(self.seeds) == 1:
-                return f"{said} A time has none for one seed."
-            mean = "those of two seeds are the mean of both, which is no narrower"
-            return f"{said[:-1]}; {mean}. A time has none for fewer than {FEWEST_SEEDS} seeds."
+            none = f" A time has none for {'one seed' if len(self.seeds) == 1 else f'fewer than {FEWEST_SEEDS} seeds'}."
+            if len(self.seeds) > 1:
+                said = f"{said[:-1]}; those of two seeds are the mean of both, which is no narrower."
+            return said + none * self.times
         return said
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
