@@ -72,9 +72,11 @@ one_run() {
     say "$run: $(last "$log")"
     # These read the trained run and nothing of one another. All but the metrics can wait for another day.
     local measured="evaluate"
-    [ "$(left)" -lt 100 ] || measured="evaluate exact beams pruning"
+    [ "$(left)" -lt 100 ] || measured="evaluate exact"
     for name in $measured; do stage "$name" "$run" "$log.$name" & done
     wait
+    # Measures decoding times: after the others, though still beside the trainings of the other SIDEs.
+    [ "$(left)" -lt 60 ] || stage beams "$run" "$log.beams"
     [ -f "results/$run/metrics.json" ] || return
     say "$run finished: $(python3 -c 'import json, sys
 test = json.load(open(sys.argv[1]))["test"]

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from apao.devices import cpu_facts, device_name, wait_for
+
 timer: Callable[[], float] = time.perf_counter
 """The clock of all measurements; ``time.process_time`` where other processes compute beside them."""
 MOST_REPEATS = 50
@@ -105,12 +107,6 @@ def _seconds(work: Callable[[], int], device: torch.device) -> float:
     return (timer() - started) / units
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
     """GFLOP a second of one matrix product after another, with the threads that torch has now."""
     rows, inner, columns = MATRIX
@@ -165,13 +161,11 @@ def peak_memory() -> int:
 def machine(device: torch.device, threads: int) -> dict[str, Any]:
     """What the figures were measured on, and its rate of matrix products."""
     torch.set_num_threads(threads)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    facts = cpu_facts()
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cpu": names[0] if names else platform.processor(),
-        "amx": any("amx_bf16" in line for line in lines if line.startswith("flags")),
+        "device": device_name(device),
+        "cpu": facts.get("model name") or platform.processor(),
+        "amx": "amx_bf16" in facts.get("flags", "").split(),
         "threads": threads,
         "torch": torch.__version__,
         "matrix": "x".join(map(str, MATRIX)),

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apao.devices import wait_for
 from apao.evaluation.metrics import code_ranks
 from apao.stages.exact import sample
 from apao.stages.trained import TrainedRun
 from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
 from apao.study.settings import Settings
-from benchmarks.measure import wait_for
 
 USERS = 1000
 

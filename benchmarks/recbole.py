@@ -26,7 +26,6 @@ from apao.stages.dataset import load_dataset
 from apao.study.params import load
 from apao.study.paths import PARAMS_FILE, DatasetPaths
 from apao.study.runs import Run
-from apao.training.batches import Examples
 from apao.training.loop import Training
 
 OBJECTIVE = "ce+eos=false"
@@ -107,7 +106,6 @@ def compared(dataset: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
             with TemporaryDirectory() as folder:
                 trained = training.fit(Path(folder) / "checkpoint", name)
             training.backbone.load_state_dict(trained.best)
-            examples = Examples(histories, codes, run.backbone.max_history, device)
             found: dict[str, Any] = {
                 "model": name,
                 "seed": seed,
@@ -116,13 +114,14 @@ def compared(dataset: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
             for split in ("valid", "test"):
                 users = histories.evaluated(split)
                 positions = histories.evaluation_targets(split)[users]
-                found[f"{split}_recall@{CUTOFF}"] = recall(training.backbone.eval(), examples, users, positions)
+                found[f"{split}_recall@{CUTOFF}"] = recall(training, users, positions)
             yield found
 
 
 @torch.no_grad()
-def recall(backbone: Backbone, examples: Examples, users: IntArray, positions: IntArray) -> float:
+def recall(training: Training, users: IntArray, positions: IntArray) -> float:
     """Share of users whose target is among the ``CUTOFF`` best items."""
-    batch = examples.batch(users, positions)
-    best = beam_search(backbone, backbone.encode(batch.history), examples.trie, CUTOFF, eos=False)
+    backbone = training.backbone.eval()
+    batch = training.evaluation.source.batch(users, positions)
+    best = beam_search(backbone, backbone.encode(batch.history), training.catalogue.trie, CUTOFF, eos=False)
     return (code_ranks(best, batch.targets) > 0).double().mean().item()

@@ -176,7 +176,7 @@ def embed(dataset: DatasetName, device: DeviceName = "auto") -> None:
     if embedder is None:
         entry = f"codes.{params.dataset(dataset).codes}"
         raise UserError(f"{dataset}: {entry} needs no embeddings; name an embedder there to embed the items anyway")
-    stage(dataset, embedder, pick_device(device).type)
+    stage(dataset, embedder, pick_device(device))
 
 
 @app.command()
@@ -234,16 +234,6 @@ def evaluate(run: RunName, resolved: Resolved = None, device: DeviceName = "auto
 
     parsed, given = Run.parse(run), settings()
     stage(parsed, given.to_evaluate(parsed, resolved), pick_device(device), given.chosen_tracker())
-
-
-@app.command()
-def pruning(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Measure how much of the exact top 20 each beam step keeps."""
-    from apao.devices import pick_device
-    from apao.stages.pruning import pruning as stage
-
-    parsed = Run.parse(run)
-    stage(parsed, settings().to_evaluate(parsed, resolved), pick_device(device))
 
 
 @app.command()

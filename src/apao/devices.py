@@ -38,6 +38,14 @@ def has_gpu() -> bool:
     return hidden not in ("", "-1") and shutil.which("nvidia-smi") is not None and torch.cuda.is_available()
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device ``name``; ``auto`` is the GPU if there is one.
 

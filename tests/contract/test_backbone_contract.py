@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from apao.backbones.base import BACKBONES, Backbone, BackboneParams
 from apao.backbones.softmax import token_logp
+from apao.codes.trie import Trie
 from apao.codes.vocabulary import EOS
 from apao.training.batches import Batch, Examples
 from apao.training.packing import PackedSampler
@@ -294,7 +295,7 @@ def test_packed_reading_is_example_by_example(sizes):
     histories = random_histories([4, 9, 3, 6], codes.items)
     model = packing.build(len(codes.vocabulary)).eval()
     shaken(model)
-    sampler = PackedSampler(Examples(histories, codes, 3, torch.device("cpu")), histories, 2, budget=200)
+    sampler = PackedSampler(Examples(histories, codes, 3, Trie.of(codes)), histories, 2, budget=200)
     for effective in sampler.epoch(10**6, 6, torch.Generator().manual_seed(0)):
         for packed in effective.parts:
             with torch.no_grad():

@@ -11,6 +11,7 @@ from helpers.models import backbone_of, histories_of, random_codes, run_params
 
 from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from apao.codes.catalogue import Catalogue
+from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
 from apao.training.loop import Training
@@ -44,14 +45,15 @@ def settings_of(objective):
 
 def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Module]:
     """Scores of a real batch by a real backbone, with the inputs that the objective declares in ``needs``."""
-    examples = Examples(HISTORIES, CODES, 5, CPU)
+    trie = Trie.of(CODES)
+    examples = Examples(HISTORIES, CODES, 5, trie)
     needs = objective.needs()
     sampler = ExampleSampler(examples, HISTORIES, needs.negatives, 10**6)
     rows = np.arange(seed, seed + 12)
     (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
     backbone = backbone_of("llama", len(CODES.vocabulary), seed)
     embeddings = EMBEDDINGS if needs.embeddings else None
-    catalogue = Catalogue(CODES, examples.trie, HISTORIES.training_targets(), embeddings)
+    catalogue = Catalogue(CODES, trie, HISTORIES.training_targets(), embeddings)
     scores = score_batch(backbone, batch, objective.eos, catalogue)
     if needs.reference:
         with torch.no_grad():

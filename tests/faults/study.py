@@ -42,7 +42,7 @@ STAGES = {
     "train llama": ("train", LLAMA, "--device", "cpu"),
     "evaluate tiger": ("evaluate", TIGER, "--device", "cpu"),
     "evaluate llama": ("evaluate", LLAMA, "--device", "cpu"),
-    "pruning": ("pruning", TIGER, "--device", "cpu"),
+    "exact": ("exact", TIGER, "--device", "cpu"),
     "beams": ("beams", TIGER, "--device", "cpu"),
     "decoding-time": ("decoding-time", "toy", "tiger", "--device", "cpu"),
     "report table1": ("report", "table1"),

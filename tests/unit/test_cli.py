@@ -22,7 +22,7 @@ from apao.errors import UserError
 from apao.study.params import schema_text
 from apao.study.settings import Settings
 
-STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"]
+STAGES = ["download", "preprocess", "embed", "codes", "baselines", "train", "evaluate", "beams", "exact"]
 STOPPED = "interrupted; rerun the same command to resume from the last checkpoint or finished file\n"
 
 

@@ -85,7 +85,7 @@ def test_every_rule_that_computes_has_the_version_of_its_code():
     bodies = re.split(r"^(?:use rule \w+ as|rule) (?=\w)", rules, flags=re.MULTILINE)[1:]
     versions = {re.match(r"\w+", body)[0]: re.findall(r'code=STUDY\.code\("(\w+)"\)', body) for body in bodies}
     coded = {name for name, found in versions.items() if found}
-    assert {"preprocess", "embed", "codes", "baselines", "train", "evaluate", "pruning", "beams", "exact"} <= coded
+    assert {"preprocess", "embed", "codes", "baselines", "train", "evaluate", "beams", "exact"} <= coded
     assert all(found == [name] for name, found in versions.items() if found)
     # These copy what the user or a publisher has, or take the version with the study's parameters.
     assert versions.keys() - coded <= NO_CODE

@@ -32,7 +32,7 @@ MODULES = {
     "stage": "from apao.errors import Mistake\nfrom apao.inner import tool\n"
     '\n\ndef run():\n    """Doc."""\n    return tool.use(1)\n',
     "inner/tool": TOOL,
-    "lazy": "def late(x):\n    return x + 1\n",
+    "lazy": "def late(x):\n    return x + 1\n\n\ndef more(*, a, b=1, **c):\n    return {'b': a, **c}\n",
     "typed": "T = int\n",
     "other": "VALUE = 1\n",
     "errors": "class Mistake(Exception): ...\n",
@@ -74,6 +74,8 @@ def after(package: Path, module: str, old: str, new: str) -> str:
         ("lazy", "x + 1", "x - 1"),
         ("lazy", "late(x)", "late(x, y=0)"),
         ("lazy", "return x + 1", "if x:\n        return x + 1"),
+        ("lazy", "*, a, b=1", "*, a=1, b"),
+        ("lazy", "{'b': a, **c}", "{**a, 'b': c}"),
     ],
 )
 def test_code_that_is_reached_counts(package: Path, module: str, old: str, new: str):
@@ -154,7 +156,7 @@ def test_what_decides_the_decoding_belongs_to_the_evaluation():
     params = load(ROOT / "params.yaml")
     run = params.resolve(Run.parse("ml-100k/llama/ce/seed42"))
     decoding = type(run.decoding).__module__
-    for stage in ("evaluate", "pruning", "beams", "exact"):
+    for stage in ("evaluate", "beams", "exact"):
         assert run_version(stage, run) == stage_version(stage, run.backbone, run.decoding)
         assert run_version(stage, run) != stage_version(stage, run.backbone)
     assert run_version("train", run) == stage_version("train", run.backbone, run.objective)

@@ -83,7 +83,8 @@ def test_no_params_yaml_is_read_where_all_is_handed_over(project):
     apao("train", str(RUN), "--resolved", record)
     apao("evaluate", str(RUN), "--resolved", '{"beam": 22}')
     assert json.loads((RUN.folder / "metrics.json").read_text())["beam"] == 22
-    apao("pruning", str(RUN), "--resolved", '{"beam": 22}')
+    apao("exact", str(RUN), "--resolved", '{"decoding": {"beam": 22}, "measure": {"exact": 3}}')
+    assert json.loads((RUN.folder / "exact.json").read_text())["users"] == 3
     apao("beams", str(RUN), "--resolved", '{"decoding": {"beam": 22}, "measure": {"beams": [2, 3]}}')
     rows = json.loads((RUN.folder / "beams.json").read_text())["beams"]
     assert [row["beam"] for row in rows] == [2, 3]

@@ -13,6 +13,7 @@ def shorten(text: str) -> str:
     params = yaml.safe_load(text)
     recipe, studies = params["recipes"]["small"], params["studies"]["small"]
     recipe["training"].update(epochs=1, examples_per_epoch=2000)
+    recipe["measure"]["exact"] = 50
     recipe["measure"]["decoding_time"]["catalogue_sizes"] = [500, 1000]
     for panel in ("modules", "prefixes"):
         studies["figure2"][panel] = dict(list(studies["figure2"][panel].items())[:2])

@@ -168,9 +168,7 @@ def test_what_computes_with_a_model_asks_for_the_gpu(finished: Project):
     for gpus in (0, 1):
         jobs = finished.snakemake("-n", "-F", "all", "--config", f"gpus={gpus}").jobs
         asking = {job.rule for job in jobs if job.gpus}
-        assert asking == (
-            {"embed", "train", "evaluate", "exact", "pruning", "beams", "decoding_time"} if gpus else set()
-        )
+        assert asking == ({"embed", "train", "evaluate", "exact", "beams", "decoding_time"} if gpus else set())
 
 
 def test_report_is_one_file(finished: Project):

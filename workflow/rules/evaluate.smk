@@ -45,20 +45,8 @@ rule baselines:
         "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
 
-# Measurements of a run have the inputs of its evaluation; each writes the file of its name. Other settings, if not
-# overridden, are those of the evaluation.
-use rule evaluate as pruning with:
-    output:
-        "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
-    log:
-        "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.log",
-    benchmark:
-        "logs/{dataset}/{backbone}/{objective}/seed{seed}/pruning.benchmark.tsv"
-    params:
-        command="pruning",
-        code=STUDY.code("pruning"),
-
-
+# Measurements of a run have the inputs of its evaluation. Other settings, if not overridden, are those of the
+# evaluation.
 use rule evaluate as beams with:
     output:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/beams.json",
@@ -77,6 +65,7 @@ use rule evaluate as beams with:
 use rule evaluate as exact with:
     output:
         "results/{dataset}/{backbone}/{objective}/seed{seed}/exact.json",
+        "results/{dataset}/{backbone}/{objective}/seed{seed}/pruning.json",
     log:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.log",
     benchmark:

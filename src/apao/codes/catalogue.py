@@ -38,7 +38,7 @@ class Catalogue:
     @property
     def device(self) -> torch.device:
         """Device of the tensors."""
-        return self.trie.tokens.device
+        return self.trie.device
 
     @cached_property
     def prefix_counts(self) -> Tensor:
@@ -61,7 +61,7 @@ class Catalogue:
         """
         codes = self.codes
         count = np.bincount(codes.code_of_item[self.targets], minlength=len(codes.distinct)).astype(float)
-        states = self.trie.walk(torch.as_tensor(codes.distinct_tokens, device=self.device)).cpu().numpy()
+        states = self.trie.prefixes.cpu().numpy()
         path = np.concatenate([np.zeros((len(states), 1), dtype=np.int64), states], axis=1)
         mass, weighted = np.zeros(self.trie.states), np.zeros(self.trie.states)
         # H = log M - (sum n log n) / M for the counts n below a prefix and their sum M.

@@ -14,7 +14,7 @@ from string import ascii_lowercase
 import numpy as np
 import pandas as pd
 
-from apao.codes.vocabulary import SPECIAL_TOKENS, code_string, parse_code_string
+from apao.codes.vocabulary import PAD, SPECIAL_TOKENS, code_string, parse_code_string
 from apao.data.histories import IntArray
 from apao.errors import UserError
 from apao.files import read_table
@@ -115,6 +115,11 @@ class ItemCodes:
     def tokens(self) -> IntArray:
         """Token ids (I, T) of every item's code."""
         return self._to_tokens(self.codes)
+
+    @cached_property
+    def padded_tokens(self) -> IntArray:
+        """(I + 1, T) ``tokens``, and a last row of padding, which the index -1 finds."""
+        return np.vstack([self.tokens, np.full((1, self.levels), PAD)])
 
     @cached_property
     def distinct_tokens(self) -> IntArray:

@@ -1,6 +1,6 @@
 """The catalogue's prefix tree as tensors.
 
-Shapes: V vocabulary, E edges (prefixes of every length except the root).
+Shapes: V vocabulary, E edges (prefixes of every length except the root), U distinct codes, T levels, ``...`` any.
 
 A state is a prefix, numbered breadth first: the root is 0, then all prefixes of length 1 in lexicographic order of
 their tokens, then those of length 2, and so on. Edge e leads to state e + 1, so the children of a state are one run
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
-from apao.data.histories import IntArray
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Trie:
         prefix_counts: number of distinct prefixes of length 1 .. T.
         widths: largest number of children of a prefix of length 0 .. T - 1. These bounds fix all tensor shapes of
             decoding, so it never synchronises with the device to find the number of children.
+        prefixes: (U, T) state of each prefix of the distinct codes, rows as in ``ItemCodes.distinct``.
         allowed: (states,) bool, the prefixes that a search may reach; None: all. ``prefix_counts`` counts these.
     """
 
@@ -40,38 +40,43 @@ class Trie:
     vocabulary: int
     prefix_counts: tuple[int, ...]
     widths: tuple[int, ...]
+    prefixes: Tensor
     allowed: Tensor | None = None
 
     @classmethod
     def of(cls, codes: ItemCodes, device: torch.device | str = "cpu") -> Self:
         """Tree of a catalogue's codes, with token ids on the edges."""
-        tokens = codes.distinct_tokens[np.lexsort(codes.distinct_tokens.T[::-1])]
-        return cls.of_tokens(tokens, len(codes.vocabulary), device)
-
-    @classmethod
-    def of_tokens(cls, tokens: IntArray, vocabulary: int, device: torch.device | str = "cpu") -> Self:
-        """Tree of the rows of ``tokens`` (U, T), which must be distinct and sorted."""
+        order = np.lexsort(codes.distinct_tokens.T[::-1])
+        prefixes = np.empty_like(codes.distinct_tokens)
         edge_tokens, children, counts = [], [], []
-        parent = np.zeros(len(tokens), dtype=np.int64)
-        parents = 1
-        for level in range(tokens.shape[1]):
+        parent = np.zeros(len(order), dtype=np.int64)
+        parents = states = 1
+        for level in range(codes.levels):
             # Rows are sorted, so a new prefix starts wherever the parent or the token changes.
-            token = tokens[:, level]
+            token = codes.distinct_tokens[order, level]
             first = np.r_[True, (parent[1:] != parent[:-1]) | (token[1:] != token[:-1])]
             edge_tokens.append(token[first])
             children.append(np.bincount(parent[first], minlength=parents))
             parent = np.cumsum(first) - 1
+            prefixes[order, level] = states + parent
             parents = int(first.sum())
+            states += parents
             counts.append(parents)
         children.append(np.zeros(parents, dtype=np.int64))
         indptr = np.r_[0, np.cumsum(np.concatenate(children))]
         return cls(
             indptr=torch.as_tensor(indptr, device=device),
             tokens=torch.as_tensor(np.concatenate(edge_tokens), device=device),
-            vocabulary=vocabulary,
+            vocabulary=len(codes.vocabulary),
             prefix_counts=tuple(counts),
             widths=tuple(int(number.max()) for number in children[:-1]),
+            prefixes=torch.as_tensor(prefixes, device=device),
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.tokens.device
 
     @property
     def states(self) -> int:
@@ -95,7 +100,7 @@ class Trie:
     @cached_property
     def _parents(self) -> Tensor:
         """(E,) state from which each edge leads."""
-        return torch.repeat_interleave(torch.arange(self.states, device=self.tokens.device), self.indptr.diff())
+        return torch.repeat_interleave(torch.arange(self.states, device=self.device), self.indptr.diff())
 
     @cached_property
     def _edge_keys(self) -> Tensor:
@@ -103,11 +108,11 @@ class Trie:
         return self._parents * self.vocabulary + self.tokens
 
     def children(self, states: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Next tokens of ``states`` (S), padded to ``width``, an upper bound of their number per state.
+        """Next tokens of ``states`` (...), padded to ``width``, an upper bound of their number per state.
 
         Returns:
-            Tokens (S, width), the states after them (S, width), and the mask (S, width) of those that exist, which
-            come first.
+            Tokens (..., width), the states after them (..., width), and the mask (..., width) of those that exist,
+            which come first.
         """
         first = self.indptr[states][..., None]
         within = torch.arange(width, device=states.device)
@@ -116,7 +121,7 @@ class Trie:
         return self.tokens[edges], edges + 1, exists
 
     def legal(self, states: Tensor) -> Tensor:
-        """Mask (*states.shape, V) of the legal next tokens; none for complete codes and the state -1."""
+        """Mask (..., V) of the legal next tokens of ``states`` (...); none for complete codes and the state -1."""
         # Replace -1 by the last state, a complete code.
         tokens, _, exists = self.children(torch.where(states < 0, self.states - 1, states), max(self.widths))
         mask = torch.zeros(*states.shape, self.vocabulary + 1, dtype=torch.bool, device=states.device)

@@ -22,8 +22,8 @@ def full_sort_scores(
 ) -> Tensor:
     """Mean token log-probability (B, U) of the codes (U, T), comparable with the scores of beam search.
 
-    ``codes`` are distinct and sorted, as in ``ItemCodes.distinct_tokens``, so codes with a common prefix are
-    neighbours and every prefix of a piece is computed once. With ``eos`` the mean is over T + 1 tokens.
+    ``codes`` are distinct, and those with a common prefix are neighbours, as in ``ItemCodes.distinct_tokens``, so every
+    prefix of a piece is computed once. With ``eos`` the mean is over T + 1 tokens.
     """
     states = trie.walk(codes)
     at_once = CPU_CANDIDATES if codes.device.type == "cpu" else GPU_CANDIDATES

@@ -60,11 +60,9 @@ class Lister:
 
     def __init__(self, codes: ItemCodes, trie: Trie) -> None:
         self.trie, self._items = trie, codes.items
-        device = trie.tokens.device
-        self.leaves = trie.walk(torch.as_tensor(codes.distinct_tokens, device=device))[:, -1]
-        """(U,) state of the trie in which each distinct code ends."""
-        self._code_of_leaf = torch.full((trie.states,), -1, device=device)
-        self._code_of_leaf[self.leaves] = torch.arange(len(self.leaves), device=device)
+        leaves = trie.prefixes[:, -1]
+        self._code_of_leaf = torch.full((trie.states,), -1, device=trie.device)
+        self._code_of_leaf[leaves] = torch.arange(len(leaves), device=trie.device)
         self._by_code = np.argsort(codes.code_of_item, kind="stable")
         self._counts = codes.items_per_code
         self._first = np.cumsum(self._counts) - self._counts

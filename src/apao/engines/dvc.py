@@ -35,6 +35,8 @@ from apao.study.runs import Run
 DVC_FILE = Path("dvc.yaml")
 CHECKED = Path("data/pipeline.checked")
 """File with constant content on which the first stages depend, so that the check runs before them."""
+MEASUREMENTS = {"beams": ("beams.json",), "exact": ("exact.json", "pruning.json")}
+"""Files of each command that measures a run, under whose name the recipe has its parameters."""
 COPY = Path("data/params.yaml")
 """Copy of params.yaml from the start of ``dvc repro``, which all stages read."""
 CODE = Path("data/code.json")
@@ -230,16 +232,21 @@ class _Stages(dict[str, dict[str, Any]]):
                 runs=some,
                 code=run_version("train", resolved),
             )
-        self.add_ranking("evaluate", "metrics.json", group, outs=[folder / "ranks.parquet", folder / "lists.parquet"])
-        for stage in self._measurements():
-            file = f"{stage}.json"
-            if some := [member for member in group if member.folder / file in self.read]:
-                self.add_ranking(stage, file, some, self._stated(run.dataset, "measure", stage))
+        outs = [folder / "ranks.parquet", folder / "lists.parquet"]
+        self.add_ranking("evaluate", ["metrics.json"], group, outs=outs)
+        for stage, files in MEASUREMENTS.items():
+            if some := [member for member in group if any(member.folder / file in self.read for file in files)]:
+                self.add_ranking(stage, files, some, self._stated(run.dataset, "measure", stage))
 
     def add_ranking(
-        self, stage: str, file: str, group: Sequence[Run], keys: Sequence[str] = (), outs: Sequence[Path] = ()
+        self,
+        stage: str,
+        files: Sequence[str],
+        group: Sequence[Run],
+        keys: Sequence[str] = (),
+        outs: Sequence[Path] = (),
     ) -> None:
-        """Add a command that decodes with the runs of one objective and writes ``file`` for each."""
+        """Add a command that decodes with the runs of one objective and writes ``files`` for each."""
         run, folder, data = group[0], RESULTS / "${item.run}", DatasetPaths(group[0].dataset)
         self.add(
             _named(stage, run.dataset, run.backbone, run.objective),
@@ -248,15 +255,10 @@ class _Stages(dict[str, dict[str, Any]]):
             [*self._stated(run.dataset, "decoding"), *keys],
             outs,
             [record_path(folder, stage)],
-            [folder / file],
+            [folder / file for file in files],
             runs=group,
             code=run_version(stage, self.params.resolve(run)),
         )
-
-    def _measurements(self) -> list[str]:
-        """Names of the measuring commands that studies need; each writes the JSON file of its name."""
-        read = {Path(file) for study in self.studies.values() for file in study.files}
-        return sorted({path.stem for path in read if path.suffix == ".json"} - {"metrics"})
 
     def add_timings(self, dataset: str) -> None:
         """Add the timings of decoding that studies read."""
@@ -266,7 +268,7 @@ class _Stages(dict[str, dict[str, Any]]):
                 continue
             self.add(
                 _named("decoding_time", dataset, backbone),
-                f"decoding-time {dataset} {backbone}",
+                f"decoding-time {quote(dataset)} {quote(backbone)}",
                 [CHECKED],
                 [
                     self._backbone(dataset, backbone),

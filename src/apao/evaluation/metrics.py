@@ -3,7 +3,7 @@
 ``METRICS`` is the only list of metrics over ranks: its entries are computed for every run and baseline and named by
 tables and figures.
 
-Shapes: B users, K beams, T levels.
+Shapes: B users, K beams, T levels, U distinct codes, ``...`` any.
 
 The paper counts a hit when the code matches, so all items that share the code are hit at once. In the strict,
 item-level metrics (``item_*``) the items of a code share its rank in expectation: with ``before`` items
@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 from torch import Tensor
 
-from apao.codes.itemcodes import ItemCodes
-from apao.codes.trie import Trie
 from apao.data.histories import FloatArray, IntArray
 from apao.decoding.beam import Beams
 from apao.errors import nearest
@@ -97,30 +95,37 @@ def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
     return torch.where(hit.any(dim=1), hit.int().argmax(dim=1) + 1, 0)
 
 
-def items_per_state(codes: ItemCodes, trie: Trie) -> Tensor:
-    """Number of items (states,) whose code is each state of the trie; 0 for states of shorter prefixes."""
-    device = trie.tokens.device
-    leaves = trie.walk(torch.as_tensor(codes.distinct_tokens, device=device))[:, -1]
-    counts = torch.zeros(trie.states, dtype=torch.long, device=device)
-    return counts.scatter(0, leaves, torch.as_tensor(codes.items_per_code, device=device))
+def exact_ranks(scores: Tensor, codes: Tensor) -> Tensor:
+    """Ranks (B,), from 1, of the codes (B,), given by index, among the scores (B, U) of all codes."""
+    return 1 + (scores > scores.gather(1, codes[:, None])).sum(dim=1)
 
 
-def items_before(beams: Beams, ranks: Tensor, trie: Trie, items: Tensor) -> Tensor:
-    """Number of items (B,) whose codes are ranked ahead of the target's; 0 where the rank is 0.
+def items_before(items: IntArray, ranks: IntArray) -> IntArray:
+    """Number of items (B,) whose codes are ranked ahead of the target's; 0 where its rank (B,) is 0.
 
-    ``items`` are the counts from ``items_per_state``.
+    ``items`` (B, K) are the numbers of items of the ranked codes.
     """
-    listed = items[trie.walk(beams.tokens)[..., -1]]
-    ahead = listed.cumsum(dim=1) - listed
-    return torch.where(ranks > 0, ahead.gather(1, (ranks - 1).clamp(min=0)[:, None])[:, 0], 0)
+    ahead = np.cumsum(items, axis=1) - items
+    return np.where(ranks > 0, np.take_along_axis(ahead, np.maximum(ranks - 1, 0)[:, None], axis=1)[:, 0], 0)
 
 
-def prefixes_kept(states: Sequence[Tensor], target_states: Tensor, beams: int = PREFIX_CUTOFF) -> Tensor:
-    """Bool (B, T): whether the target's prefix of each length is among the best ``beams`` after that step."""
-    return torch.stack(
-        [(step[:, :beams] == target_states[:, level, None]).any(dim=1) for level, step in enumerate(states)],
-        dim=1,
-    )
+def prefixes_kept(states: Sequence[Tensor], prefixes: Tensor) -> Tensor:
+    """Bool (B, ..., T): whether prefixes (B, ..., T) of each length, as trie states, are in the beam after that step.
+
+    ``states`` has the beam (B, K) of each of the T steps.
+    """
+    beams = (step.view(len(step), *[1] * (prefixes.dim() - 2), -1) for step in states)
+    return torch.stack([(prefixes[..., level, None] == beam).any(dim=-1) for level, beam in enumerate(beams)], dim=-1)
+
+
+def code_metrics(rank: IntArray) -> dict[str, FloatArray]:
+    """Every code-level metric at every cutoff of each user, from the rank of the code; 0: it is not ranked."""
+    gains = {kind: metric.gain(np.maximum(rank, 1)) for kind, metric in METRICS.items()}
+    return {
+        f"{CODE_LEVEL}{kind}@{k}": np.where((rank > 0) & (rank <= k), gain, 0.0)
+        for kind, gain in gains.items()
+        for k in CUTOFFS
+    }
 
 
 def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:
@@ -131,17 +136,12 @@ def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:
     rank = ranks["rank"].to_numpy(dtype=np.int64)
     before = ranks["items_before"].to_numpy(dtype=np.int64)
     group = ranks["group"].to_numpy(dtype=np.int64)
-    found = rank > 0
-    gains = {kind: metric.gain(np.maximum(rank, 1)) for kind, metric in METRICS.items()}
-    metrics: dict[str, FloatArray] = {}
-    for k in CUTOFFS:
-        listed = found & (rank <= k)
-        metrics |= {f"{CODE_LEVEL}{kind}@{k}": np.where(listed, gain, 0.0) for kind, gain in gains.items()}
-        metrics |= {
-            f"{ITEM_LEVEL}{kind}@{k}": _expected(before, group, found, metric.gain(np.arange(k) + 1))
-            for kind, metric in METRICS.items()
-        }
-    return metrics
+    expected = {
+        f"{ITEM_LEVEL}{kind}@{k}": _expected(before, group, rank > 0, metric.gain(np.arange(k) + 1))
+        for kind, metric in METRICS.items()
+        for k in CUTOFFS
+    }
+    return code_metrics(rank) | expected
 
 
 def rank_metrics(ranks: pd.DataFrame, listed: int | None = None) -> dict[str, float | None]:

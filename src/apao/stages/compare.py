@@ -17,11 +17,12 @@ import pandas as pd
 
 from apao.data.histories import Histories, IntArray
 from apao.errors import UserError
-from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, metric_names, user_metrics
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, code_metrics, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
 from apao.files import read_json, read_table, verified
 from apao.stages.named import Users, run_folder, study_root, titles
 from apao.study.paths import DatasetPaths
+from apao.study.runs import RECORD_FILE
 
 Split = Literal["valid", "test"]
 CUTOFF = 10
@@ -60,9 +61,9 @@ class Evaluated:
             UserError: when a file is missing, damaged, or lacks the split.
         """
         folder = run_folder(run)
-        record, metrics = (read_json(verified(folder / name)) for name in ("run.json", "metrics.json"))
-        if "run" not in record:
-            raise UserError(f"{folder / 'run.json'}: not the record of a run; expected the key run")
+        record, metrics = (read_json(verified(folder / name)) for name in (RECORD_FILE, "metrics.json"))
+        if lacking := sorted({"run", "dataset", "inputs"} - record.keys()):
+            raise UserError(f"{folder / RECORD_FILE}: not the record of a run; it lacks {', '.join(lacking)}")
         columns = ["split", "user", "item", "rank", "items_before", "group"]
         ranks = read_table(folder / "ranks.parquet", columns, "table of ranks")
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
@@ -245,15 +246,12 @@ def _exactly(first: pd.DataFrame | None, second: pd.DataFrame | None) -> tuple[i
     if first is None or second is None or not first.index.equals(second.index):
         return 0, [], []
     names = metric_names(levels=[CODE_LEVEL])
-    exact, beam = ([_code_metrics(ranks[way]) for ranks in (first, second)] for way in ("exact", "beam"))
+    exact, beam = (
+        [pd.DataFrame(code_metrics(ranks[way].to_numpy()), index=ranks.index) for ranks in (first, second)]
+        for way in ("exact", "beam")
+    )
     lost = [searched - scored for searched, scored in zip(beam, exact, strict=True)]
     return len(first), _rows(names, *exact), _rows(names, *lost)
-
-
-def _code_metrics(rank: pd.Series[int]) -> pd.DataFrame:
-    """Code-level metrics of each user."""
-    found = user_metrics(pd.DataFrame({"rank": rank, "items_before": 0, "group": 1}))
-    return pd.DataFrame({name: found[name] for name in metric_names(levels=[CODE_LEVEL])}, index=rank.index)
 
 
 def _known(p: float) -> float | None:

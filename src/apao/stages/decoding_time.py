@@ -15,7 +15,7 @@ from apao.codes.trie import Trie
 from apao.data.histories import IntArray
 from apao.decoding.beam import beam_search
 from apao.decoding.fullsort import full_sort_scores
-from apao.devices import device_name
+from apao.devices import device_name, wait_for
 from apao.evaluation.metrics import CUTOFFS
 from apao.progress import progress
 from apao.stages.record import Stage
@@ -105,7 +105,6 @@ def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 3)
     for _ in range(repeats + 1):
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         times.append(time.perf_counter() - started)
     return float(np.median(times[1:]))

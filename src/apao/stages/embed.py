@@ -26,6 +26,7 @@ from apao.codes.encoder import encode_batch, is_bf16, load_encoder, package_fold
 from apao.codes.given import joined, own_file
 from apao.codes.summaries import Summary, text_facts, text_summary, vector_facts, vector_summary
 from apao.codes.vectors import read_vectors
+from apao.devices import device_name
 from apao.errors import UserError
 from apao.files import atomic_path, read_table
 from apao.progress import progress
@@ -33,10 +34,11 @@ from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 
-def embed(dataset: str, params: EmbedderParams | VectorFile, device: str) -> None:
+def embed(dataset: str, params: EmbedderParams | VectorFile, device: torch.device) -> None:
     """Write ``embeddings.safetensors`` (``embeddings``: items x width, float32) of a dataset.
 
     ``embeddings.json`` and a printed summary describe the inputs: items without text, texts of several items,
@@ -48,12 +50,13 @@ def embed(dataset: str, params: EmbedderParams | VectorFile, device: str) -> Non
     """
     paths = DatasetPaths(dataset)
     files = [own_file(path) for path in params.own_files()]
-    with Stage("embed", paths.folder, [paths.items, *files], params.model_dump(mode="json"), device) as stage:
+    inputs, record = [paths.items, *files], params.model_dump(mode="json")
+    with Stage("embed", paths.folder, inputs, record, device_name(device)) as stage:
         items = read_table(paths.items, ["raw_id", "text"])
         if isinstance(params, VectorFile):
             table, facts, summary = _from_file(items, params, paths)
         else:
-            table, facts, summary = _from_texts(items, params, device, paths)
+            table, facts, summary = _from_texts(items, params, device.type, paths)
         with stage.output(paths.embeddings.name) as path:
             save_file({"embeddings": table}, path)
         stage.output_json(paths.embedding_facts.name, facts)
@@ -154,7 +157,7 @@ def _fingerprint(texts: Sequence[str], params: EmbedderParams, device: str) -> s
     else:
         assert params.model is not None
         model = [params.model]
-        for file in sorted(Path(params.model).rglob("*")):
+        for file in params.own_files():
             status = file.stat()
             model += [str(file), str(status.st_size), str(status.st_mtime_ns)]
     how = [params.pooling, params.max_tokens, params.shard_items, is_bf16(params, device)]

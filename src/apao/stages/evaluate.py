@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,6 @@ from apao.evaluation.metrics import (
     PREFIX_CUTOFF,
     code_ranks,
     items_before,
-    items_per_state,
     prefixes_kept,
     rank_metrics,
     user_metrics,
@@ -80,7 +78,7 @@ class Evaluation:
             step.
         lists: the best ``LIST_LENGTH`` items of every user.
         metrics: means over the users.
-        seconds: decoding time.
+        seconds: time of encoding and search.
     """
 
     ranks: pd.DataFrame
@@ -107,20 +105,18 @@ def evaluate_split(
     codes = trained.codes
     beam = beam or trained.beam
     listed = beam if beam < len(codes.distinct) else None
-    items = items_per_state(codes, trained.trie)
-    lister = Lister(codes, trained.trie)
-    started = time.perf_counter()
+    lister, seconds = Lister(codes, trained.trie), 0.0
     parts, lists = [], []
     for decoded in trained.decode(split, beam, users):
-        ranks = code_ranks(decoded.beams, decoded.targets)
-        before = items_before(decoded.beams, ranks, trained.trie, items)
-        kept = prefixes_kept(decoded.beams.states, trained.trie.walk(decoded.targets)).cpu().numpy()
+        ranks = code_ranks(decoded.beams, decoded.targets).cpu().numpy()
+        found, logp = lister.ranked(decoded.beams, trained.decoded_tokens)
+        before = items_before(codes.items_per_code[found], ranks)
+        best = [states[:, :PREFIX_CUTOFF] for states in decoded.beams.states]
+        kept = prefixes_kept(best, decoded.prefixes).cpu().numpy()
         prefixes = {f"{PREFIX}{level}": column for level, column in enumerate(kept.T, start=1)}
-        ranked = {"user": decoded.users, "rank": ranks.cpu().numpy(), "items_before": before.cpu().numpy()}
-        parts.append(ranked | prefixes)
-        found = lister.lists(*lister.ranked(decoded.beams, trained.decoded_tokens), LIST_LENGTH)
-        lists.append(found.of(decoded.users))
-    seconds = time.perf_counter() - started
+        parts.append({"user": decoded.users, "rank": ranks, "items_before": before, **prefixes})
+        lists.append(lister.lists(found, logp, LIST_LENGTH).of(decoded.users))
+        seconds += decoded.seconds
 
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     table = pd.DataFrame(columns).sort_values("user", ignore_index=True)

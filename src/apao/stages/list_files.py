@@ -88,24 +88,33 @@ FORMATS = (*TEXTS, PARQUET)
 _OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": PARQUET}
 
 
+# Stated, because a frame without rows has no types.
+SCHEMA = pa.schema(
+    {
+        "user": pa.string(),
+        "rank": pa.int64(),
+        "item": pa.string(),
+        "title": pa.string(),
+        "code": pa.string(),
+        "logp": pa.float64(),
+        "shared_by": pa.int64(),
+    }
+)
+
+
 class Parquet(Writer):
     """One row per item, one row group per frame."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.writer: pq.ParquetWriter | None = None
+        self.writer = pq.ParquetWriter(path, SCHEMA)
 
     @override
     def write(self, frame: pd.DataFrame) -> None:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.path, table.schema)
-        self.writer.write_table(table)
+        self.writer.write_table(pa.Table.from_pandas(frame, SCHEMA, preserve_index=False))
 
     def close(self) -> None:
         """Finish the file."""
-        if self.writer is not None:
-            self.writer.close()
+        self.writer.close()
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:

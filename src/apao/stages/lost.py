@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from apao.data.histories import IntArray
-from apao.decoding.fullsort import full_sort_scores
 from apao.decoding.trace import token_logp
-from apao.evaluation.metrics import code_ranks
-from apao.stages.pruning import TOP
+from apao.evaluation.metrics import code_ranks, exact_ranks
+from apao.stages.exact import TOP
 from apao.stages.trained import Decoded, TrainedRun
 
 
@@ -66,15 +65,7 @@ def _within_top(trained: TrainedRun, users: IntArray) -> Iterator[IntArray]:
         return
     batch = trained.examples.batch(users, trained.histories.evaluation_targets("test")[users])
     with torch.no_grad():
-        scores = exact_scores(trained, batch.history)
-    codes = torch.as_tensor(trained.codes.distinct_tokens, device=trained.device)
-    own = scores[(codes == batch.targets[:, None]).all(dim=-1)]
-    ranks = ((scores > own[:, None]).sum(dim=1) + 1).cpu().numpy()
+        scores = trained.scores(trained.backbone.encode(batch.history))
+    targets = trained.codes.code_of_item[trained.histories.target_items("test", users)]
+    ranks = exact_ranks(scores, torch.as_tensor(targets, device=trained.device)).cpu().numpy()
     yield np.column_stack([users, ranks])[ranks <= TOP]
-
-
-def exact_scores(trained: TrainedRun, history: Tensor) -> Tensor:
-    """Exact score (B, U) of every distinct code after the histories (B, L)."""
-    codes = torch.as_tensor(trained.codes.distinct_tokens, device=trained.device)
-    eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
-    return full_sort_scores(trained.backbone, trained.backbone.encode(history), trained.trie, codes, eos, softmax)

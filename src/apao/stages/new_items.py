@@ -15,13 +15,14 @@ from apao.codes.collisions import placed
 from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.embeddings import Vectors, read_embeddings
 from apao.codes.encoder import encode_batch, load_encoder
-from apao.codes.given import joined
+from apao.codes.given import joined, own_file
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.tokenizers.base import Inputs, Tokenizer
 from apao.codes.vectors import read_vectors
 from apao.data.delimited import SEPARATORS, quoted_by_default, read_rows
 from apao.data.prepared import joined_text, single_line
+from apao.devices import device_name
 from apao.errors import UserError
 from apao.files import read_table, verified
 from apao.progress import console
@@ -64,8 +65,10 @@ def code_new_items(
         needs_text=tokenizer.reads_embeddings and isinstance(embedder, EmbedderParams),
     )
     params = tokenizer.model_dump(mode="json")
-    read = [file, paths.items, paths.codes, paths.codebooks]
-    with Stage("new_items", paths.folder, read, params, device.type) as stage:
+    read = [file, paths.items, paths.codes, paths.codebooks, *map(own_file, tokenizer.own_files())]
+    if tokenizer.reads_embeddings:
+        read += [paths.embeddings, *map(own_file, embedder.own_files() if embedder else ())]
+    with Stage("new_items", paths.folder, read, params, device_name(device)) as stage:
         known = ItemCodes.read(paths.codes)
         tensors = load_file(verified(paths.codebooks))
         encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}

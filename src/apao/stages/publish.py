@@ -88,9 +88,11 @@ def publish(names: Sequence[str], source: Path, replace: bool = False, machine: 
     Raises:
         UserError: for a run that is unfinished, damaged, or already published with other numbers.
     """
-    parcels = [_parcel(name, source, machine) for name in names]
-    for parcel in parcels:
-        _put(parcel, replace)
+    planned = [_planned(_parcel(name, source, machine), replace) for name in names]
+    for parcel, done in planned:
+        if parcel is not None:
+            parcel.write()
+        console.print(done)
 
 
 def _parcel(name: str, source: Path, machine: str | None) -> Parcel:
@@ -149,13 +151,15 @@ def _machine(folder: Path, record: Mapping[str, Any], given: str | None) -> str:
     return machine if record["device"] == "cpu" else f"{record['device']}; {machine}"
 
 
-def _put(parcel: Parcel, replace: bool) -> None:
-    """Write a parcel unless its folder has the same numbers; without ``replace``, other numbers are an error."""
+def _planned(parcel: Parcel, replace: bool) -> tuple[Parcel | None, str]:
+    """What to write, if its folder does not have the same numbers, and what to say when that is done.
+
+    Raises:
+        UserError: when the folder has other numbers, unless they are to be replaced.
+    """
     there = parcel.folder / PUBLISHED_RECORD
     if not there.exists():
-        parcel.write()
-        console.print(f"{parcel.folder}: published")
-        return
+        return parcel, f"{parcel.folder}: published"
     published = read_json(there)
     lines = [*_differences(parcel.folder / METRICS, parcel.files[METRICS]), *_measured_again(parcel, published)]
     for line in lines:
@@ -173,11 +177,9 @@ def _put(parcel: Parcel, replace: bool) -> None:
             "--replace to remove it"
         )
     if not lines and not new:
-        console.print(f"{parcel.folder}: has the same numbers, by {_origin(published)}; unchanged")
-        return
-    parcel.write()
+        return None, f"{parcel.folder}: has the same numbers, by {_origin(published)}; unchanged"
     removed = f"; removed {gone}" if gone else ""
-    console.print(f"{parcel.folder}: {'replaced' if lines else 'added ' + ', '.join(sorted(new))}{removed}")
+    return parcel, f"{parcel.folder}: {'replaced' if lines else 'added ' + ', '.join(sorted(new))}{removed}"
 
 
 def _differences(published: Path, made: Path) -> Iterator[str]:

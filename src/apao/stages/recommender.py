@@ -194,7 +194,7 @@ class Recommender:
         chosen = np.unique(codes.code_of_item[allowed])
         if not len(chosen):
             raise UserError("only and without exclude all items; allow at least one")
-        leaves = self._lister.leaves[torch.as_tensor(chosen, device=self.trained.device)]
+        leaves = trie.prefixes[torch.as_tensor(chosen, device=trie.device), -1]
         return Part(trie.part(leaves), chosen, allowed, int(allowed.sum()))
 
     def _batches(self, known: Histories, users: IntArray) -> list[IntArray]:
@@ -209,8 +209,8 @@ class Recommender:
 
     def _scores(self, known: Histories, users: IntArray, codes: IntArray) -> Tensor:
         """Exact scores (B, C) of distinct codes by index."""
-        tokens = torch.as_tensor(self.trained.codes.distinct_tokens[codes], device=self.trained.device)
-        return self.trained.scores(self._context(known, users), tokens)
+        chosen = torch.as_tensor(codes, device=self.trained.device)
+        return self.trained.scores(self._context(known, users), self.trained.distinct_tokens[chosen])
 
     def _searched(self, query: Query, beam: int | None) -> ItemLists:
         """Lists by beam search. If ``beam`` is None, the beam is doubled for histories with fewer than k items."""

@@ -10,7 +10,6 @@ before. A search that was interrupted therefore repeats the trial that it was at
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ import pandas as pd
 import torch
 
 from apao.errors import Diverged, UserError, nearest
-from apao.files import explained, read_json, read_record, record_path, sha256_of, verified
+from apao.files import explained, locked, read_json, read_record, record_path, sha256_of, verified
 from apao.progress import console
 from apao.report.results import number
 from apao.stages.evaluate import evaluate
@@ -197,8 +196,12 @@ class ObjectiveSearch:
         console.print(f"{self.name}: trial {index + 1} of {self.entry.trials}, {run}")
         params = self.params.resolve(run)
         if params.start is not None:
-            # Here, so that if this one diverges it is an error and not the end of a trial.
-            self._train(Run.parse(params.start.run))
+            # Here, so that if this one diverges it is an error and not the end of a trial. Searches side by side share
+            # this run.
+            start = Run.parse(params.start.run)
+            lock = SEARCHES / f"{str(start).replace('/', '-')}.lock"
+            with locked(lock, f"waiting for another search that trains {start}"):
+                self._train(start)
         finished = self._is_trained(run, params)
 
         def report(row: Row) -> None:
@@ -261,7 +264,7 @@ def _is_evaluated(run: Run, params: RunParams) -> bool:
     path = record_path(run.folder, "evaluate")
     if not path.exists():
         return False
-    record = read_json(path)
+    record = read_record(path)
     return record["params"] == params.for_evaluation() and record["inputs"][str(run.model)] == sha256_of(run.model)
 
 
@@ -276,13 +279,10 @@ def _alone(path: Path) -> Iterator[None]:
     Raises:
         UserError: when another process does, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{path}: another process makes its trials; wait, or search another objective") from error
-        try:
+    try:
+        with locked(path):
             yield
-        except OSError as error:
-            raise explained(error, path) if error.filename is None else error from error
+    except BlockingIOError as error:
+        raise UserError(f"{path}: another process makes its trials; wait, or search another objective") from error
+    except OSError as error:
+        raise explained(error, path) if error.filename is None else error from error

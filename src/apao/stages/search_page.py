@@ -15,8 +15,7 @@ import torch
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import IntArray
 from apao.decoding.trace import Step, token_logp, trace
-from apao.stages.lost import exact_scores
-from apao.stages.pruning import TOP
+from apao.stages.exact import TOP
 from apao.stages.trained import TrainedRun
 
 Prefix = tuple[int, ...]
@@ -68,13 +67,13 @@ class Search:
     @classmethod
     def of(cls, trained: TrainedRun, history: Sequence[int], target: int | None) -> Search:
         """Search after a history of item numbers; ``target`` is the item to be found, if it is known."""
-        eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
+        softmax = trained.params.objective.softmax
         backbone, trie, codes = trained.backbone, trained.trie, trained.codes
         newest = torch.as_tensor(codes.tokens[list(history[-trained.params.backbone.max_history :])])
         tokens = newest.reshape(1, -1).to(trained.device)
         with torch.no_grad():
             context = backbone.encode(tokens)
-            exact = exact_scores(trained, tokens)[0].double() * (codes.levels + eos)
+            exact = trained.scores(context)[0].double() * trained.decoded_tokens
         scores = dict(zip(map(tuple, codes.distinct_tokens.tolist()), exact.tolist(), strict=True))
         wanted = _best(scores, TOP)
         goal = None if target is None else tuple(codes.tokens[target].tolist())

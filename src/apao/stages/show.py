@@ -11,11 +11,11 @@ from typing import Any
 from apao.errors import UserError
 from apao.files import atomic_path
 from apao.progress import console
+from apao.stages.exact import TOP
 from apao.stages.history_files import Known, history_of
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
 from apao.stages.named import Users, run_folder, titles
-from apao.stages.pruning import TOP
 from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
 from apao.study.paths import DatasetPaths

@@ -1,10 +1,15 @@
-"""A trained run, loaded for decoding."""
+"""A trained run, loaded for decoding.
+
+Shapes: B users, T levels, U distinct codes, L items of a history.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -16,10 +21,10 @@ from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
-from apao.codes.vocabulary import PAD
 from apao.data.histories import IntArray
 from apao.decoding.beam import Beams, beam_search
 from apao.decoding.fullsort import full_sort_scores
+from apao.devices import wait_for
 from apao.errors import UserError
 from apao.progress import console, progress
 from apao.stages.dataset import load_dataset
@@ -53,7 +58,12 @@ class TrainedModel:
         except UserError as error:
             raise UserError(f"{run}: {error}") from error
         self.backbone = self._backbone(weights)
-        self._tokens = torch.as_tensor(np.vstack([codes.tokens, np.full((1, codes.levels), PAD)]), device=device)
+        self._tokens = torch.as_tensor(codes.padded_tokens, device=device)
+
+    @cached_property
+    def distinct_tokens(self) -> Tensor:
+        """(U, T) tokens of the distinct codes, on the device."""
+        return torch.as_tensor(self.codes.distinct_tokens, device=self.device)
 
     def _backbone(self, path: Path) -> Backbone:
         weights = read_weights(path)
@@ -77,10 +87,11 @@ class TrainedModel:
         eos, softmax = self.params.decodes_eos, self.params.objective.softmax
         return beam_search(self.backbone, context, trie or self.trie, beam, eos, softmax)
 
-    def scores(self, context: Context, codes: Tensor) -> Tensor:
-        """Exact scores (B, U) of distinct codes, given as token ids (U, T)."""
+    def scores(self, context: Context, codes: Tensor | None = None) -> Tensor:
+        """Exact scores (B, U) of all distinct codes, or of those given as token ids (U, T)."""
         eos, softmax = self.params.decodes_eos, self.params.objective.softmax
-        return full_sort_scores(self.backbone, context, self.trie, codes, eos, softmax)
+        tokens = self.distinct_tokens if codes is None else codes
+        return full_sort_scores(self.backbone, context, self.trie, tokens, eos, softmax)
 
     @property
     def decoded_tokens(self) -> int:
@@ -90,12 +101,23 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Results of beam search for a batch of users; all attributes have one row per user."""
+    """Results of beam search for a batch of users: one row per user.
+
+    Attributes:
+        users: (B,) their numbers.
+        targets: (B, T) tokens of their targets.
+        prefixes: (B, T) trie states of the targets' prefixes.
+        context: what the model read.
+        beams: what the search found.
+        seconds: how long encoding and search took.
+    """
 
     users: IntArray
     targets: Tensor
+    prefixes: Tensor
     context: Context
     beams: Beams
+    seconds: float
 
 
 class TrainedRun(TrainedModel):
@@ -120,7 +142,7 @@ class TrainedRun(TrainedModel):
                 "or restore the codes"
             )
         super().__init__(run, params, codes, folder / MODEL_FILE, device)
-        self.examples = Examples(self.histories, codes, params.backbone.max_history, device)
+        self.examples = Examples(self.histories, codes, params.backbone.max_history, self.trie)
 
     @property
     def users(self) -> int:
@@ -138,6 +160,11 @@ class TrainedRun(TrainedModel):
             for begin in range(0, len(chosen), self.params.decoding.batch_users):
                 rows = chosen[begin : begin + self.params.decoding.batch_users]
                 batch = self.examples.batch(rows, positions[rows])
+                wait_for(self.device)
+                started = perf_counter()
                 context = self.backbone.encode(batch.history)
-                yield Decoded(rows, batch.targets, context, self.search(context, beam))
+                beams = self.search(context, beam)
+                wait_for(self.device)
+                seconds = perf_counter() - started
+                yield Decoded(rows, batch.targets, batch.prefixes, context, beams, seconds)
                 advance(len(rows))

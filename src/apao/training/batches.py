@@ -21,7 +21,6 @@ from torch import Tensor
 
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
-from apao.codes.vocabulary import PAD
 from apao.data.histories import Histories, IntArray
 
 AnyBatch = TypeVar("AnyBatch")
@@ -72,15 +71,14 @@ def on_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
 class Examples:
     """The interactions and codes of a dataset on a device, from which batches are gathered."""
 
-    def __init__(self, histories: Histories, codes: ItemCodes, max_history: int, device: torch.device) -> None:
-        self.max_history, self.device = max_history, device
+    def __init__(self, histories: Histories, codes: ItemCodes, max_history: int, trie: Trie) -> None:
+        """``trie`` is that of the codes, on the device where the tables shall be."""
+        device = trie.device
+        self.max_history, self.device, self._prefixes = max_history, device, trie.prefixes
         self.levels = codes.levels
-        padding = np.full((1, codes.levels), PAD)
-        self._tokens = torch.as_tensor(np.concatenate([codes.tokens, padding]), device=device)
+        self._tokens = torch.as_tensor(codes.padded_tokens, device=device)
         self._codes = torch.as_tensor(codes.distinct_tokens, device=device)
         self._code_of_item = torch.as_tensor(codes.code_of_item, device=device)
-        self.trie = Trie.of(codes, device)
-        self._prefixes = self.trie.walk(self._codes)
         self._items = torch.as_tensor(histories.items.copy(), device=device)
         self._offsets = histories.offsets
 

@@ -140,7 +140,7 @@ class _Verification:
         name, given = backbone.params.type, self.expected.examples
         # Targets are repeated because leave-one-out holds out two items per user, which are not read here.
         histories = _histories([[*example.history, *3 * [example.target]] for example in given])
-        examples = Examples(histories, self.codes, self.longest, self.device)
+        examples = Examples(histories, self.codes, self.longest, self.trie)
         positions = histories.train_end(np.arange(len(given))) - 1
         negatives = None
         if with_negatives:
@@ -185,7 +185,7 @@ class _Verification:
     def _beams(self, backbone: Backbone, values: BeamValues, key: Key) -> Iterator[Quantity]:
         name, users = backbone.params.type, values.users
         histories = _histories([self.expected.interactions[str(user)] for user in users])
-        examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), self.device)
+        examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), self.trie)
         batch = examples.batch(np.arange(len(users)), histories.evaluation_targets("test"))
         context = backbone.encode(batch.history)
         beams = beam_search(backbone, context, self.trie, values.beam_size, backbone.params.decodes_eos)

@@ -30,6 +30,14 @@ def test_counts_and_numbering_match_the_set_of_prefixes(table):
 
 
 @given(tables)
+def test_the_trie_knows_the_prefixes_of_every_code(table):
+    codes = ItemCodes(table)
+    trie, expected = Trie.of(codes), prefixes(codes)
+    for row, states in zip(codes.distinct_tokens.tolist(), trie.prefixes.tolist(), strict=True):
+        assert [expected[state] for state in states] == [tuple(row[:depth]) for depth in range(1, codes.levels + 1)]
+
+
+@given(tables)
 def test_legal_is_what_the_set_of_prefixes_allows(table):
     codes = ItemCodes(table)
     trie, expected = Trie.of(codes), prefixes(codes)

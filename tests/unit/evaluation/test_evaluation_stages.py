@@ -22,7 +22,7 @@ from apao.stages.baselines import baselines
 from apao.stages.beams import beams as beam_sizes
 from apao.stages.decoding_time import decoding_time, synthetic_codes
 from apao.stages.evaluate import evaluate, evaluate_split
-from apao.stages.pruning import pruning
+from apao.stages.exact import exact
 from apao.stages.trained import TrainedRun
 from apao.study.paths import DatasetPaths, decoding_time_file
 from apao.study.run_params import TimedDecoding
@@ -156,7 +156,7 @@ def test_users_come_in_any_batches(toy):
 
 
 def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
-    pruning(toy.run, toy.params, CPU)
+    exact(toy.run, toy.params, 1000, CPU)
     found = json.loads((toy.run.folder / "pruning.json").read_text())
     assert found["kept"] == pytest.approx([1.0] * 3) and found["users"] == toy.histories.users
 
@@ -164,7 +164,7 @@ def test_pruning_keeps_everything_with_the_whole_catalogue(toy):
 def test_pruning_of_a_narrow_beam(toy):
     """The share of the exact top 20 (all codes, as there are fewer) whose prefix is still in a beam of 2."""
     params = toy.with_beam(2)
-    pruning(toy.run, params, CPU)
+    exact(toy.run, params, 1000, CPU)
     kept = json.loads((toy.run.folder / "pruning.json").read_text())["kept"]
     slow, eos = SlowModel(toy.backbone), params.decodes_eos
     codes = [tuple(code) for code in toy.codes.distinct_tokens.tolist()]

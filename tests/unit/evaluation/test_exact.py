@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from apao.stages.exact import _moved, exact, metrics_of, sample
+from apao.stages.exact import _moved, exact, sample
 
 CPU = torch.device("cpu")
 
@@ -50,9 +50,3 @@ def test_a_sample_has_every_user_once_in_order():
 def test_shares_that_only_one_of_beam_and_exact_scoring_finds():
     found = _moved(np.array([0, 3, 7, 5]), np.array([5, 6, 4, 40]))
     assert (found["lost@5"], found["won@5"], found["lost@10"], found["won@10"]) == (0.5, 0.5, 0.25, 0.25)
-
-
-def test_metrics_by_hand():
-    found = metrics_of(np.array([1, 3, 0, 12]))
-    assert found["recall@5"] == 0.5 and found["recall@20"] == 0.75
-    assert found["ndcg@5"] == pytest.approx((1 + 1 / np.log2(4)) / 4)

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apao.codes.itemcodes import ItemCodes
-from apao.codes.trie import Trie
 from apao.decoding.beam import Beams
 from apao.evaluation.metrics import (
+    CODE_LEVEL,
     CUTOFFS,
+    code_metrics,
     code_ranks,
+    exact_ranks,
     items_before,
-    items_per_state,
+    metric_names,
     prefixes_kept,
     rank_metrics,
 )
@@ -60,6 +62,14 @@ def test_rank_metrics_by_hand():
     assert len(found) == 4 * len(CUTOFFS)
 
 
+def test_code_metrics_are_those_of_the_code_level():
+    found = {name: values.mean() for name, values in code_metrics(np.array([1, 3, 0, 12])).items()}
+    assert list(found) == metric_names(levels=[CODE_LEVEL])
+    assert found["recall@5"] == 0.5 and found["recall@20"] == 0.75
+    assert found["ndcg@5"] == pytest.approx((1 + 1 / np.log2(4)) / 4)
+    assert found.items() <= rank_metrics(table_of([1, 3, 0, 12], 0, 1)).items()
+
+
 def test_a_collision_at_the_cutoff_by_hand():
     """Code rank 5, but six items on the codes before it and three on its own: places 7, 8 and 9."""
     found = rank_metrics(table_of([5], [6], [3]))
@@ -82,14 +92,13 @@ def test_item_level_metrics_against_every_order_within_groups(sizes, data):
     rows = [pair for pair, size in zip(pairs, sizes, strict=True) for _ in range(size)]
     rows = data.draw(st.permutations(rows))
     codes = ItemCodes(np.array(rows))
-    trie = Trie.of(codes)
     order = data.draw(st.permutations(range(len(codes.distinct))))[: data.draw(st.integers(1, len(sizes)))]
     target = data.draw(st.integers(0, codes.items - 1))
 
     beams = beams_of(codes.distinct_tokens[None, order])
     ranks = code_ranks(beams, torch.as_tensor(codes.tokens[target])[None])
-    before = items_before(beams, ranks, trie, items_per_state(codes, trie))
-    found = rank_metrics(table_of(ranks.numpy(), before.numpy(), codes.items_per_code[codes.code_of_item[[target]]]))
+    before = items_before(codes.items_per_code[None, order], ranks.numpy())
+    found = rank_metrics(table_of(ranks.numpy(), before, codes.items_per_code[codes.code_of_item[[target]]]))
 
     groups = [np.flatnonzero(codes.code_of_item == code).tolist() for code in order]
     ahead, places = 0, []
@@ -104,31 +113,22 @@ def test_item_level_metrics_against_every_order_within_groups(sizes, data):
         assert found[f"item_ndcg@{k}"] == pytest.approx(sum(1 / math.log2(place + 1) for place in hits) / orders)
 
 
-@given(st.lists(st.tuples(st.sampled_from(VALUES), st.sampled_from(VALUES)), min_size=1, max_size=25))
-def test_items_per_state(rows):
-    codes = ItemCodes(np.array(rows))
-    trie = Trie.of(codes)
-    found = items_per_state(codes, trie).tolist()
-    prefixes = sorted({tuple(row[:m]) for row in codes.tokens.tolist() for m in range(3)}, key=lambda p: (len(p), p))
-    expected = [sum(tuple(row) == prefix for row in codes.tokens.tolist()) for prefix in prefixes]
-    assert found == expected and sum(found) == codes.items
-
-
 def test_items_before_by_hand():
-    """Codes 2-2 (3 items), 2-10 (1 item), 10-2 (2 items); beams 10-2, 2-2, 2-10."""
-    codes = ItemCodes(np.array([[2, 2], [10, 2], [2, 2], [2, 10], [10, 2], [2, 2]]))
-    trie = Trie.of(codes)
-    counts = items_per_state(codes, trie)
-    tokens = codes.tokens[[1, 0, 3]]
-    ranks = torch.tensor([1, 2, 3, 0])
-    beams = beams_of(np.repeat(tokens[None], 4, axis=0))
-    assert items_before(beams, ranks, trie, counts).tolist() == [0, 2, 5, 0]
+    """Codes with 2, 3 and 1 items, ranked in this order."""
+    assert items_before(np.array([[2, 3, 1]] * 4), np.array([1, 2, 3, 0])).tolist() == [0, 2, 5, 0]
+
+
+def test_exact_ranks_by_hand():
+    """Equal scores share the better rank."""
+    scores = torch.tensor([[-1.0, -3.0, -2.0], [-1.0, -1.0, -2.0]])
+    ranks = [exact_ranks(scores, torch.tensor([code, code])).tolist() for code in range(3)]
+    assert ranks == [[1, 1], [3, 1], [2, 3]]
 
 
 def test_prefixes_kept_by_hand():
     states = (torch.tensor([[1, 2], [2, 1]]), torch.tensor([[5, 4, 6], [5, 4, -1]]))
     targets = torch.tensor([[2, 6], [1, 7]])
     assert prefixes_kept(states, targets).tolist() == [[True, True], [True, False]]
-    # Among the best beam only.
-    assert prefixes_kept(states, targets, beams=1).tolist() == [[False, False], [False, False]]
-    assert prefixes_kept(states, torch.tensor([[1, 5], [2, 5]]), beams=1).tolist() == [[True, True], [True, True]]
+    # Several codes of each user.
+    several = torch.stack([targets, torch.tensor([[3, 5], [2, 5]])], dim=1)
+    assert prefixes_kept(states, several).tolist() == [[[True, True], [False, True]], [[True, False], [True, True]]]

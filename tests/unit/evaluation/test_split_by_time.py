@@ -18,7 +18,6 @@ from apao.stages.exact import exact
 from apao.stages.load import load
 from apao.stages.lost import survey
 from apao.stages.model_card import model_card
-from apao.stages.pruning import pruning
 from apao.stages.show import show
 from apao.stages.trained import TrainedRun
 from apao.training.loop import Training
@@ -53,7 +52,6 @@ def test_only_users_with_a_target_are_evaluated(toy, split):
 def test_measurements_count_the_same_users(toy, split):
     users = split.evaluated("test").tolist()
     exact(toy.run, toy.params, 100, CPU)
-    pruning(toy.run, toy.params, CPU)
     beams(toy.run, toy.params, (3,), CPU)
     baselines(toy.run.dataset)
     found = {name: json.loads((toy.run.folder / f"{name}.json").read_text()) for name in ("exact", "pruning", "beams")}

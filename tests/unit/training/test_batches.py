@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.trie import Trie
 from apao.training.batches import Examples, ExampleSampler
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ users_lists = st.lists(st.lists(st.integers(0, 11), min_size=3, max_size=9), min
 
 def sampler_of(rows, max_history=4, negatives=0, budget=60):
     histories = histories_of(rows)
-    return ExampleSampler(Examples(histories, CODES, max_history, CPU), histories, negatives, budget)
+    return ExampleSampler(Examples(histories, CODES, max_history, Trie.of(CODES)), histories, negatives, budget)
 
 
 def expected_examples(rows, max_history):
@@ -123,7 +124,7 @@ def test_a_smaller_epoch_is_a_fresh_sample_without_repeats():
 
 def test_negatives_are_uniform_over_distinct_codes_and_reproducible():
     codes = random_codes(50, 2, 3)  # 9 codes at most, shared by very different numbers of items.
-    source = Examples(histories_of([[0, 1, 2, 3]]), codes, 4, CPU)
+    source = Examples(histories_of([[0, 1, 2, 3]]), codes, 4, Trie.of(codes))
     kinds = len(codes.distinct)
     drawn = source.sample_negatives(500, 40, torch.Generator().manual_seed(1))
     counts = np.bincount(drawn.flatten().numpy(), minlength=kinds)

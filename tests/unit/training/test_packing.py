@@ -9,6 +9,7 @@ from helpers.models import backbone_of, histories_of, random_codes, random_histo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES
 from apao.training.batches import Batch, Examples, ExampleSampler
 from apao.training.packing import PackedSampler, plan_rows
@@ -40,7 +41,7 @@ def test_rows_hold_every_example_once_and_enough_history(lengths, max_history):
 def sampler_of(lengths, max_history, negatives, budget, levels=3):
     codes = random_codes(20, levels, 4)
     histories = random_histories(lengths, codes.items, seed=1)
-    examples = Examples(histories, codes, max_history, CPU)
+    examples = Examples(histories, codes, max_history, Trie.of(codes))
     return PackedSampler(examples, histories, negatives, budget), codes, histories
 
 
@@ -142,7 +143,7 @@ def test_all_examples_of_both_samplers_agree():
     """The packed epoch and the plain one have the same (history, target) pairs."""
     codes = random_codes(20, 2, 5)
     histories = histories_of([[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8], [9, 7, 9, 3, 2]])
-    examples = Examples(histories, codes, 3, CPU)
+    examples = Examples(histories, codes, 3, Trie.of(codes))
     plain, packed = Counter(), Counter()
     sampler = ExampleSampler(examples, histories, 0, 10**6)
     for part in sampler.parts(sampler.users, sampler.positions, torch.Generator()):

@@ -56,15 +56,14 @@ class Pruning(FigureStudy):
         figure = style.blank(style.WIDTH, 2.7)
         left, right = np.asarray(figure.subfigures(1, 2))
         timing, timed = self._draw_times(left.subplots(), results)
-        kept, top = self._draw_kept(right.subplots(), results)
+        kept, of_whom = self._draw_kept(right.subplots(), results)
         nowhere, _ = results.gaps(product([self.dataset], self.backbones), self.objectives, self.seeds)
         half = style.WIDTH / 2
         above_left = style.legend(left, half, list(METHODS), self.backbones, first=FIRST_METHOD) if timing else 0
         above_right = style.legend(right, half, self.objectives, self.backbones, absent=nowhere)
         style.make_room(figure, max(above_left, above_right))
         caption = (
-            f"Panels have the paper's letters. (b) {timed} (c) Share of the {top} that full sorting ranks highest "
-            "whose prefix is still in the beam after each step, mean over test users. "
+            f"Panels have the paper's letters. (b) {timed} (c) Share of the {of_whom}. "
             f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
@@ -100,7 +99,7 @@ class Pruning(FigureStudy):
         )
 
     def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
-        """Rows, and in words how many of the top items are looked for."""
+        """Rows, and what they are shares of, in words."""
         rows: list[Row] = []
         found: list[Run] = []
         for b, backbone in enumerate(self.backbones):
@@ -116,13 +115,16 @@ class Pruning(FigureStudy):
                 ]
         if not found:
             style.mark_gaps(axes, [], empty=True)
-            return rows, "codes"
+            return rows, "exact top codes that the beam keeps: not measured"
         path = results.file(found[0], "pruning.json")
-        beam, top = (int(number(path, results.json(path), key)) for key in ("beam", "top"))
+        beam, top, users = (int(number(path, results.json(path), key)) for key in ("beam", "top", "users"))
         axes.set(xlabel="Beam step", ylabel=f"Exact top {top} still in the beam (%)")
         axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
         axes.set_title(f"(c) {self.dataset}: exact top {top} kept, beam {beam}")
-        return rows, f"{top} codes"
+        return rows, (
+            f"{top} codes that full sorting ranks highest whose prefix is still in the beam after each step, mean over "
+            f"{users:,} test users"
+        )
 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
