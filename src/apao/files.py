@@ -8,6 +8,7 @@ that no stage computes with it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -20,6 +21,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from apao.errors import UserError
+from apao.progress import console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +99,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise explained(error, path) from error
     finally:
         _remove(holder, path)
+
+
+@contextmanager
+def locked(path: Path, waiting: str = "") -> Iterator[None]:
+    """Hold the lock file ``path``, which at most one process does at a time.
+
+    With ``waiting``, which is then printed, wait until another process lets go of it.
+
+    Raises:
+        BlockingIOError: when another process holds it and ``waiting`` is empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Open for writing: on NFS a lock needs that.
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waiting:
+                raise
+            console.print(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _caused_by_full_disk(error: BaseException | None) -> bool:

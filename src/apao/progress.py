@@ -61,7 +61,10 @@ def progress(what: str, total: float, done: float = 0) -> Iterator[Advance]:
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
-        left = (now - started) / max(reached - done, 1e-9) * (total - reached)
-        console.print(f"{what}: {reached:,.0f} of {total:,.0f}, {left:,.0f} s left {shown}".rstrip())
+        so_far = f"{reached:,.0f}"
+        if total:
+            left = (now - started) / max(reached - done, 1e-9) * (total - reached)
+            so_far += f" of {total:,.0f}, {left:,.0f} s left"
+        console.print(f"{what}: {so_far} {shown}".rstrip())
 
     yield advance_line

@@ -54,6 +54,14 @@ def test_lines_in_a_log(shown, clock):
     assert text.getvalue().splitlines()[1:] == ["training: 1,000 of 1,000, 0 s left"]
 
 
+def test_a_total_that_is_not_known(shown, clock):
+    text = shown(terminal=False)
+    with progress("fetching", total=0) as advance:
+        clock.now += 20
+        advance(2)
+    assert text.getvalue() == "fetching: 2\n"
+
+
 def test_nothing_to_do(shown, clock):
     text = shown(terminal=False)
     with progress("fetching", total=0) as advance:

@@ -49,16 +49,20 @@ def finished(tmp_path, monkeypatch):
     Its records name no machine, as those of early revisions.
     """
     monkeypatch.chdir(tmp_path)
+    return unpublished(CE)
+
+
+def unpublished(run):
     measured = ("exact.json", "beams.json", "pruning.json", "lists.parquet")
-    shutil.copytree(ROOT / FOLDER, CE.folder, ignore=shutil.ignore_patterns(*measured))
-    provenance = json.loads((CE.folder / "provenance.json").read_text())
-    (CE.folder / "provenance.json").unlink()
+    shutil.copytree(ROOT / PUBLISHED.place(run.folder), run.folder, ignore=shutil.ignore_patterns(*measured))
+    provenance = json.loads((run.folder / "provenance.json").read_text())
+    (run.folder / "provenance.json").unlink()
     for stage in ("train", "evaluate"):
-        record = CE.folder / f"{stage}.provenance.json"
+        record = run.folder / f"{stage}.provenance.json"
         record.write_text(json.dumps({key: value for key, value in provenance[stage].items() if key != "machine"}))
         edit(record, lambda values: values.update(device="cpu"))
-    (CE.folder / "model.safetensors").touch()
-    return CE.folder
+    (run.folder / "model.safetensors").touch()
+    return run.folder
 
 
 def edit(path, change):
@@ -205,6 +209,13 @@ def test_all_runs_are_checked_before_the_first_is_published(finished):
     with pytest.raises(UserError, match=r"seed9/run\.json: not found"):
         publish([str(CE), "office/llama/ce/seed9"], Path(), machine="one")
     assert not PUBLISHED.results.exists()
+    other = Run("office", "llama", "ce", (), 43)
+    unpublished(other)
+    publish([str(other)], Path(), machine="one")
+    edit(PUBLISHED.place(other.folder) / "metrics.json", lambda metrics: metrics["test"].update({"ndcg@10": 0.5}))
+    with pytest.raises(UserError, match="published with other numbers"):
+        publish([str(CE), str(other)], Path(), machine="one")
+    assert not FOLDER.exists()
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])

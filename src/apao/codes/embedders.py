@@ -42,10 +42,14 @@ class EmbedderParams(Model):
 
     def own_files(self) -> tuple[Path, ...]:
         """The user's own files that the embeddings depend on: those of a model in a local folder."""
+        folder = self.folder
+        return () if folder is None else tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that ``model`` names; None if it is a name of the hub."""
         folder = None if self.model is None else Path(self.model).expanduser()
-        if folder is None or not folder.is_dir():
-            return ()
-        return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+        return folder if folder is not None and folder.is_dir() else None
 
 
 class VectorFile(Model):

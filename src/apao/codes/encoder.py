@@ -51,8 +51,8 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
     try:
         if params.package is not None:
             folder = package_folder(params.package)
-        elif Path(str(params.model)).is_dir():
-            folder = Path(str(params.model))
+        elif params.folder is not None:
+            folder = params.folder
         else:
             folder = Path(snapshot_download(str(params.model), allow_patterns=MODEL_FILES))
         if params.pooling == "mean":

@@ -125,7 +125,9 @@ def _canonical(value: Any) -> str:
         fields = ((name, _canonical(field)) for name, field in ast.iter_fields(value))
         return f"{type(value).__name__}({','.join(f'{name}={text}' for name, text in fields if text)})"
     if isinstance(value, list):
-        return ";".join(text for text in map(_canonical, value) if text and not _is_docstring(text))
+        # None has a place in some lists: a keyword-only argument without a default, ``**mapping`` in a dictionary.
+        parts = ("None" if part is None else _canonical(part) for part in value)
+        return ";".join(text for text in parts if text and not _is_docstring(text))
     return "" if value is None else repr(value)
 
 

@@ -28,7 +28,7 @@ from apao.evaluation.significance import (
     seeds_interval,
     share_interval,
 )
-from apao.files import read_json, read_table
+from apao.files import read_json, read_table, verified
 from apao.study.paths import OWN, Collection, DatasetPaths
 from apao.study.runs import RECORD_FILE, Run, parse_value
 
@@ -115,7 +115,7 @@ class Results:
     def json(self, path: Path) -> Any:
         """Content of a JSON file."""
         if path not in self._read:
-            self._read[path] = read_json(path)
+            self._read[path] = read_json(verified(path))
         return self._read[path]
 
     def metric(self, runs: Iterable[Run], split: str, name: str) -> Estimate:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema, model_validator
 from typing_extensions import override
 
 from apao.evaluation.metrics import MetricName
@@ -59,6 +59,14 @@ class SweepStudy(Study):
     metric: MetricName = "ndcg@10"
     """Code-level metric by which values are compared."""
     seeds: Seeds
+
+    @model_validator(mode="after")
+    def _one_sweep_of_each_key(self) -> Self:
+        pairs = [(objective, sweep.key) for sweep in self.sweeps for objective in sweep.objectives]
+        for objective, key in pairs:
+            if pairs.count((objective, key)) > 1:
+                raise ValueError(f"two of the sweeps try values of {key} of {objective}; put all values into one sweep")
+        return self
 
     @property
     def objectives(self) -> list[str]:

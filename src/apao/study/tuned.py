@@ -8,10 +8,7 @@ those of a search; the values of the paper's Table 5 are there as printed.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +16,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from apao.errors import UserError
-from apao.files import atomic_path
+from apao.files import atomic_path, locked
 from apao.parameters import Model, first_mistake, spelled
 from apao.study.runs import Value
 from apao.study.yaml_lines import line_of, read_yaml
@@ -74,22 +71,12 @@ def write_tuned(path: Path, tunings: Mapping[str, Iterable[Tuning]]) -> None:
 
 def add_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
     """Add tunings, as pairs with their objective, to those that the file has now, if it exists."""
-    with _alone(path.absolute().parent):
+    # Searches run side by side. The file itself is replaced by the writing, and its lock would stay with the old one.
+    with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process that writes {path}"):
         tunings = read_tuned(path)[0] if path.exists() else {}
         for objective, tuning in found:
             tunings[objective] = with_tuning(tunings.get(objective, ()), tuning)
         write_tuned(path, tunings)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process adds tunings to a file in this folder: searches run side by side."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def with_tuning(tunings: Iterable[Tuning], new: Tuning) -> tuple[Tuning, ...]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from apao.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
 from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast, products
 from apao.errors import Diverged, UserError
@@ -148,8 +149,9 @@ class Training:
             self.objective.check_levels(codes.levels)
         except ValueError as error:
             raise UserError(f"{run}: {error}") from error
-        examples = Examples(histories, codes, params.backbone.max_history, device)
-        self.catalogue = Catalogue(codes, examples.trie, histories.training_targets(), embeddings)
+        trie = Trie.of(codes, device)
+        examples = Examples(histories, codes, params.backbone.max_history, trie)
+        self.catalogue = Catalogue(codes, trie, histories.training_targets(), embeddings)
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         # On a GPU passes are recorded and replayed (``training.replays``). A CPU gains nothing from that.
         self.recording = device.type == "cuda" and params.backbone.recordable
@@ -189,8 +191,7 @@ class Training:
             self.read = GraphedReader(self.backbone, self.recipe.precision, self.device)
         # A recorded pass adds to the gradients that it was recorded with, so they must exist and stay.
         for parameter in self.parameters:
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter)
 
     def _optimizer(self) -> AdamW:
         """AdamW on all that is trained; only what the backbone says decays."""
@@ -237,7 +238,7 @@ class Training:
             on_epoch(row)
         with progress(self.run, self.recipe.epochs * self.epoch_examples, first * self.epoch_examples) as advance:
             for epoch in range(first, self.recipe.epochs):
-                if epoch - best.epoch >= self.recipe.patience and history:
+                if epoch - best.epoch >= self.recipe.patience:
                     break
                 row = self._train_epoch(epoch, advance)
                 row |= {f"valid_{name}": value for name, value in self.validate(epoch).items()}
@@ -299,7 +300,7 @@ class Training:
                 sums.add(outcome, len(micro_batch))
         self.processes.add_up(self.parameters, mean_buffers.values())
         self.state = {**self.state, **mean_buffers}
-        nn.utils.clip_grad_norm_(self.backbone.parameters(), self.recipe.grad_clip)
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip)
         self.optimizer.step()
         self.steps += 1
 

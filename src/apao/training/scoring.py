@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from apao.backbones.base import Backbone
-from apao.backbones.softmax import token_logp
+from apao.backbones.softmax import at_least_fp32, token_logp
 from apao.codes.catalogue import Catalogue
 from apao.objectives.base import Scores
 from apao.training.batches import Batch
@@ -107,7 +107,7 @@ def join_logp(backbone: Backbone, start: Tensor, first: Tensor, after: Tensor | 
     The ``first`` tokens (B, C) are scored by the logits ``start`` (B, V), which all candidates of a history share;
     the tokens ``predicted`` (B, C, S) by the states ``after`` (B, C, S, D).
     """
-    head = start.float().log_softmax(dim=-1).gather(1, first)[..., None]
+    head = at_least_fp32(start).log_softmax(dim=-1).gather(1, first)[..., None]
     if after is None:
         return head
     return torch.cat([head, token_logp(backbone.logits(after), predicted)], dim=-1)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import socket
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from apao.files import verified
 from apao.stages import embed as stage
 from apao.stages.embed import embed
 from apao.study.paths import DatasetPaths
+
+CPU = torch.device("cpu")
 
 PATHS = DatasetPaths("toy")
 SHARDS = PATHS.folder / "embeddings.shards"
@@ -81,7 +84,7 @@ def stop_after(monkeypatch, batches):
 
 def test_mean_pooling_is_the_masked_mean_of_the_last_hidden_states(project, llama):
     write_items(TEXTS)
-    embed("toy", llama_params(llama, batch_size=5, shard_items=10), "cpu")
+    embed("toy", llama_params(llama, batch_size=5, shard_items=10), CPU)
     expected = np.stack([masked_mean(llama, text) for text in TEXTS])
     assert embeddings().dtype == np.float32
     np.testing.assert_allclose(embeddings(), expected, atol=1e-5)
@@ -92,7 +95,7 @@ def test_mean_pooling_is_the_masked_mean_of_the_last_hidden_states(project, llam
 
 def test_long_texts_are_cut(project, llama):
     write_items(TEXTS)
-    embed("toy", llama_params(llama, max_tokens=4), "cpu")
+    embed("toy", llama_params(llama, max_tokens=4), CPU)
     np.testing.assert_allclose(embeddings(), [masked_mean(llama, text, most=4) for text in TEXTS], atol=1e-5)
     # One token per word, and one at the beginning of the text.
     lengths = [1 + len(text.split()) for text in TEXTS]
@@ -107,13 +110,13 @@ def test_long_texts_are_cut(project, llama):
 @pytest.mark.parametrize(("batch_size", "shard_items"), [(1, 1), (2, 3), (3, 100)])
 def test_batches_and_shards_change_nothing(project, llama, batch_size, shard_items):
     write_items(TEXTS)
-    embed("toy", llama_params(llama, batch_size=batch_size, shard_items=shard_items), "cpu")
+    embed("toy", llama_params(llama, batch_size=batch_size, shard_items=shard_items), CPU)
     np.testing.assert_allclose(embeddings(), [masked_mean(llama, text) for text in TEXTS], atol=1e-5)
 
 
 def test_equal_texts_are_equal_to_the_bit_and_no_text_is_the_mean(project, llama):
     write_items(["red pen", "", TEXTS[2], "red pen ", "  ", "lamp", "red pen"])
-    embed("toy", llama_params(llama), "cpu")
+    embed("toy", llama_params(llama), CPU)
     rows = embeddings()
     assert np.array_equal(rows[0], rows[3])
     assert np.array_equal(rows[0], rows[6])
@@ -123,23 +126,34 @@ def test_equal_texts_are_equal_to_the_bit_and_no_text_is_the_mean(project, llama
 
 def test_bf16_is_close(project, llama):
     write_items(TEXTS)
-    embed("toy", llama_params(llama, precision="bf16"), "cpu")
+    embed("toy", llama_params(llama, precision="bf16"), CPU)
     expected = np.stack([masked_mean(llama, text) for text in TEXTS])
     assert embeddings().dtype == np.float32
     assert 0 < np.abs(embeddings() - expected).max() < 0.1
+
+
+def test_a_model_in_the_home_folder(project, llama, monkeypatch):
+    write_items(TEXTS)
+    embed("toy", llama_params(llama), CPU)
+    expected = embeddings()
+    monkeypatch.setenv("HOME", str(Path(llama).parent))
+    params = llama_params(llama, model=f"~/{Path(llama).name}")
+    assert params.own_files() == llama_params(llama).own_files()
+    embed("toy", params, CPU)
+    np.testing.assert_array_equal(embeddings(), expected)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: content[:-5] + b"!" + content[-4:]])
 def test_an_interrupted_run_goes_on_from_its_shards(project, llama, monkeypatch, damage):
     write_items(TEXTS)
     params = llama_params(llama)
-    embed("toy", params, "cpu")
+    embed("toy", params, CPU)
     whole = embeddings()
     PATHS.embeddings.unlink()
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            embed("toy", params, "cpu")
+            embed("toy", params, CPU)
     shards = sorted(SHARDS.rglob("*.safetensors"))
     assert len(shards) == 2
     assert not PATHS.embeddings.exists()
@@ -149,7 +163,7 @@ def test_an_interrupted_run_goes_on_from_its_shards(project, llama, monkeypatch,
     save_file({"embeddings": block}, shards[0], {"sha256": hashlib.sha256(block.tobytes()).hexdigest()})
     # The second one was damaged.
     shards[1].write_bytes(damage(shards[1].read_bytes()))
-    embed("toy", params, "cpu")
+    embed("toy", params, CPU)
     expected = whole.copy()
     expected[[0, 2]] += 100
     np.testing.assert_allclose(embeddings(), expected, atol=1e-5)
@@ -163,7 +177,7 @@ def test_shards_of_something_else_are_not_used(project, llama, monkeypatch, chan
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
-            embed("toy", params, "cpu")
+            embed("toy", params, CPU)
     (shard,) = SHARDS.rglob("*.safetensors")
     save_file({"embeddings": np.full_like(load_file(shard)["embeddings"], np.inf)}, shard)
     texts, most = TEXTS, 64
@@ -174,7 +188,7 @@ def test_shards_of_something_else_are_not_used(project, llama, monkeypatch, chan
         params, most = llama_params(llama, max_tokens=3), 3
     else:
         (llama / "model.safetensors").touch()
-    embed("toy", params, "cpu")
+    embed("toy", params, CPU)
     np.testing.assert_allclose(embeddings(), [masked_mean(llama, text, most) for text in texts], atol=1e-5)
 
 
@@ -188,7 +202,7 @@ def test_minilm_from_its_package_without_a_network(project, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     write_items(["Cordless telephone, white", "Black ballpoint pens, box of 12", "White wireless phone", "word " * 999])
-    embed("toy", MINILM, "cpu")
+    embed("toy", MINILM, CPU)
     assert not touched
     rows = embeddings()
     assert rows.shape == (4, 384)
@@ -206,12 +220,12 @@ def test_the_models_own_limit_holds():
 def test_a_catalogue_without_texts_is_refused(project):
     write_items(["", " "])
     with pytest.raises(UserError, match=r"items\.parquet: no item has a text.*datasets\.toy\.text"):
-        embed("toy", MINILM, "cpu")
+        embed("toy", MINILM, CPU)
 
 
 def test_missing_items_are_named(project):
     with pytest.raises(UserError, match=r"items\.parquet: not found"):
-        embed("toy", MINILM, "cpu")
+        embed("toy", MINILM, CPU)
 
 
 def test_packages_without_a_model_are_named():

@@ -25,6 +25,7 @@ from apao.codes.tokenizers.rqkmeans import residual_kmeans
 from apao.data.table import Table
 from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
+from apao.files import read_record, record_path
 from apao.stages.codes import build_codes
 from apao.stages.new_items import code_new_items
 from apao.stages.train import train
@@ -158,6 +159,9 @@ def test_new_items_get_codes_beside_the_old_ones(world):
     for kind, found in enumerate(items.codes.codes):
         of_kind = known.codes[[int(name[0]) == kind for name in old]]
         assert found[0] == of_kind[0, 0] and found.tolist() not in of_kind.tolist()
+    read = read_record(record_path(TOY.folder, "new_items"))["inputs"]
+    names = {"new.csv", "vectors.npy", "ids.txt"}
+    assert read.keys() == {*names, *map(str, (TOY.items, TOY.codes, TOY.codebooks, TOY.embeddings))}
 
 
 def test_new_items_go_through_a_learned_encoder(world):

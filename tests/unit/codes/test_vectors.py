@@ -25,6 +25,8 @@ from apao.files import verified
 from apao.stages.embed import embed
 from apao.study.paths import DatasetPaths
 
+CPU = torch.device("cpu")
+
 PATHS = DatasetPaths("toy")
 ITEMS = ["10", "9", "x y"]
 ROWS = np.array([[0.5, -1.0], [2.0, 0.25], [-3.0, 4.0]], dtype=np.float32)
@@ -93,7 +95,7 @@ def test_the_stage_joins_by_raw_id(capsys):
     """The file has the items in another order, and one more."""
     np.save("vectors.npy", np.vstack([ROWS[::-1], [[7, 7]]]))
     write_ids([*ITEMS[::-1], "more"])
-    embed("toy", VectorFile(file="vectors.npy", ids="ids.txt"), "cpu")
+    embed("toy", VectorFile(file="vectors.npy", ids="ids.txt"), CPU)
     np.testing.assert_array_equal(load_file(verified(PATHS.embeddings))["embeddings"], ROWS)
     assert json.loads(PATHS.embedding_facts.read_text()) == {
         "items": 3, "width": 2, "distinct_vectors": 3, "largest_group_with_one_vector": 1,
@@ -111,7 +113,7 @@ def test_items_with_one_vector_are_a_warning(capsys):
     rows = np.zeros((3, 2), dtype=np.float32)
     rows[1] *= -1  # -0.0 is the same number
     save_file({"v": rows}, "vectors.safetensors", {"ids": json.dumps(ITEMS)})
-    embed("toy", VectorFile(file="vectors.safetensors"), "cpu")
+    embed("toy", VectorFile(file="vectors.safetensors"), CPU)
     facts = json.loads(PATHS.embedding_facts.read_text())
     assert (facts["distinct_vectors"], facts["largest_group_with_one_vector"]) == (1, 3)
     assert "warning: toy: 3 of 3 items (100.0 %) have the same vector, that of '10'" in capsys.readouterr().err
@@ -222,7 +224,7 @@ BROKEN = np.where([[False], [True], [False]], np.nan, ROWS)
 def test_mistakes_are_named(write, message):
     params = write()
     with pytest.raises(UserError, match=rf"^{message}"):
-        embed("toy", params, "cpu")
+        embed("toy", params, CPU)
     assert not PATHS.embeddings.exists() and not Path("exploded").exists()
 
 

@@ -99,6 +99,18 @@ def test_lists_are_written_in_parts(run, tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(read(tmp_path / f"lists.{suffix}"), expected(model), check_dtype=False, atol=1e-5)
 
 
+def test_lists_that_are_all_empty_at_first(run, tmp_path, monkeypatch):
+    """A history of every allowed item gets none."""
+    name, _ = run
+    monkeypatch.setattr("apao.stages.recommend.AT_ONCE", 1)
+    (tmp_path / "only.txt").write_text("i1\n")
+    (tmp_path / "h.jsonl").write_text('{"user": "all", "items": ["i1"]}\n{"user": "one", "items": ["i2"]}\n')
+    output = tmp_path / "lists.parquet"
+    recommend(name, "--file", tmp_path / "h.jsonl", "-k", 1, "--only", tmp_path / "only.txt", "--output", output)
+    found = pd.read_parquet(output)
+    assert found[["user", "rank", "item"]].to_numpy().tolist() == [["one", 1, "i1"]]
+
+
 def test_users_and_histories(toy, run, tmp_path):
     name, _ = run
     raw = [f"i{item}" for item in toy.histories.rows_of(pd.Index([4]).to_numpy())[1]]

@@ -111,6 +111,8 @@ MISTAKES = [
     # Sweeps.
     ("sweeps: [betas]", "sweeps: [betas, beta]", "studies.large.figure3.sweeps.1",
      "'beta' is not defined under sweeps; did you mean 'betas'?"),
+    ("sweeps: [betas]", "sweeps: [betas, betas]", "studies.large.figure3",
+     "two of the sweeps try values of beta of pairwise[+]epochs=1; put all values into one sweep"),
     ("sweeps: [betas]", "sweeps: [3]", "studies.large.figure3.sweeps.0", "expected the name of a sweep, found 3"),
     ("sweeps: [betas]", "sweeps: betas", "studies.large.figure3.sweeps", "expected a list, found 'betas'"),
     ("sweeps: [betas]", "sweeps: []", "studies.large.figure3.sweeps", "at least 1 item"),
