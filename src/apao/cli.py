@@ -23,6 +23,8 @@ from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from apao.study.settings import Settings
     from apao.study.tuned import Tuning
 
@@ -374,14 +376,11 @@ def publish(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
     source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="Replace published runs whose numbers differ.")] = False,
-    machine: Annotated[
-        str | None, typer.Option(help="Machine that computed the runs, if their records name none.")
-    ] = None,
 ) -> None:
     """Copy the small files of finished runs into results/published."""
     from apao.stages.publish import publish as stage
 
-    stage(runs, source, replace, machine)
+    stage(runs, source, replace)
 
 
 @app.command()
@@ -418,13 +417,14 @@ def search(
     _write_tunings(path, stage(name, params, objectives or (), pick_device(device), version, tracker))
 
 
-def _write_tunings(path: Path, found: list[tuple[str, Tuning]]) -> None:
+def _write_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
+    """Write each as soon as it is found, so that an error in a later one loses none."""
     from apao.engines.dvc import DVC_FILE
     from apao.study.tuned import add_tunings
 
     known = path.exists()
-    add_tunings(path, found)
     for objective, tuning in found:
+        add_tunings(path, [(objective, tuning)])
         for place, values in tuning.values.items():
             chosen = ", ".join(f"{key} {value}" for key, value in values.items())
             console.print(f"{objective} on {place}: {chosen}")
@@ -439,7 +439,6 @@ def dvc(
 ) -> None:
     """Generate dvc.yaml, the DVC version of the workflow, from params.yaml."""
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline
-    from apao.study.paths import PARAMS_FILE
 
     if Path(options["file"]) != PARAMS_FILE or options["scale"] is not None:
         raise UserError(f"dvc.yaml is the graph of {PARAMS_FILE} and the scale in it; set scale there")

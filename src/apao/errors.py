@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return "".join(map(_printable, text))
 
 
+def first_line(error: Exception) -> str:
+    """First line of an exception's message, or its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _printable(char: str) -> str:
     """``char``, or its escape sequence as plain text, which a terminal does not interpret."""
     if char.isprintable():

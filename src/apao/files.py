@@ -254,7 +254,7 @@ def read_record(record: Path) -> dict[str, Any]:
     """
     value: dict[str, Any] = read_json(record)
     try:
-        intact = value["digest"] == digest_of({key: part for key, part in value.items() if key != "digest"})
+        intact = is_intact(value)
         value["outputs"].items()
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{record}: not a record of a stage; {again(record, target=False)}.") from error
@@ -264,6 +264,16 @@ def read_record(record: Path) -> dict[str, Any]:
             f"{again(record, target=False)}."
         )
     return value
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a stage's record with a hash of its own content."""
+    write_json(path, {**record, "digest": digest_of(json.loads(json_text(record)))})
+
+
+def is_intact(record: Mapping[str, Any]) -> bool:
+    """Whether a record's content matches the hash in it."""
+    return bool(record["digest"] == digest_of({key: part for key, part in record.items() if key != "digest"}))
 
 
 def digest_of(record: Mapping[str, Any]) -> str:

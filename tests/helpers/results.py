@@ -125,7 +125,8 @@ class MadeUp:
             rank = np.asarray(values)
             before = np.maximum(rank - 1, 0) * group
             columns = {"split": split, "user": range(len(rank)), "item": 1, "rank": rank, "items_before": before}
-            return pd.DataFrame({**columns, "group": group})
+            kept = {f"prefix_{level}": (rank > 0) & (rank <= 20) for level in range(1, LEVELS + 1)}
+            return pd.DataFrame({**columns, "group": group, **kept})
 
         frames = [table("valid", [1] * len(ranks)), table("test", ranks)]
         self.path(f"results/{run}/ranks.parquet")

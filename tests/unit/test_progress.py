@@ -67,7 +67,7 @@ def test_nothing_to_do(shown, clock):
     with progress("fetching", total=0) as advance:
         clock.now += 20
         advance(0)
-    assert text.getvalue() == "fetching: 0 of 0, 0 s left\n"
+    assert text.getvalue() == "fetching: 0\n"
 
 
 def test_a_bar_on_a_terminal(shown):

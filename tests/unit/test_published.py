@@ -44,10 +44,7 @@ def test_a_published_run_says_how_it_was_made(folder):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """The folder of a run as training and evaluation write it, without weights, from the published one.
-
-    Its records name no machine, as those of early revisions.
-    """
+    """The folder of a run as training and evaluation write it, without weights, from the published one."""
     monkeypatch.chdir(tmp_path)
     return unpublished(CE)
 
@@ -59,8 +56,12 @@ def unpublished(run):
     (run.folder / "provenance.json").unlink()
     for stage in ("train", "evaluate"):
         record = run.folder / f"{stage}.provenance.json"
-        record.write_text(json.dumps({key: value for key, value in provenance[stage].items() if key != "machine"}))
-        edit(record, lambda values: values.update(device="cpu"))
+        record.write_text(json.dumps(provenance[stage]))
+        # Early revisions listed run.json in no record.
+        own = {"run.json": sha256_of(run.folder / "run.json")} if stage == "train" else {}
+        edit(
+            record, lambda values, own=own: values.update(device="cpu", outputs=values["outputs"] | own, machine="one")
+        )
     (run.folder / "model.safetensors").touch()
     return run.folder
 
@@ -75,11 +76,11 @@ def edit(path, change):
 
 
 def test_a_published_run_has_its_small_files_and_one_record(finished):
-    publish([str(CE)], Path(), machine="a machine")
+    publish([str(CE)], Path())
     names = {"run.json", "metrics.json", "ranks.parquet", "history.csv"}
     assert {path.name for path in FOLDER.iterdir()} == {*names, "provenance.json"}
     made = json.loads((FOLDER / "provenance.json").read_text())
-    assert made["machine"] == "a machine" and set(made["outputs"]) == names
+    assert made["machine"] == "one" and set(made["outputs"]) == names
     assert made["train"]["revision"] and made["evaluate"]["seconds"]
     assert [*changed([PUBLISHED.results]), *published_faults()] == []
 
@@ -87,7 +88,7 @@ def test_a_published_run_has_its_small_files_and_one_record(finished):
 def test_runs_of_another_folder(finished, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    publish([f"results/{CE}/"], Path(".."), machine="a machine")
+    publish([f"results/{CE}/"], Path(".."))
     assert (FOLDER / "metrics.json").read_bytes() == (tmp_path / CE.folder / "metrics.json").read_bytes()
 
 
@@ -122,13 +123,12 @@ def cut(folder):
     ("damage", "said"),
     [
         (lambda folder: (folder / "metrics.json").unlink(), "metrics.json: not found, so the run is not finished"),
-        (lambda folder: (folder / "train.provenance.json").unlink(), "history.csv: no stage's record lists it"),
+        (lambda folder: (folder / "train.provenance.json").unlink(), "run.json: no stage's record lists it"),
         (lambda folder: edit(folder / "metrics.json", lambda value: value.update(beam=3)), "does not match the hash"),
         (cut, "does not match the hash"),
         (wrong_weights, "evaluate read other weights than the training wrote"),
         (other_codes, "evaluate read another data/office/codes.parquet than the training"),
         (other_parameters, "has another run, parameters or inputs"),
-        (lambda folder: None, "its records name no machine"),
     ],
 )
 def test_an_unfinished_or_damaged_run_is_refused(finished, damage, said):
@@ -139,35 +139,36 @@ def test_an_unfinished_or_damaged_run_is_refused(finished, damage, said):
 
 
 def test_the_same_numbers_leave_it_as_it_is(finished, capsys):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     before = (FOLDER / "provenance.json").read_bytes()
-    publish([str(CE)], Path(), machine="two")
+    edit(finished / "train.provenance.json", lambda record: record.update(machine="two"))
+    publish([str(CE)], Path())
     assert "has the same numbers, by revision" in capsys.readouterr().err.replace("\n", " ")
     assert (FOLDER / "provenance.json").read_bytes() == before
 
 
 def test_a_new_measurement_is_added(finished, capsys):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     (finished / "beams.json").write_text("{}")
     record = {"stage": "beams", "device": "cpu", "inputs": {}, "outputs": {}}
     (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
     with pytest.raises(UserError, match=r"beams.json: no stage's record lists it"):
-        publish([str(CE)], Path(), machine="one")
+        publish([str(CE)], Path())
     record["outputs"] = {"beams.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
     (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     assert "added beams.json" in capsys.readouterr().err
     assert [*changed([PUBLISHED.results]), *published_faults()] == []
 
 
 def test_a_published_measurement_is_not_lost(finished, capsys):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     (FOLDER / "beams.json").write_text("{}")
     edit(
         FOLDER / "provenance.json",
         lambda made: made["outputs"].update({"beams.json": sha256_of(FOLDER / "beams.json")}),
     )
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     assert "unchanged" in capsys.readouterr().err and (FOLDER / "beams.json").exists()
     (finished / "exact.json").write_text("{}")
     record = {
@@ -178,9 +179,9 @@ def test_a_published_measurement_is_not_lost(finished, capsys):
     }
     (finished / "exact.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
     with pytest.raises(UserError, match=r"has beams\.json, which this run lacks and which would be lost"):
-        publish([str(CE)], Path(), machine="one")
+        publish([str(CE)], Path())
     assert (FOLDER / "beams.json").exists() and not (FOLDER / "exact.json").exists()
-    publish([str(CE)], Path(), replace=True, machine="one")
+    publish([str(CE)], Path(), replace=True)
     assert "added exact.json; removed beams.json" in " ".join(capsys.readouterr().err.split())
     assert not (FOLDER / "beams.json").exists()
 
@@ -193,28 +194,28 @@ def test_a_measurement_that_was_made_again_needs_a_word(finished, capsys):
         (finished / "beams.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
 
     measure(recall=0.5, seconds=3.0)
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     measure(recall=0.5, seconds=4.0)
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     assert "unchanged" in capsys.readouterr().err
     measure(recall=0.6, seconds=4.0)
     with pytest.raises(UserError, match="published with other numbers"):
-        publish([str(CE)], Path(), machine="one")
+        publish([str(CE)], Path())
     assert "beams.json has other numbers" in " ".join(capsys.readouterr().err.split())
-    publish([str(CE)], Path(), replace=True, machine="one")
+    publish([str(CE)], Path(), replace=True)
     assert json.loads((FOLDER / "beams.json").read_text())["recall"] == 0.6
 
 
 def test_all_runs_are_checked_before_the_first_is_published(finished):
     with pytest.raises(UserError, match=r"seed9/run\.json: not found"):
-        publish([str(CE), "office/llama/ce/seed9"], Path(), machine="one")
+        publish([str(CE), "office/llama/ce/seed9"], Path())
     assert not PUBLISHED.results.exists()
     other = Run("office", "llama", "ce", (), 43)
     unpublished(other)
-    publish([str(other)], Path(), machine="one")
+    publish([str(other)], Path())
     edit(PUBLISHED.place(other.folder) / "metrics.json", lambda metrics: metrics["test"].update({"ndcg@10": 0.5}))
     with pytest.raises(UserError, match="published with other numbers"):
-        publish([str(CE), str(other)], Path(), machine="one")
+        publish([str(CE), str(other)], Path())
     assert not FOLDER.exists()
 
 
@@ -226,7 +227,7 @@ def test_metrics_must_be_those_of_the_ranks(finished, split):
     hashes = {"metrics.json": sha256_of(finished / "metrics.json")}
     edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
     with pytest.raises(UserError, match=rf"{split} ndcg@10 is not that of ranks\.parquet"):
-        publish([str(CE)], Path(), machine="one")
+        publish([str(CE)], Path())
 
 
 def test_lists_are_published_and_other_ones_need_a_word(finished, capsys):
@@ -236,16 +237,16 @@ def test_lists_are_published_and_other_ones_need_a_word(finished, capsys):
         edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
 
     listed(1)
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     assert (FOLDER / "lists.parquet").exists()
     listed(2)
     with pytest.raises(UserError, match="published with other numbers"):
-        publish([str(CE)], Path(), machine="one")
+        publish([str(CE)], Path())
     assert "lists.parquet has other numbers" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_published_file_is_the_one_that_its_stage_wrote(finished):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     (FOLDER / "history.csv").write_text("epoch\n")
     hashes = {"history.csv": sha256_of(FOLDER / "history.csv")}
     edit(FOLDER / "provenance.json", lambda made: made["outputs"].update(hashes))
@@ -265,26 +266,27 @@ def other_numbers(folder):
 def test_other_numbers_are_shown_and_need_a_word(finished, capsys):
     from apao.evaluation.metrics import rank_metrics
 
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     ranks = other_numbers(finished)
     test = rank_metrics(ranks[ranks["split"] == "test"])
     edit(finished / "metrics.json", lambda metrics: metrics["test"].update(test))
     hashes = {name: sha256_of(finished / name) for name in ("metrics.json", "ranks.parquet")}
     edit(finished / "evaluate.provenance.json", lambda record: record["outputs"].update(hashes))
     before = (FOLDER / "metrics.json").read_bytes()
+    edit(finished / "train.provenance.json", lambda record: record.update(machine="two"))
     with pytest.raises(UserError, match=r"on one with the same parameters; these are by .* on two; use --replace"):
-        publish([str(CE)], Path(), machine="two")
+        publish([str(CE)], Path())
     said, was = capsys.readouterr().err, json.loads(before)["test"]["recall@10"]
     now, user = test["recall@10"], 1 / 4905
     assert f"test recall@10 {was:g}, now {now:g} (-{user:g})" in said and "recall@20" not in said
     assert (FOLDER / "metrics.json").read_bytes() == before
-    publish([str(CE)], Path(), replace=True, machine="two")
+    publish([str(CE)], Path(), replace=True)
     assert json.loads((FOLDER / "metrics.json").read_text())["test"]["recall@10"] == test["recall@10"]
     assert not list(FOLDER.parent.glob(".*"))
 
 
 def test_damage_of_a_published_run_is_named(finished):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     (FOLDER / "notes.txt").touch()
     edit(FOLDER / "provenance.json", lambda made: made["train"].update(seconds=1))
     faults = list(published_faults())
@@ -300,13 +302,13 @@ def test_damage_of_a_published_run_is_named(finished):
     ("name", "text"), [("provenance.json", "{}"), ("metrics.json", '{"test": {}}'), ("run.json", "[]")]
 )
 def test_what_has_another_form_is_named_too(finished, name, text):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     (FOLDER / name).write_text(text)
     assert any(line.startswith(f"{FOLDER}") and "restore them (git checkout -- " in line for line in published_faults())
 
 
 def test_a_published_run_cannot_be_loaded(finished):
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     with pytest.raises(UserError, match=f"is a published run, without weights; train it here: apao train {CE}"):
         apao.load(FOLDER)
 
@@ -314,7 +316,7 @@ def test_a_published_run_cannot_be_loaded(finished):
 @pytest.mark.parametrize("name", ["metrics.json", "ranks.parquet", "provenance.json"])
 def test_a_damaged_file_of_a_published_run_is_to_be_restored(finished, name):
     """No stage makes it."""
-    publish([str(CE)], Path(), machine="one")
+    publish([str(CE)], Path())
     damaged = FOLDER / name
     damaged.write_bytes(damaged.read_bytes()[:-5])
     with pytest.raises(UserError) as caught:

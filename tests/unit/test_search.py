@@ -49,7 +49,7 @@ def study(tmp_path, monkeypatch):
 
 
 def searched(*objectives, version="version"):
-    found = stage.search("s", load(Path("params.yaml")), objectives, torch.device("cpu"), lambda params: version)
+    found = list(stage.search("s", load(Path("params.yaml")), objectives, torch.device("cpu"), lambda params: version))
     return dict(found)
 
 

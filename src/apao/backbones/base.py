@@ -288,11 +288,10 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
 def candidate_attention(
     queries: Tensor,
     shared: KeyValues,
-    shared_bias: Tensor | None,
+    shared_bias: Tensor,
     own: KeyValues,
     own_bias: Tensor,
-    scale: float,
-    dropout: nn.Module,
+    dropout: nn.Module | None = None,
 ) -> Tensor:
     """Attention of every candidate's tokens over the shared history and over the candidate itself.
 
@@ -302,22 +301,21 @@ def candidate_attention(
         shared_bias: added to the scores over the history, broadcastable to (B, H, C, S, L).
         own: the candidate's own keys and values (B, C, H, P + S, d).
         own_bias: bias and causal mask over them, broadcastable to (B, C, H, S, P + S).
-        scale: factor on the scores.
         dropout: applied to the attention weights.
 
     Returns:
         (B, C, H, S, d)
     """
-    candidates, length = queries.shape[1], queries.shape[3]
+    candidates, length, scale = queries.shape[1], queries.shape[3], queries.shape[-1] ** -0.5
     # One matrix product per head for all candidates of a history: (B, H, C * S, L).
     block = queries.transpose(1, 2).flatten(2, 3)
-    over_history = (block @ shared.keys.transpose(-1, -2)).unflatten(2, (candidates, length)).float() * scale
-    if shared_bias is not None:
-        over_history = over_history + shared_bias
+    over_history = (block @ shared.keys.transpose(-1, -2)).unflatten(2, (candidates, length)).float()
+    over_history = over_history * scale + shared_bias
     over_own = (queries @ own.keys.transpose(-1, -2)).float() * scale + own_bias
     # (B, H, C, S, L + P + S)
     scores = torch.cat([over_history, over_own.transpose(1, 2)], dim=-1)
-    weights = dropout(scores.softmax(dim=-1)).to(queries.dtype)
+    weights = scores.softmax(dim=-1)
+    weights = (weights if dropout is None else dropout(weights)).to(queries.dtype)
     history_weights, own_weights = weights.split([shared.keys.shape[-2], own.keys.shape[-2]], dim=-1)
     from_history = (history_weights.flatten(2, 3) @ shared.values).unflatten(2, (candidates, length))
     return from_history.transpose(1, 2) + own_weights.transpose(1, 2) @ own.values

@@ -42,14 +42,13 @@ from apao.backbones.pretrained import (
     add_adapters,
     empty_model,
     files_of,
-    first_line,
     load_model,
     model_folder,
     prompt_embeddings,
     recorded_config,
     renew_vocabulary,
 )
-from apao.errors import UserError
+from apao.errors import UserError, first_line
 from apao.parameters import first_mistake, spelled
 
 AT_ONCE = 128

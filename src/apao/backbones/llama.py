@@ -247,11 +247,10 @@ class Layer(nn.Module):
 
 def _attend_candidates(queries: Tensor, history: KeyValues, mask: Tensor, own: KeyValues) -> Tensor:
     """Attention of candidates (B, H, C, S, d) over the history and themselves: (B, H, C, S, d)."""
-    length, scale = queries.shape[-2], queries.shape[-1] ** -0.5
-    bias = causal_mask(length, length, queries.device)
+    bias = causal_mask(queries.shape[-2], queries.shape[-2], queries.device)
     # candidate_attention takes (B, C, H, S, d).
     queries, keys, values = (t.transpose(1, 2) for t in (queries, own.keys, own.values))
-    mixed = candidate_attention(queries, history, mask, KeyValues(keys, values), bias, scale, nn.Identity())
+    mixed = candidate_attention(queries, history, mask, KeyValues(keys, values), bias)
     return mixed.transpose(1, 2)
 
 
@@ -343,9 +342,7 @@ class Llama(Backbone):
             queries, own = layer.project(x, cos, sin)
             if past:
                 own = past[i].append(own)
-            mixed = candidate_attention(
-                queries, context.layers[i], context.mask, own, own_bias, queries.shape[-1] ** -0.5, nn.Identity()
-            )
+            mixed = candidate_attention(queries, context.layers[i], context.mask, own, own_bias)
             x = layer.finish(x, mixed)
             cache.append(own)
         return self.norm(x), tuple(cache)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from apao.backbones.exchange import MAX_SIZE, probability
 from apao.codes.encoder import MODEL_FILES
 from apao.codes.vocabulary import EOS, PAD
-from apao.errors import UserError
+from apao.errors import UserError, first_line
 from apao.files import read_json, verified
 from apao.parameters import Model
 
@@ -244,8 +244,3 @@ def adapted_layers(model: nn.Module) -> Mapping[str, Any]:
     return {
         name: part for name, part in model.named_modules() if hasattr(part, "lora_B") and hasattr(part, "base_layer")
     }
-
-
-def first_line(error: Exception) -> str:
-    """First line of an exception's message, or its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

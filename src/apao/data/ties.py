@@ -65,10 +65,7 @@ def _rank(ids: pd.Series[str]) -> NDArray[np.int64]:
     """Rank of each id, sorted as numbers if all ids are whole numbers."""
     numbers = all(each.isascii() and each.isdigit() and len(each) < 19 for each in ids)
     keys = [(int(each) if numbers else 0, each) for each in ids]
-    order = sorted(range(len(ids)), key=keys.__getitem__)
-    rank = np.empty(len(ids), dtype=np.int64)
-    rank[order] = np.arange(len(ids))
-    return rank
+    return np.argsort(sorted(range(len(ids)), key=keys.__getitem__))
 
 
 def newest_first(prepared: Prepared) -> float:

@@ -30,14 +30,9 @@ def most_popular_ranks(popularity: IntArray, code_of_item: IntArray, targets: In
     """
     order = np.argsort(-popularity, kind="stable")
     first_place = np.unique(code_of_item[order], return_index=True)[1]  # (U,) place of each code's first item
-    return _rank_of(np.argsort(first_place))[code_of_item[targets]], _rank_of(order)[targets]
-
-
-def _rank_of(order: IntArray) -> IntArray:
-    """Rank, from 1, of each of the numbers 0 .. n - 1 in ``order``, a permutation of them."""
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(1, len(order) + 1)
-    return ranks
+    # The rank of each item or code is its place in the order, which argsort finds.
+    code_rank, item_rank = np.argsort(np.argsort(first_place)) + 1, np.argsort(order) + 1
+    return code_rank[code_of_item[targets]], item_rank[targets]
 
 
 def random_metrics(codes: int, items: int) -> dict[str, float]:

@@ -123,24 +123,6 @@ def gain_interval(ours: FloatArray, theirs: FloatArray, resamples: int = RESAMPL
     return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), _tails(LEVEL))) if len(some) else UNKNOWN
 
 
-def unpaired_gain_interval(ours: float, theirs: float, users: int) -> Ends:
-    """The same from two shares of the users alone, as if they were of other users, which is wider than paired.
-
-    The interval of the logarithm of a ratio of two proportions (Katz et al. 1978).
-    """
-    if not (ours and theirs):
-        return UNKNOWN
-    half = _normal(LEVEL) * np.sqrt((1 - ours) / (ours * users) + (1 - theirs) / (theirs * users))
-    return _ends(100 * (ours / theirs * np.exp([-half, half]) - 1))
-
-
-def share_interval(share: float, users: int) -> Ends:
-    """The interval to which ``intervals`` comes, with ever more resamples, for a share of the users."""
-    from scipy.stats import binom
-
-    return _ends(binom.ppf(np.asarray(_tails(LEVEL)) / 100, users, share) / users)
-
-
 def seeds_interval(values: Sequence[float]) -> Ends:
     """Student's t interval of the mean over seeds; unknown for fewer than ``FEWEST_SEEDS``."""
     if len(values) < FEWEST_SEEDS:
@@ -149,12 +131,6 @@ def seeds_interval(values: Sequence[float]) -> Ends:
 
     half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return _ends(np.mean(values) + np.array([-half, half]))
-
-
-def _normal(level: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.ppf((1 + level) / 2))
 
 
 def _ends(ends: FloatArray) -> Ends:

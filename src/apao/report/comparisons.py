@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from apao.evaluation.significance import holm, intervals, paired_p, seeds_p
-from apao.report.results import Estimate, Results
+from apao.evaluation.significance import UNKNOWN, Ends, holm, intervals, paired_p, seeds_interval, seeds_p
+from apao.report.results import Estimate, Results, few
 from apao.study.runs import Run
 
 ALPHA = 0.01
@@ -77,7 +77,7 @@ class Verdict:
     """Statistics of one metric of one experiment, and of its comparison with another experiment."""
 
     low: float = math.nan
-    """Bootstrap interval of the metric itself."""
+    """Interval of the metric itself: over the seeds if there are enough (``FEWEST_SEEDS``), else over the users."""
     high: float = math.nan
     other: str = ""
     """The objective compared with; empty if there is no comparison."""
@@ -86,7 +86,7 @@ class Verdict:
     p_users_holm: float = math.nan
     p_seeds: float = math.nan
     gain_low: float = math.nan
-    """Bootstrap interval of the difference, in units of the metric."""
+    """Interval of the difference, in units of the metric: of its values over the seeds, or over the users."""
     gain_high: float = math.nan
 
     def numbers(self) -> tuple[float, ...]:
@@ -96,13 +96,9 @@ class Verdict:
             *(self.low, self.high, self.gain_low, self.gain_high),
         )
 
-    def p(self, seeds: int) -> float:
-        """p over seeds, as in the paper, if there are several; else over users, corrected."""
-        return self.p_seeds if seeds > 1 else self.p_users_holm
-
     def starred(self, seeds: int) -> bool:
-        """Whether the difference is significant."""
-        return self.p(seeds) <= ALPHA
+        """Whether the difference is significant: as in the paper if there are several seeds, else over the users."""
+        return (self.p_seeds if seeds > 1 else self.p_users_holm) <= ALPHA
 
 
 Pair = tuple[Experiment, Experiment]
@@ -132,9 +128,22 @@ def judged(
     columns = values | gaps
     # One call, so that every interval is over the same resamples.
     interval = dict(zip(columns, intervals(np.column_stack([*columns.values()])).tolist(), strict=True))
-    plain = {key: Verdict(*interval["value", *key]) for key in rows}
-    compared = {key: _compared(plain[key], key, pair, *interval["gap", *key]) for key, pair in pairs.items()}
-    return absent | plain | compared
+    plain = {
+        key: Verdict(*interval["value", *key] if few(one.runs) else seeds_interval(one.scores[key[1]].values))
+        for key, one in rows.items()
+    }
+    for key, both in pairs.items():
+        gap = interval["gap", *key] if any(few(one.runs) for one in both) else _over_seeds(both, key[1])
+        plain[key] = _compared(plain[key], key, both, *gap)
+    return absent | plain
+
+
+def _over_seeds(pair: Pair, metric: str) -> Ends:
+    """Interval of the difference over the seeds, which must be the same for both."""
+    ours, theirs = pair
+    if [run.seed for run in ours.runs] != [run.seed for run in theirs.runs]:
+        return UNKNOWN
+    return seeds_interval(np.subtract(ours.scores[metric].values, theirs.scores[metric].values).tolist())
 
 
 def _compared(verdict: Verdict, key: Key, pair: Pair, gain_low: float, gain_high: float) -> Verdict:

@@ -26,7 +26,6 @@ from apao.evaluation.significance import (
     Ends,
     intervals,
     seeds_interval,
-    share_interval,
 )
 from apao.files import read_json, read_table, verified
 from apao.study.paths import OWN, Collection, DatasetPaths
@@ -91,6 +90,7 @@ class Results:
         self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run, self._trained_values(run))
         self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
+        self._rows: dict[Path, pd.DataFrame] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
 
     def _trained_values(self, run: Run) -> dict[str, Any]:
@@ -144,33 +144,14 @@ class Results:
         found = self.levels(runs, "metrics.json", "test", name)
         if not runs or not few(runs):
             return found
-        kept = self.user_prefixes(runs) if len(runs) > 1 else None
-        if kept is not None:
-            return [replace(one, over_users=mean_interval(kept[:, m])) for m, one in enumerate(found)]
-        # Exact for one seed. For two without their users' prefixes it is as wide as if both kept those of the same
-        # users; it is narrower in truth.
-        users = self.test_users(runs[0])
-        return [replace(one, over_users=share_interval(one.mean, users)) for one in found]
+        kept = self.user_prefixes(runs)
+        return [replace(one, over_users=mean_interval(kept[:, m])) for m, one in enumerate(found)]
 
-    def test_users(self, run: Run) -> int:
-        """Number of users that a run was tested on."""
-        path = self.file(run, "metrics.json")
-        return int(number(path, self.json(path), "test", "users"))
-
-    def user_prefixes(self, runs: Sequence[Run]) -> FloatArray | None:
-        """In which share of the runs the prefix of each length of each test user's target was kept (users, levels).
-
-        None if one of the runs was evaluated before ranks.parquet had that.
-        """
-        found = [self._user_prefixes(run) for run in runs]
-        return None if any(one is None for one in found) else np.mean([one for one in found if one is not None], axis=0)
-
-    def _user_prefixes(self, run: Run) -> FloatArray | None:
-        users = self.test_ranks(run).index  # the same for all runs on a dataset
-        table = read_table(self.file(run, "ranks.parquet"), what="table of ranks")
-        names = [name for name in map(str, table) if name.startswith(PREFIX)]
-        kept = table[table["split"] == "test"].set_index("user").loc[users, names]
-        return kept.to_numpy(dtype=np.float64) if names else None
+    def user_prefixes(self, runs: Sequence[Run]) -> FloatArray:
+        """In which share of the runs the prefix of each length of each test user's target was kept (users, levels)."""
+        kept = [self._test_rows(run).filter(like=PREFIX).to_numpy(dtype=np.float64) for run in runs]
+        means: FloatArray = np.mean(kept, axis=0)
+        return means
 
     def levels(self, runs: Iterable[Run], file: str, *keys: str) -> list[Estimate]:
         """A list with one number per level at ``keys`` of a JSON file, such as ``test``, ``prefix_recall@20``."""
@@ -201,13 +182,11 @@ class Results:
         """
         path = self.file(run, "history.csv")
         try:
-            frame = pd.read_csv(path)
-            frame = frame.assign(
-                epoch=frame["epoch"].astype(int), seconds=frame["seconds"].astype(float), best=_as_bool(frame["best"])
-            )
+            frame = pd.read_csv(path, dtype={"epoch": int, "seconds": float, "best": bool})
+            best = frame[["epoch", "seconds", "best"]]["best"]
         except (ValueError, KeyError, OSError, OverflowError) as error:
             raise UserError(f"{path}: not a training history ({error}); delete it and train the run again.") from error
-        if not frame["best"].any():
+        if not best.any():
             raise UserError(f"{path}: no epoch is marked as the best one; delete it and train the run again.")
         return frame
 
@@ -217,16 +196,25 @@ class Results:
         Raises:
             UserError: when the file is not such a table, or has other users than that of another run on the dataset.
         """
+        return self._test_rows(run)[RANKS]
+
+    def _test_rows(self, run: Run) -> pd.DataFrame:
+        """The rows of the test users (index) in ranks.parquet."""
         path = self.file(run, "ranks.parquet")
-        try:
-            frame = pd.read_parquet(path, columns=["split", "user", *RANKS])
-        except (ValueError, KeyError, OSError) as error:
-            raise UserError(f"{path}: not a table of ranks ({error}); delete it and evaluate the run again.") from error
-        ranks = frame[frame["split"] == "test"].set_index("user")[RANKS].sort_index()
-        users = self._users.setdefault(run.dataset, (path, ranks.index))
-        if not ranks.index.equals(users[1]) or ranks.empty:
-            raise UserError(f"{path}: has other test users than {users[0]}; delete both and evaluate the runs again.")
-        return ranks
+        if path not in self._rows:
+            table = read_table(path, what="table of ranks")
+            if lacking := [name for name in ("split", "user", *RANKS, f"{PREFIX}1") if name not in table]:
+                raise UserError(
+                    f"{path}: not a table of ranks, without {', '.join(lacking)}; delete it and evaluate the run again."
+                )
+            rows = table[table["split"] == "test"].set_index("user").sort_index()
+            users = self._users.setdefault(run.dataset, (path, rows.index))
+            if not rows.index.equals(users[1]) or rows.empty:
+                raise UserError(
+                    f"{path}: has other test users than {users[0]}; delete both and evaluate the runs again."
+                )
+            self._rows[path] = rows
+        return self._rows[path]
 
     def user_scores(self, runs: Sequence[Run]) -> pd.DataFrame:
         """Metrics (columns) of every test user (index), means over the runs."""
@@ -361,14 +349,6 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
 def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:
     where = ".".join(str(key) for key in keys)
     return UserError(f"{path}: expected {expected} at {where or 'top level'!r}; delete the file and rerun its stage.")
-
-
-def _as_bool(column: pd.Series[Any]) -> pd.Series[bool]:
-    """Convert true/false in any case, or 1/0."""
-    flags = column.astype(str).str.lower().map({"true": True, "false": False, "1": True, "0": False})
-    if flags.isna().any():
-        raise ValueError("column best has values other than true and false")
-    return flags.astype(bool)
 
 
 def machine(path: Path, data: Any) -> str:

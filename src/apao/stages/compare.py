@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from apao.data.histories import Histories, IntArray
+from apao.data.histories import Histories, IntArray, Split
 from apao.errors import UserError
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, code_metrics, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
@@ -24,7 +24,6 @@ from apao.stages.named import Users, run_folder, study_root, titles
 from apao.study.paths import DatasetPaths
 from apao.study.runs import RECORD_FILE
 
-Split = Literal["valid", "test"]
 CUTOFF = 10
 """Length of the list: a user is gained or lost if the target enters or leaves it."""
 EXAMPLES = 3

@@ -33,11 +33,10 @@ def item_table(paths: DatasetPaths, histories: Histories, codes: ItemCodes) -> I
         UserError: when the item table is missing, damaged, or belongs to another catalogue.
     """
     items = read_table(paths.items)
-    if len(items) != codes.items or "raw_id" not in items:
+    if len(items) != codes.items or not {"raw_id", "title"} <= set(items):
         raise UserError(
-            f"{paths.items}: expected the raw_id of {codes.items} items, as many as {paths.codes} codes, found "
-            f"{len(items)} rows; run its stage again: apao preprocess {paths.name}"
+            f"{paths.items}: expected the raw_id and title of {codes.items} items, as many as {paths.codes} codes, "
+            f"found {len(items)} rows; run its stage again: apao preprocess {paths.name}"
         )
-    # Item tables of earlier versions have no column title.
-    title = items["title" if "title" in items else "text"].to_numpy(dtype=object)
-    return ItemTable(items["raw_id"].to_numpy(dtype=object), title, codes, histories.train_popularity(codes.items))
+    raw_ids, titles = (items[name].to_numpy(dtype=object) for name in ("raw_id", "title"))
+    return ItemTable(raw_ids, titles, codes, histories.train_popularity(codes.items))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from apao.data.histories import IntArray
+from apao.data.histories import IntArray, Split
 from apao.decoding.lists import ItemLists, Lister
 from apao.devices import device_name
 from apao.evaluation.list_metrics import LIST_LENGTH, RECALL, list_metrics
@@ -24,7 +24,7 @@ from apao.evaluation.metrics import (
 )
 from apao.progress import console
 from apao.stages.record import Stage
-from apao.stages.trained import SPLITS, Split, TrainedRun
+from apao.stages.trained import SPLITS, TrainedRun
 from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import RunParams
 from apao.study.runs import Run

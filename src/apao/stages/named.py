@@ -67,6 +67,5 @@ class Users:
 
 
 def titles(items: pd.DataFrame) -> NDArray[np.object_]:
-    """One line per item of an item table: its title, or its text in tables without titles; the raw id where empty."""
-    named = items["title" if "title" in items else "text"]
-    return named.where(named != "", items["raw_id"]).to_numpy(dtype=object)
+    """One line per item of an item table: its title; the raw id where that is empty."""
+    return items["title"].where(items["title"] != "", items["raw_id"]).to_numpy(dtype=object)

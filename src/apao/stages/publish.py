@@ -7,7 +7,6 @@ what one revision measured on one machine; later revisions do not put it out of 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +21,13 @@ from apao.files import (
     PUBLISHED_RECORD,
     atomic_folder,
     atomic_path,
-    digest_of,
-    json_text,
+    is_intact,
     read_json,
     read_record,
     read_table,
     sha256_of,
     verified,
-    write_json,
+    write_record,
 )
 from apao.progress import console
 from apao.study.paths import PUBLISHED, DatasetPaths
@@ -70,10 +68,10 @@ class Parcel:
                     shutil.copyfile(path, temporary)
             outputs = {name: sha256_of(folder / name) for name in self.files}
             record = {"stage": "publish", "machine": self.machine, **self.records, "outputs": outputs}
-            write_json(folder / PUBLISHED_RECORD, record | {"digest": digest_of(json.loads(json_text(record)))})
+            write_record(folder / PUBLISHED_RECORD, record)
 
 
-def publish(names: Sequence[str], source: Path, replace: bool = False, machine: str | None = None) -> None:
+def publish(names: Sequence[str], source: Path, replace: bool = False) -> None:
     """Publish finished runs of the study in the folder ``source``.
 
     All runs are checked before the first is written. A run that is already published with the same numbers, times
@@ -83,24 +81,23 @@ def publish(names: Sequence[str], source: Path, replace: bool = False, machine: 
         names: trained and evaluated runs, and ``dataset/baselines`` for the untrained baselines of a dataset.
         source: the folder that contains ``results``.
         replace: replace published runs whose numbers differ.
-        machine: machine that computed the runs, if their records do not name it.
 
     Raises:
         UserError: for a run that is unfinished, damaged, or already published with other numbers.
     """
-    planned = [_planned(_parcel(name, source, machine), replace) for name in names]
+    planned = [_planned(_parcel(name, source), replace) for name in names]
     for parcel, done in planned:
         if parcel is not None:
             parcel.write()
         console.print(done)
 
 
-def _parcel(name: str, source: Path, machine: str | None) -> Parcel:
+def _parcel(name: str, source: Path) -> Parcel:
     dataset, _, what = name.removeprefix("results/").rstrip("/").partition("/")
-    return _baselines(dataset, source, machine) if what == "baselines" else _run(Run.parse(name), source, machine)
+    return _baselines(dataset, source) if what == "baselines" else _run(Run.parse(name), source)
 
 
-def _run(run: Run, source: Path, machine: str | None) -> Parcel:
+def _run(run: Run, source: Path) -> Parcel:
     """Parcel of a run; raises UserError if the run is unfinished or damaged."""
     folder = source / run.folder
     files = {name: folder / name for name in REQUIRED}
@@ -112,18 +109,18 @@ def _run(run: Run, source: Path, machine: str | None) -> Parcel:
     records = _records(files)
     if faults := list(_run_faults(run, folder, records)):
         raise UserError(faults[0])
-    return Parcel(PUBLISHED.place(run.folder), files, records, _machine(folder, records["train"], machine))
+    return Parcel(PUBLISHED.place(run.folder), files, records, _machine(records["train"]))
 
 
 def _is_published(path: Path) -> bool:
     return path.exists() and (path.suffix == ".json" or path.stat().st_size <= LARGEST_LISTS)
 
 
-def _baselines(dataset: str, source: Path, machine: str | None) -> Parcel:
+def _baselines(dataset: str, source: Path) -> Parcel:
     path = DatasetPaths(dataset, source).baselines
     records = _records({METRICS: path})
     folder = PUBLISHED.place(DatasetPaths(dataset).baselines).parent
-    return Parcel(folder, {METRICS: path}, records, _machine(path.parent, records["baselines"], machine))
+    return Parcel(folder, {METRICS: path}, records, _machine(records["baselines"]))
 
 
 def _records(files: Mapping[str, Path]) -> dict[str, Any]:
@@ -136,18 +133,15 @@ def _records(files: Mapping[str, Path]) -> dict[str, Any]:
     found = {path.name.partition(".")[0]: read_record(path) for path in sorted(folder.glob("*.provenance.json"))}
     records = {stage: record for stage, record in found.items() if not files.keys().isdisjoint(record["outputs"])}
     for name, path in files.items():
-        # Older revisions did not list run.json; its content is also in the record of the training.
-        if name != RUN and not any(name in record["outputs"] for record in records.values()):
+        if not any(name in record["outputs"] for record in records.values()):
             raise UserError(f"{verified(path)}: no stage's record lists it; delete it and run its stage again")
         verified(path)
     return records
 
 
-def _machine(folder: Path, record: Mapping[str, Any], given: str | None) -> str:
+def _machine(record: Mapping[str, Any]) -> str:
     """Machine of a stage, with the GPU if it used one."""
-    machine = record.get("machine", given)
-    if machine is None:
-        raise UserError(f"{folder}: its records name no machine; name it: --machine 'AMD EPYC, 2 cores'")
+    machine: str = record["machine"]
     return machine if record["device"] == "cpu" else f"{record['device']}; {machine}"
 
 
@@ -257,7 +251,7 @@ def _published_faults(run: Run, folder: Path) -> Iterator[str]:
     provenance = read_json(folder / PUBLISHED_RECORD)
     records = {stage: record for stage, record in provenance.items() if isinstance(record, dict) and "digest" in record}
     for stage, record in records.items():
-        if digest_of({key: value for key, value in record.items() if key != "digest"}) != record["digest"]:
+        if not is_intact(record):
             yield f"{folder / PUBLISHED_RECORD}: the record of {stage} does not match the hash inside"
     stated = {name: hash_ for record in records.values() for name, hash_ in record["outputs"].items()}
     for name, hash_ in provenance["outputs"].items():
@@ -289,6 +283,5 @@ def _run_faults(run: Run, folder: Path, records: Records) -> Iterator[str]:
     metrics, ranks = read_json(folder / METRICS), read_table(folder / "ranks.parquet", what="table of ranks")
     for split in ("valid", "test"):
         for name, values in user_metrics(ranks[ranks["split"] == split]).items():
-            # Older runs lack metrics that were added later.
-            if not math.isclose(metrics[split].get(name, values.mean()), values.mean(), abs_tol=1e-9):
+            if not math.isclose(metrics[split][name], values.mean(), abs_tol=1e-9):
                 yield f"{folder / METRICS}: {split} {name} is not that of ranks.parquet"

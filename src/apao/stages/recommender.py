@@ -5,7 +5,7 @@ Shapes: B histories of a batch, K ranked codes, C codes of a part, I items.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -21,11 +21,11 @@ from torch import Tensor
 from apao.backbones.base import Context
 from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
-from apao.data.histories import FloatArray, Histories, IntArray
+from apao.data.histories import FloatArray, Histories, IntArray, Split, by_length
 from apao.decoding.lists import ItemLists, Lister, log_probabilities
 from apao.errors import UserError
 from apao.stages.evaluate import evaluate_split
-from apao.stages.trained import Split, TrainedModel, TrainedRun
+from apao.stages.trained import TrainedModel, TrainedRun
 
 RawHistories = Sequence[Sequence[str]]
 
@@ -197,12 +197,10 @@ class Recommender:
         leaves = trie.prefixes[torch.as_tensor(chosen, device=trie.device), -1]
         return Part(trie.part(leaves), chosen, allowed, int(allowed.sum()))
 
-    def _batches(self, known: Histories, users: IntArray) -> list[IntArray]:
+    def _batches(self, known: Histories, users: IntArray) -> Iterator[IntArray]:
         """``users`` in batches of histories of similar length."""
         lengths = np.minimum(np.diff(known.offsets)[users], self.trained.params.backbone.max_history)
-        ordered = users[np.argsort(lengths, kind="stable")]
-        size = self.trained.params.decoding.batch_users
-        return [ordered[begin : begin + size] for begin in range(0, len(ordered), size)]
+        return by_length(users, lengths, self.trained.params.decoding.batch_users)
 
     def _context(self, known: Histories, users: IntArray) -> Context:
         return self.trained.encode(known.newest(users, self.trained.params.backbone.max_history))

@@ -7,7 +7,6 @@ package versions, device, machine, seconds and git revision, and of a training t
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -20,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from apao.devices import cpu_facts
-from apao.files import atomic_path, digest_of, json_text, record_path, sha256_of, verified, write_json
+from apao.files import atomic_path, json_text, record_path, sha256_of, verified, write_record
 
 INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile": "AMX"}
 """Names of instruction sets by processor flag."""
@@ -99,7 +98,7 @@ class Stage:
             "revision": git_revision(),
             "command": sys.argv[1:],
         }
-        write_json(self.record, record | {"digest": digest_of(json.loads(json_text(record)))})
+        write_record(self.record, record)
 
 
 def machine_name() -> str:

@@ -49,7 +49,7 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
 
     In a collection that allows gaps, missing runs are left out and named.
 
-    Tables are written as csv (long form), md and tex (wide form), figures as pdf, png, csv (the plotted
+    Tables are written as csv (long form), md, html and tex (wide form), figures as pdf, png, csv (the plotted
     numbers) and rst (the caption), with a provenance file.
 
     Returns:

@@ -61,8 +61,8 @@ def search(
     device: torch.device,
     version: Version,
     tracker: Tracker | None = None,
-) -> list[tuple[str, Tuning]]:
-    """Search the best values of each objective, or continue; returns them as pairs of objective and tuning.
+) -> Iterator[tuple[str, Tuning]]:
+    """Search the best values of each objective, or continue; yields them as pairs of objective and tuning.
 
     Args:
         name: a search of params.yaml.
@@ -80,7 +80,8 @@ def search(
         if objective not in entry.objectives:
             raise UserError(f"searches.{name} has no objective {objective!r}; {nearest(objective, entry.objectives)}")
     chosen = [objective for objective in entry.objectives if objective in (objectives or entry.objectives)]
-    return [(each, ObjectiveSearch(name, entry, each, params, device, version, tracker).tuning()) for each in chosen]
+    for each in chosen:
+        yield each, ObjectiveSearch(name, entry, each, params, device, version, tracker).tuning()
 
 
 class ObjectiveSearch:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from apao.backbones.exchange import check_sizes, read_weights
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
-from apao.data.histories import IntArray
+from apao.data.histories import IntArray, Split, by_length
 from apao.decoding.beam import Beams, beam_search
 from apao.decoding.fullsort import full_sort_scores
 from apao.devices import wait_for
@@ -33,7 +32,6 @@ from apao.study.run_params import RunParams, RunRecord
 from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
 from apao.training.batches import Examples
 
-Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
@@ -135,7 +133,7 @@ class TrainedRun(TrainedModel):
         self.histories, codes = load_dataset(paths)
         changed = warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
         table = folder / CATALOGUE_FILE
-        recoded = DatasetPaths(run.dataset).codes in changed and table.exists()
+        recoded = DatasetPaths(run.dataset).codes in changed
         if recoded and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
             raise UserError(
                 f"{paths.codes}: has other codes than those that {run} was trained on ({table}); train the run again, "
@@ -155,10 +153,8 @@ class TrainedRun(TrainedModel):
         positions = self.histories.evaluation_targets(split)
         users = self.histories.evaluated(split) if users is None else users
         lengths = np.minimum(positions[users], self.params.backbone.max_history)
-        chosen = users[np.argsort(lengths, kind="stable")]
-        with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(chosen)) as advance:
-            for begin in range(0, len(chosen), self.params.decoding.batch_users):
-                rows = chosen[begin : begin + self.params.decoding.batch_users]
+        with torch.no_grad(), progress(f"{self.run} {split}, beam {beam}", len(users)) as advance:
+            for rows in by_length(users, lengths, self.params.decoding.batch_users):
                 batch = self.examples.batch(rows, positions[rows])
                 wait_for(self.device)
                 started = perf_counter()

@@ -137,7 +137,7 @@ def test_a_model_in_the_home_folder(project, llama, monkeypatch):
     embed("toy", llama_params(llama), CPU)
     expected = embeddings()
     monkeypatch.setenv("HOME", str(Path(llama).parent))
-    params = llama_params(llama, model=f"~/{Path(llama).name}")
+    params = llama_params(llama).model_copy(update={"model": f"~/{Path(llama).name}"})
     assert params.own_files() == llama_params(llama).own_files()
     embed("toy", params, CPU)
     np.testing.assert_array_equal(embeddings(), expected)

@@ -256,10 +256,11 @@ def test_compare_refuses(targets):
     (edited / "metrics.json").write_text((edited / "metrics.json").read_text().replace("0.0", "0.9"))
     with pytest.raises(UserError, match=r"metrics\.json: its content does not match the hash"):
         compare(str(edited), SASREC, "test")
-    (edited / "metrics.json").write_text((Path(CE) / "metrics.json").read_text())
-    (edited / "run.json").write_text('{"run": "office/llama/ce/seed42"}')
+    older = Path("results/older/llama/ce/seed1")
+    write_run("older/llama/ce/seed1", FIRST, items)
+    (older / "run.json").write_text('{"run": "older/llama/ce/seed1"}')
     with pytest.raises(UserError, match=r"run\.json: not the record of a run; it lacks dataset, inputs"):
-        compare(str(edited), SASREC, "test")
+        compare(A, "older/llama/ce/seed1", "test")
     with pytest.raises(UserError, match="holds no ranks of the split valid"):
         compare(A, B, "valid")
     with pytest.raises(UserError, match=r"run\.json: not found"):

@@ -104,7 +104,7 @@ def test_lists_that_are_all_empty_at_first(run, tmp_path, monkeypatch):
     name, _ = run
     monkeypatch.setattr("apao.stages.recommend.AT_ONCE", 1)
     (tmp_path / "only.txt").write_text("i1\n")
-    (tmp_path / "h.jsonl").write_text('{"user": "all", "items": ["i1"]}\n{"user": "one", "items": ["i2"]}\n')
+    (tmp_path / "h.jsonl").write_text('{"user": "all", "history": ["i1"]}\n{"user": "one", "history": ["i2"]}\n')
     output = tmp_path / "lists.parquet"
     recommend(name, "--file", tmp_path / "h.jsonl", "-k", 1, "--only", tmp_path / "only.txt", "--output", output)
     found = pd.read_parquet(output)

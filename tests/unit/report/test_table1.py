@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from apao.errors import UserError
 from apao.report.comparisons import Experiment, Verdict
@@ -107,7 +110,7 @@ def test_wide_form(made):
     ndcg = [line for line in lines if line[1] == "ce"][2]
     assert ndcg[2] == "0.0500 ± 0.0141" and ndcg[3].startswith("0.0000 to ") and ndcg[4:6] == ["0.0292", "+0.0208"]
     gain = next(line for line in lines if line[1] == "gain of apao-pairwise")
-    assert gain[2] == "+0.0100" and gain[6] == "0.5"
+    assert gain[2] == "+0.0100" and gain[7] == "0.5"
     assert gain[3].startswith("+0.0000 to +")
     assert [line[1] for line in lines if line[0] == "baseline"] == ["most-popular"]
     assert any(line[1] == "random" for line in lines)
@@ -282,16 +285,36 @@ def test_one_seed_is_starred_by_users_and_several_by_seeds(project):
     gains = {line.split("|")[2].strip(): line for line in lines if "gain of" in line}
     assert gains["gain of ce-\\>point, %"].count("\\*") > 0
     notes = "\n".join(lines)
-    for said in ("paired t-test over users after Holm", "(10: every objective and backbone)", "Test users: office 200"):
+    for said in (
+        "paired t-test over the users after Holm",
+        "(10: every objective and backbone)",
+        "Test users: office 200",
+    ):
         assert said in notes
     # Five seeds that differ little are far from the baseline's mean by the paper's test.
     report("table1", several(project, [1, 2, 3, 4, 5]))
     text = (project.folder / "results/tables/table1.md").read_text()
-    assert "one-sample t-test of the 5 seeds" in text and "Holm" not in text
+    assert "one-sample t-test of the 5 seeds" in text
     frame = pd.read_csv("results/tables/table1.csv")
     starred = next(line for line in text.splitlines() if "gain of apao-pointwise" in line)
     assert starred.split("|")[5].strip().endswith("\\*")
     assert row(frame.query("backbone == 'tiger'"), "apao-pointwise", "ndcg@10")["p_seeds"] < 1e-4
+
+
+def test_intervals_of_three_seeds_are_over_them(project):
+    """As scipy's; of a gain those of the differences with the same seed."""
+    report("table1", several(project, [1, 2, 3]))
+    found = row(pd.read_csv("results/tables/table1.csv").query("backbone == 'tiger'"), "apao-pointwise", "ndcg@10")
+    own, base = (
+        [
+            json.loads(Path(f"results/office/tiger/{name}/seed{seed}/metrics.json").read_text())["test"]["ndcg@10"]
+            for seed in (1, 2, 3)
+        ]
+        for name in ("apao-pointwise", found["best_baseline"])
+    )
+    for ends, of in ((("ci_low", "ci_high"), own), (("gain_ci_low", "gain_ci_high"), np.subtract(own, base))):
+        expected = ttest_1samp(of, 0).confidence_interval(0.95)
+        assert found[[*ends]].tolist() == pytest.approx([expected.low, expected.high])
 
 
 def test_what_is_starred():
@@ -335,7 +358,9 @@ def test_rows_of_one_seed_beside_rows_of_several(project):
         for runs in ((Run.parse("office/tiger/ce/seed1"),), tuple(map(Run.parse, RUNS)))
     )
     both = _gains_note({"office": 4, "beauty": 0}, {"office": [one, several], "beauty": []}, ["ce"])
-    assert "one-sample t-test of the 2 seeds" in both and "or, in rows of one seed, p <= 0.01 in a two-sided" in both
+    assert (
+        "one-sample t-test of the 2 seeds" in both and "over the seeds, or, in rows of one seed, over the users" in both
+    )
     assert "(2: every objective and backbone)" in both
     assert "rows of one seed" not in _gains_note({"office": 4}, {"office": [several]}, ["ce"])
     assert "needs several seeds" in _gains_note({"office": 4}, {"office": [one]}, ["ce"])

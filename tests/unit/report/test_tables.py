@@ -128,7 +128,7 @@ def test_table4_takes_the_last_best_epoch_and_the_mean_second(project):
     ("content", "said"),
     [
         ("epoch,seconds\n1,2.0\n", "best"),
-        ("epoch,seconds,best\n1,2.0,maybe\n", "true and false"),
+        ("epoch,seconds,best\n1,2.0,maybe\n", "dtype of bool"),
         ("epoch,seconds,best\n1,2.0,false\n", "no epoch is marked"),
         ("epoch,seconds,best\n1,soon,true\n", "soon"),
         ("", "not a training history"),

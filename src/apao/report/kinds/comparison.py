@@ -13,7 +13,7 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, METRICS, metric_names, short_name
-from apao.evaluation.significance import RESAMPLES
+from apao.evaluation.significance import FEWEST_SEEDS, RESAMPLES
 from apao.report import comparisons
 from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
@@ -26,7 +26,8 @@ from apao.study.studies import STUDIES, GridStudy
 
 SHOWN_CUTOFFS = (10, 20)
 """Cutoffs in the wide tables, as in the paper; the CSV has all."""
-INTERVAL_HEADS = ("ours", "95 % interval", "paper", "difference", "p")
+P_SEEDS = "p (seeds)"
+INTERVAL_HEADS = ("ours", "95 % interval", "paper", "difference", "p (users)", P_SEEDS)
 PAPER_HEADS = ("paper", "difference")
 OUTSIDE = "†"
 """Behind a number of the paper that lies outside our interval."""
@@ -88,10 +89,11 @@ class Comparison(GridStudy, TableStudy):
             "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + results.seeds_sentence(self, self.seeds, "± is"),
-            f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
-            "seeds); they hold the models as they are, so another seed is not in them."
+            f"Intervals of {FEWEST_SEEDS} seeds or more: 95 % t-intervals over the seeds, of a gain those of the "
+            f"differences with the same seed. Of fewer: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test "
+            "users, metrics averaged over seeds), in which the choice of the seed is not."
             + (
-                f" {OUTSIDE}: the paper's number lies outside ours."
+                f" {OUTSIDE}: the paper's number, whose own uncertainty is not known, lies outside ours."
                 if not all(map(_has_no_paper, self.datasets))
                 else ""
             ),
@@ -121,27 +123,26 @@ def _gains_note(
     tests = ", ".join(f"{dataset} {count}" for dataset, count in counts.items())
     if len(set(counts.values())) == 1:
         tests = str(next(iter(counts.values())))
-    of_seeds = (
-        f"p <= {ALPHA} in the paper's test: a two-sided one-sample t-test of the "
-        f"{' or '.join(str(count) for count in runs if count > 1)} seeds against that baseline's mean, not corrected "
-        "for the number of tests"
+    over_users = (
+        "p (users) is of a two-sided paired t-test over the users after Holm's correction for the comparisons of one "
+        f"dataset and metric ({tests}: every objective and backbone)"
     )
-    of_users = (
-        "a two-sided paired t-test over users after Holm's correction for the comparisons of one dataset and metric "
-        f"({tests}: every objective and backbone)"
+    over_seeds = (
+        "p (seeds) is of the paper's test, a two-sided one-sample t-test of the "
+        f"{' or '.join(str(count) for count in runs if count > 1)} seeds against that baseline's mean, taken as exact, "
+        "not corrected for the number of tests"
     )
     if runs[-1] == 1:
-        test = f"p <= {ALPHA} in {of_users}, since the paper's test over seeds needs several seeds"
-    elif runs[0] > 1:
-        test = of_seeds
+        said, starred = over_users, "over the users, since the paper's test over seeds needs several seeds"
     else:
-        test = f"{of_seeds}, or, in rows of one seed, p <= {ALPHA} in {of_users}"
+        said = f"{over_users}; {over_seeds}"
+        starred = "over the seeds" if runs[0] > 1 else "over the seeds, or, in rows of one seed, over the users"
     counted = ", ".join(f"{dataset} {count:,}" for dataset, count in users.items())
     return (
         "Gains, the paper's too, are over that of the paper's baselines which is best here by the same metric and with "
         f"the same backbone ({', '.join(baselines)}): in percent in the first table, in the metric's own unit beside "
-        f"the intervals. A star marks {test}; p is of the same test. The CSV has both tests, the intervals of all "
-        "metrics, and the gain over the best of all objectives that the paper does not propose. "
+        f"the intervals. {said}. A star marks p <= {ALPHA} {starred}. The CSV has the intervals of all metrics, and "
+        "the gain over the best of all objectives that the paper does not propose. "
         f"Test users: {counted}."
     )
 
@@ -266,7 +267,9 @@ def _interval_grid(dataset: str, kind: str, trained: Trained, verdicts: Verdicts
     """One kind of metric with its intervals, and the paper's numbers where it has the dataset."""
     metrics = [f"{kind}@{k}" for k in SHOWN_CUTOFFS]
     has_paper = not _has_no_paper(dataset)
-    heads = [head for head in INTERVAL_HEADS if has_paper or head not in PAPER_HEADS]
+    several = any(len(one.runs) > 1 for one in chain.from_iterable(trained.values()))
+    without = {*(() if has_paper else PAPER_HEADS), *(() if several else (P_SEEDS,))}
+    heads = [head for head in INTERVAL_HEADS if head not in without]
     beside = ", ours and the paper's" if has_paper else ""
     names = [(short_name(metric), head) for metric in metrics for head in heads]
     grid = Grid(f"{dataset}: {METRICS[kind].title}{beside}", 2, [("", "Backbone"), ("", "Objective"), *names])
@@ -301,7 +304,8 @@ def _score_cells(dataset: str, one: Experiment, metric: str, verdicts: Verdicts)
         "95 % interval": _interval(verdict.low, verdict.high),
         "paper": _marked(paper, verdict.low, verdict.high),
         "difference": fixed(score.mean - paper, signed=True),
-        "p": "",
+        "p (users)": "",
+        P_SEEDS: "",
     }
 
 
@@ -318,7 +322,8 @@ def _gain_cells(
         "95 % interval": _interval(verdict.gain_low, verdict.gain_high, signed=True),
         "paper": _marked(paper, verdict.gain_low, verdict.gain_high, signed=True),
         "difference": fixed(gain - paper, signed=True),
-        "p": p_text(verdict.p(len(one.runs))),
+        "p (users)": p_text(verdict.p_users_holm),
+        P_SEEDS: p_text(verdict.p_seeds),
     }
 
 

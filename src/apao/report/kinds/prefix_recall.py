@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
-from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_interval, unpaired_gain_interval
+from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_interval
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 COLUMNS = ["dataset", "backbone", "series", "prefix", "quantity", *ESTIMATE, "seeds"]
 BARS: dict[str, Any] = {"facecolor": "#bbbbbb", "edgecolor": "black", "linewidth": 0.6, "hatch": style.HATCHES[1]}
 QUANTITY = "prefix_recall@20"
-UNPAIRED = (
-    " Those of a gain take the users of both objectives as independent, which makes them wider: some run was evaluated "
-    "before each user's prefixes were kept."
-)
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,6 @@ class Gain:
 
     percent: float
     interval: Ends
-    paired: bool = True
-    """Whether the interval is of the same users under both objectives."""
 
 
 @STUDIES.register
@@ -63,12 +57,10 @@ class PrefixRecall(GridStudy, FigureStudy):
         *others, last = self.objectives
         nowhere, gaps = results.gaps(places, self.objectives, self.seeds)
         rows: list[tuple[object, ...]] = []
-        paired = True
         for j, place in enumerate(places):
             runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
             recalls = {name: results.prefix_recall(some, QUANTITY) for name, some in runs.items() if some}
             gains = self._gains(results, runs, recalls)
-            paired &= all(gain.paired for gain in gains)
             self._draw_recalls(axes[0, j], recalls)
             _draw_gains(axes[1, j], gains)
             style.mark_gaps(axes[0, j], gaps[place], empty=not recalls)
@@ -93,7 +85,7 @@ class PrefixRecall(GridStudy, FigureStudy):
             "Above: share of test users for whom the target's prefix is among the 20 beams after its step; prefix m "
             "is the first m + 1 tokens, numbered as in the paper. Below: by how many percent "
             f"{last} is above the best of {', '.join(others)} at that prefix. "
-            f"{results.origin(self)} {results.error_bars(self, self.seeds)}{'' if paired else UNPAIRED}"
+            f"{results.origin(self)} {results.error_bars(self, self.seeds)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
@@ -127,9 +119,6 @@ def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tu
         by_seed = [gain_percent(*pair) for pair in zip(our_recall.values, their_recall.values, strict=True)]
         return Gain(float(np.mean(by_seed)), seeds_interval(by_seed))
     our_users, their_users = results.user_prefixes(our_runs), results.user_prefixes(their_runs)
-    if our_users is None or their_users is None:
-        ends = unpaired_gain_interval(our_recall.mean, their_recall.mean, results.test_users(our_runs[0]))
-        return Gain(percent, ends, paired=False)
     return Gain(percent, gain_interval(our_users[:, m], their_users[:, m]))
 
 
