@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from apao.evaluation.significance import UNKNOWN, Ends, holm, intervals, paired_p, seeds_interval, seeds_p
-from apao.report.results import Estimate, Results, few
+from apao.report.results import Estimate, Results
 from apao.study.runs import Run
 
 ALPHA = 0.01
@@ -77,7 +77,7 @@ class Verdict:
     """Statistics of one metric of one experiment, and of its comparison with another experiment."""
 
     low: float = math.nan
-    """Interval of the metric itself: over the seeds if there are enough (``FEWEST_SEEDS``), else over the users."""
+    """Interval of the metric itself: over the users, or, where that is wider, over the seeds."""
     high: float = math.nan
     other: str = ""
     """The objective compared with; empty if there is no comparison."""
@@ -86,7 +86,7 @@ class Verdict:
     p_users_holm: float = math.nan
     p_seeds: float = math.nan
     gain_low: float = math.nan
-    """Interval of the difference, in units of the metric: of its values over the seeds, or over the users."""
+    """Interval of the difference, in units of the metric: over the users, or, where that is wider, over the seeds."""
     gain_high: float = math.nan
 
     def numbers(self) -> tuple[float, ...]:
@@ -129,17 +129,21 @@ def judged(
     # One call, so that every interval is over the same resamples.
     interval = dict(zip(columns, intervals(np.column_stack([*columns.values()])).tolist(), strict=True))
     plain = {
-        key: Verdict(*interval["value", *key] if few(one.runs) else seeds_interval(one.scores[key[1]].values))
+        key: Verdict(*_wider(interval["value", *key], seeds_interval(one.scores[key[1]].values)))
         for key, one in rows.items()
     }
     for key, both in pairs.items():
-        gap = interval["gap", *key] if any(few(one.runs) for one in both) else _over_seeds(both, key[1])
-        plain[key] = _compared(plain[key], key, both, *gap)
+        plain[key] = _compared(plain[key], key, both, *_wider(interval["gap", *key], _gain_over_seeds(both, key[1])))
     return absent | plain
 
 
-def _over_seeds(pair: Pair, metric: str) -> Ends:
-    """Interval of the difference over the seeds, which must be the same for both."""
+def _wider(over_users: Ends, over_seeds: Ends) -> Ends:
+    """The wider interval; that over the seeds may be unknown."""
+    return over_seeds if over_seeds[1] - over_seeds[0] > over_users[1] - over_users[0] else over_users
+
+
+def _gain_over_seeds(pair: Pair, metric: str) -> Ends:
+    """Interval of the difference over the seeds; unknown unless both have the same ones, and enough of them."""
     ours, theirs = pair
     if [run.seed for run in ours.runs] != [run.seed for run in theirs.runs]:
         return UNKNOWN

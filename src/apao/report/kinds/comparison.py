@@ -89,9 +89,10 @@ class Comparison(GridStudy, TableStudy):
             "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + results.seeds_sentence(self, self.seeds, "± is"),
-            f"Intervals of {FEWEST_SEEDS} seeds or more: 95 % t-intervals over the seeds, of a gain those of the "
-            f"differences with the same seed. Of fewer: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test "
-            "users, metrics averaged over seeds), in which the choice of the seed is not."
+            f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
+            f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over the seeds, of "
+            "a gain that of the differences with the same seed. None has both causes, and for one seed the second is "
+            "unknown."
             + (
                 f" {OUTSIDE}: the paper's number, whose own uncertainty is not known, lies outside ours."
                 if not all(map(_has_no_paper, self.datasets))
