@@ -90,9 +90,8 @@ class Comparison(GridStudy, TableStudy):
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
             "backbone. " + results.seeds_sentence(self, self.seeds, "± is"),
             f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
-            f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over the seeds, of "
-            "a gain that of the differences with the same seed. None has both causes, and for one seed the second is "
-            "unknown."
+            f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over them (gains: "
+            "of the differences with the same seed). None has both causes; of fewer seeds that of the seed is unknown."
             + (
                 f" {OUTSIDE}: the paper's number, whose own uncertainty is not known, lies outside ours."
                 if not all(map(_has_no_paper, self.datasets))
