@@ -18,11 +18,15 @@ QUICK = ("unit", "contract")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark quick tests, before pytest selects by marks."""
+    """Mark quick tests, before pytest selects by marks, and put long files first, so that short ones fill the end."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in QUICK and item.get_closest_marker("slow") is None:
+        if _folder(item) in QUICK and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
+    items.sort(key=lambda item: _folder(item) != "workflow")
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -17,6 +23,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import PARTS, REST, Histories
 from apao.data.split import leave_one_out
 from apao.study.paths import DatasetPaths
+from helpers import warm
 from helpers.models import SIZES, random_histories
 from helpers.processes import SECONDS, Running, environment
 from helpers.snakemake import Call, Ended
@@ -28,12 +35,40 @@ USERS, ITEMS = 30, 12
 """Number of users in ``toy.csv``; the filter keeps all."""
 
 
+@cache
+def _warm() -> dict[str, str]:
+    """Variables with which workflows start ``apao`` by a server's fork (``helpers.warm``), which is started here."""
+    folder, module = Path(mkdtemp()), Path(warm.__file__)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    command = folder / "bin" / "apao"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {module} run "$@"\n')
+    command.chmod(0o755)
+    # Snakemake puts its own folder of commands first, so its shells put this one before that.
+    first = folder / "first"
+    first.write_text(f'PATH="{command.parent}:$PATH"\n')
+    path = folder / "socket"
+    server = subprocess.Popen(
+        [sys.executable, str(module), "serve", str(path)],
+        env=environment(OMP_NUM_THREADS="1", GOMP_SPINCOUNT="0", TOKENIZERS_PARALLELISM="false"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None and server.stdout.readline() == "ready\n"
+    _warm.server = server  # its standard input stays open
+    paths = f"{command.parent}{os.pathsep}{environment()['PATH']}"
+    return {warm.SOCKET: str(path), "PATH": paths, "BASH_ENV": str(first)}
+
+
 @dataclass
 class Project:
     """A folder with params.yaml and optionally its own code in src."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    cold: bool = False
+    """Whether every ``apao`` of a workflow is a process of its own from the beginning."""
 
     def start(self, *command: str) -> Running:
         """Start a command of the environment in the folder."""
@@ -59,7 +94,8 @@ class Project:
     def _environment(self) -> dict[str, str]:
         source = self.folder / "src"
         own_code = {"PYTHONPATH": str(source)} if source.exists() else {}
-        return environment(**own_code, **self.environment)
+        started = {} if self.cold or "PATH" in self.environment else _warm()
+        return environment(**own_code, **{**started, **self.environment})
 
     def take_code(self) -> None:
         """Copy the project's code, for a test that changes it."""

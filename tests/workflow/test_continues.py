@@ -48,7 +48,8 @@ LONG = "toy/tiger/ce+epochs=9999+patience=9999/seed42"
 
 
 def training(project: Project, run: str) -> Call:
-    """A workflow with a training past its first epoch."""
+    """A workflow with a training past its first epoch, in a process that dies with it."""
+    project.cold = True
     with ctrl_c_heeded():
         process = project.start_snakemake("--cores", "1", f"results/{run}/metrics.json")
     process.wait_for((project.folder / "results" / run / "checkpoint.safetensors").exists)
