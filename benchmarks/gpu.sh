@@ -90,7 +90,7 @@ stage() {
 
 train() {
     # What decides most comes first: more seeds of tiger, dropout the other way round on both backbones (is the gain that
-    # only llama has regularisation?), unpacked rows; then 100 negatives, other codes and the rest. Objectives that start
+    # only llama has regularisation?) with as many seeds as without, unpacked rows; then 100 negatives, other codes and the rest. Objectives that start
     # from ce follow it. Runs on codes that are not in data/ fail at once.
     local runs=(${RUNS:-}) names=(ce apao-pointwise)
     if [ ${#runs[@]} = 0 ]; then
@@ -99,8 +99,10 @@ train() {
                 runs+=("office/tiger/$objective/seed$seed" "office/llama/$objective/seed$seed")
             done
         done
-        for objective in "${names[@]}"; do
-            runs+=("office/llama/$objective+dropout=0.1/seed42" "office/tiger/$objective+dropout=0/seed42")
+        for seed in 43 44 42; do
+            for objective in "${names[@]}"; do
+                runs+=("office/llama/$objective+dropout=0.1/seed$seed" "office/tiger/$objective+dropout=0/seed$seed")
+            done
         done
         runs+=(office/llama/ce+pack=false/seed42)
         for objective in bear apao-pointwise+weights=eq17 frequency position igd; do

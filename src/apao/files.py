@@ -14,14 +14,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from apao.errors import UserError
-from apao.progress import console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,13 +101,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, waiting: str = "") -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold the lock file ``path``, which at most one process does at a time.
 
-    With ``waiting``, which is then printed, wait until another process lets go of it.
+    If another one does, call ``on_wait`` and wait for it.
 
     Raises:
-        BlockingIOError: when another process holds it and ``waiting`` is empty.
+        BlockingIOError: when another process holds it and there is no ``on_wait``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Open for writing: on NFS a lock needs that.
@@ -116,9 +115,9 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not waiting:
+            if on_wait is None:
                 raise
-            console.print(waiting)
+            on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,4 +1,4 @@
-"""What the item-ID baselines share: causal models whose weights have no class in ``transformers``.
+"""What causal models other than ``llama`` share: the item-ID baselines and ``hf-causal``.
 
 Shapes as in ``base``. A subclass says how it reads sequences (``read``) and continues them (``extend``);
 encoding histories follows from the two. With codes of one token there is nothing to feed for candidates: all

@@ -41,7 +41,7 @@ class Targets:
     @classmethod
     def leave_one_out(cls, lengths: IntArray) -> Self:
         """The last interaction of each user is the test target, the one before it the validation target."""
-        return cls(lengths - HELD_OUT, lengths - 2, lengths - 1)
+        return cls(lengths - HELD_OUT, lengths - HELD_OUT, lengths - 1)
 
     @classmethod
     def of_labels(cls, labels: IntArray, user: IntArray) -> Self:

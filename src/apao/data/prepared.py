@@ -21,7 +21,7 @@ class Prepared:
     """A prepared dataset, the input of the later stages.
 
     Attributes:
-        interactions: user and item (int32, from 0), timestamp (int64), split (one of ``split.PARTS``);
+        interactions: user and item (int32, from 0), timestamp (int64), split (one of ``histories.PARTS``);
             sorted by user, then time.
         items: item (int32), raw_id, title, text; row i is item i. The title is the first column of the text.
         users: user (int32), raw_id; row i is user i.

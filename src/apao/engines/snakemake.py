@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from apao.devices import has_gpu
 from apao.engines.code_versions import report_version, run_version, stage_version
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def fail(error: UserError) -> None:
+def fail(error: UserError) -> NoReturn:
     """Stop Snakemake with a one-line message."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -57,7 +57,6 @@ def _reported(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except UserError as error:
             fail(error)
-            raise
 
     return checked
 

@@ -1,6 +1,6 @@
 """Adaptive prefix-aware optimisation (APAO): cross-entropy plus a weighted loss on every prefix.
 
-Shapes: B batch, T levels, N negatives, C = 1 + N candidates with the target first.
+Shapes: B batch, T levels, N negatives.
 
     loss = CE + beta * sum_m w_m L_m,    m = 1 .. T
 

@@ -13,9 +13,7 @@ from apao.devices import device_name
 from apao.evaluation.metrics import user_metrics
 from apao.evaluation.significance import intervals
 from apao.stages.evaluate import evaluate_split
-from apao.stages.record import Stage
-from apao.stages.trained import TrainedRun
-from apao.study.paths import DatasetPaths
+from apao.stages.trained import measuring
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
@@ -25,11 +23,7 @@ def beams(run: Run, params: RunParams, sizes: tuple[int, ...], device: torch.dev
 
     A metric with a cutoff larger than the beam is null, unless the beam contains all codes of the catalogue.
     """
-    paths = DatasetPaths(run.dataset)
-    inputs = [run.record, run.model, paths.codes, paths.interactions]
-    record = {**params.for_evaluation(), "beams": sizes}
-    with Stage("beams", run.folder, inputs, record, device_name(device)) as stage:
-        trained = TrainedRun(run, params, device)
+    with measuring("beams", run, params, device, beams=sizes) as (stage, trained):
         rows = []
         for beam in sizes:
             found = evaluate_split(trained, "test", beam)

@@ -11,7 +11,6 @@ import torch
 
 from apao.data.histories import IntArray, Split
 from apao.decoding.lists import ItemLists, Lister
-from apao.devices import device_name
 from apao.evaluation.list_metrics import LIST_LENGTH, RECALL, list_metrics
 from apao.evaluation.metrics import (
     PREFIX,
@@ -23,9 +22,8 @@ from apao.evaluation.metrics import (
     user_metrics,
 )
 from apao.progress import console
-from apao.stages.record import Stage
-from apao.stages.trained import SPLITS, TrainedRun
-from apao.study.paths import RESULTS, DatasetPaths
+from apao.stages.trained import SPLITS, TrainedRun, measuring
+from apao.study.paths import RESULTS
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 from apao.trackers.base import Tracked, Tracker, tracking
@@ -40,10 +38,7 @@ def evaluate(run: Run, params: RunParams, device: torch.device, tracker: Tracker
     ``params`` are the run's training parameters and the decoding (``run_params.RunRecord.decoded``). ``tracker`` gets
     the test metrics of what is then written; if it fails, nothing else does.
     """
-    paths = DatasetPaths(run.dataset)
-    inputs = [run.record, run.model, paths.codes, paths.interactions]
-    with Stage("evaluate", run.folder, inputs, params.for_evaluation(), device_name(device)) as stage:
-        trained = TrainedRun(run, params, device)
+    with measuring("evaluate", run, params, device) as (stage, trained):
         metrics: dict[str, Any] = {
             "run": str(run),
             **params.for_evaluation()["decoding"],

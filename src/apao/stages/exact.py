@@ -11,11 +11,8 @@ import numpy as np
 import torch
 
 from apao.data.histories import IntArray
-from apao.devices import device_name
 from apao.evaluation.metrics import CUTOFFS, code_metrics, code_ranks, exact_ranks, prefixes_kept
-from apao.stages.record import Stage
-from apao.stages.trained import TrainedRun
-from apao.study.paths import DatasetPaths
+from apao.stages.trained import measuring
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
 
@@ -38,11 +35,7 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
     pruning.json has the share of each user's exact top 20 (``top``: all codes, where there are fewer) whose prefix is
     still in the beam after each step.
     """
-    paths = DatasetPaths(run.dataset)
-    inputs = [run.record, run.model, paths.codes, paths.interactions]
-    record = {**params.for_evaluation(), "users": users}
-    with Stage("exact", run.folder, inputs, record, device_name(device)) as stage:
-        trained = TrainedRun(run, params, device)
+    with measuring("exact", run, params, device, users=users) as (stage, trained):
         histories, top = trained.histories, min(TOP, len(trained.codes.distinct))
         chosen = sample(histories.evaluated("test"), users)
         targets = np.zeros(histories.users, dtype=np.int64)

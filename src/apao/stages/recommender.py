@@ -150,7 +150,7 @@ class Recommender:
             UserError: when a file is missing or damaged.
         """
         model = self.trained
-        run = TrainedRun(model.run, model.params, model.device, self.root, self.folder)
+        run = TrainedRun(model.run, model.params, model.device, self.root, self.folder, model.backbone)
         return evaluate_split(run, split).metrics
 
     def _known(self, histories: RawHistories) -> Histories:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ class ObjectiveSearch:
             # this run.
             start = Run.parse(params.start.run)
             lock = SEARCHES / f"{str(start).replace('/', '-')}.lock"
-            with locked(lock, f"waiting for another search that trains {start}"):
+            with locked(lock, partial(console.print, f"waiting for another search that trains {start}")):
                 self._train(start)
         finished = self._is_trained(run, params)
 

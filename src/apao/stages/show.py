@@ -45,7 +45,8 @@ def show(run: str, user: str | None, history: str | None, output: Path | None, d
         raise UserError("give --user or --history, not both")
     folder = run_folder(run)
     model = load(folder, device)
-    trained = TrainedRun(model.trained.run, model.trained.params, model.trained.device, model.root, folder)
+    loaded = model.trained
+    trained = TrainedRun(loaded.run, loaded.params, loaded.device, model.root, folder, loaded.backbone)
     names, paths = Names(trained.codes, titles(model.items).tolist()), DatasetPaths(trained.run.dataset, model.root)
     path = output or folder / "show.html"
     if history is not None:

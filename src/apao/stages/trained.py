@@ -6,10 +6,12 @@ Shapes: B users, T levels, U distinct codes, L items of a history.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +25,11 @@ from apao.codes.trie import Trie
 from apao.data.histories import IntArray, Split, by_length
 from apao.decoding.beam import Beams, beam_search
 from apao.decoding.fullsort import full_sort_scores
-from apao.devices import wait_for
+from apao.devices import device_name, wait_for
 from apao.errors import UserError
 from apao.progress import console, progress
 from apao.stages.dataset import load_dataset
+from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams, RunRecord
 from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
@@ -46,8 +49,19 @@ def warn_of_changes(run: Run, record: RunRecord, root: Path) -> list[Path]:
 class TrainedModel:
     """Weights and catalogue of a run, on a device, in fp32."""
 
-    def __init__(self, run: Run, params: RunParams, codes: ItemCodes, weights: Path, device: torch.device) -> None:
-        """``params`` are those of run.json with the decoding; ``weights`` is the path of the weights."""
+    def __init__(
+        self,
+        run: Run,
+        params: RunParams,
+        codes: ItemCodes,
+        weights: Path,
+        device: torch.device,
+        backbone: Backbone | None = None,
+    ) -> None:
+        """``params`` are those of run.json with the decoding; ``weights`` is the path of the weights.
+
+        They are not read if the ``backbone`` that has them is given.
+        """
         self.run, self.params, self.codes, self.device = run, params, codes, device
         torch.set_num_threads(params.training.threads)
         self.trie = Trie.of(codes, device)
@@ -55,7 +69,7 @@ class TrainedModel:
             self.beam = params.decoding.width(len(codes.distinct))
         except UserError as error:
             raise UserError(f"{run}: {error}") from error
-        self.backbone = self._backbone(weights)
+        self.backbone = backbone or self._backbone(weights)
         self._tokens = torch.as_tensor(codes.padded_tokens, device=device)
 
     @cached_property
@@ -118,28 +132,44 @@ class Decoded:
     seconds: float
 
 
+@contextmanager
+def measuring(
+    stage: str, run: Run, params: RunParams, device: torch.device, **more: Any
+) -> Iterator[tuple[Stage, TrainedRun]]:
+    """The record of a stage that decodes with a run, and the run; ``more`` are parameters of the stage."""
+    paths = DatasetPaths(run.dataset)
+    inputs = [run.record, run.model, paths.codes, paths.interactions]
+    with Stage(stage, run.folder, inputs, {**params.for_evaluation(), **more}, device_name(device)) as record:
+        yield record, TrainedRun(run, params, device)
+
+
 class TrainedRun(TrainedModel):
     """A model and the histories of its dataset, for evaluation."""
 
     def __init__(
-        self, run: Run, params: RunParams, device: torch.device, root: Path = Path(), folder: Path | None = None
+        self,
+        run: Run,
+        params: RunParams,
+        device: torch.device,
+        root: Path = Path(),
+        folder: Path | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         """``params`` are those of run.json with the decoding; ``root`` is the root folder of the study.
 
-        ``folder`` is the run's folder if it is not the one of the study.
+        ``folder`` is the run's folder if it is not the one of the study, ``backbone`` the model if it is loaded.
         """
         folder = folder or root / run.folder
         paths = DatasetPaths(run.dataset, root)
         self.histories, codes = load_dataset(paths)
-        changed = warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
         table = folder / CATALOGUE_FILE
-        recoded = DatasetPaths(run.dataset).codes in changed
+        recoded = DatasetPaths(run.dataset).codes in warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
         if recoded and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
             raise UserError(
                 f"{paths.codes}: has other codes than those that {run} was trained on ({table}); train the run again, "
                 "or restore the codes"
             )
-        super().__init__(run, params, codes, folder / MODEL_FILE, device)
+        super().__init__(run, params, codes, folder / MODEL_FILE, device, backbone)
         self.examples = Examples(self.histories, codes, params.backbone.max_history, self.trie)
 
     @property

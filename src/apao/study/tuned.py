@@ -9,6 +9,7 @@ those of a search; the values of the paper's Table 5 are there as printed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from apao.errors import UserError
 from apao.files import atomic_path, locked
 from apao.parameters import Model, first_mistake, spelled
+from apao.progress import console
 from apao.study.runs import Value
 from apao.study.yaml_lines import line_of, read_yaml
 
@@ -72,7 +74,8 @@ def write_tuned(path: Path, tunings: Mapping[str, Iterable[Tuning]]) -> None:
 def add_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
     """Add tunings, as pairs with their objective, to those that the file has now, if it exists."""
     # Searches run side by side. The file itself is replaced by the writing, and its lock would stay with the old one.
-    with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process that writes {path}"):
+    waiting = partial(console.print, f"waiting for another process that writes {path}")
+    with locked(path.with_name(f".{path.name}.lock"), waiting):
         tunings = read_tuned(path)[0] if path.exists() else {}
         for objective, tuning in found:
             tunings[objective] = with_tuning(tunings.get(objective, ()), tuning)

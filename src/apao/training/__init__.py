@@ -1,1 +1,1 @@
-"""Batches, the training loop, checkpoints, and training in several processes."""
+"""Batches, the training loop, and training in several processes."""

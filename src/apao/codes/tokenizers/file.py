@@ -33,8 +33,6 @@ class FileCodes(Tokenizer):
     """Codes from the user's file, joined by the dataset's raw item ids."""
 
     method: Literal["file"]
-    embedder: str | None = None
-    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
     """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
     path: Path

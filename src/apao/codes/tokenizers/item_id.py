@@ -16,8 +16,6 @@ class ItemIds(Tokenizer):
     """A token of its own for every item. Beam search is then an exact ranking by a softmax over all items."""
 
     method: Literal["item-id"]
-    embedder: str | None = None
-    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
     """Without effect, since no items share a code; ``extra`` would add a level with a single token."""
 

@@ -16,8 +16,6 @@ class PublishedCodes(Tokenizer):
     """Codes published by the dataset's source, such as the authors' release."""
 
     method: Literal["published"]
-    embedder: str | None = None
-    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
     """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
 

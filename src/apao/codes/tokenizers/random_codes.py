@@ -17,8 +17,6 @@ class RandomCodes(LevelledTokenizer):
     """Codes drawn uniformly and independently of the items: what do codes gain from similar items sharing prefixes?"""
 
     method: Literal["random"]
-    embedder: str | None = None
-    """Entry under ``embedders``, for objectives that need the items' embeddings as well as the codes."""
     collisions: Literal["keep", "extra"] = "keep"
     """Policy for items that share a code: ``keep`` the codes, or add an ``extra`` level that numbers the items."""
     seed: Seed = 42
