@@ -260,8 +260,9 @@ def test_codes_of_another_training_are_refused(toy):
     ItemCodes(toy.codes.codes[::-1]).write(TOY.codes)
     with pytest.raises(UserError, match=rf"{TOY.codes}: has other codes than those that {toy.run} was trained on"):
         TrainedRun(toy.run, toy.params, CPU)
-    toy.run.catalogue.unlink()  # of an earlier version
-    TrainedRun(toy.run, toy.params, CPU)
+    toy.run.catalogue.unlink()
+    with pytest.raises(UserError, match=rf"{toy.run.catalogue}: not found"):
+        TrainedRun(toy.run, toy.params, CPU)
 
 
 def test_a_missing_model_is_named(toy):
