@@ -18,7 +18,7 @@ QUICK = ("unit", "contract")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark quick tests, before pytest selects by marks, and put long files first, so that short ones fill the end (make test)."""
+    """Mark quick tests, before pytest selects by marks, and put long files first: short ones then fill the end."""
     for item in items:
         if _folder(item) in QUICK and item.get_closest_marker("slow") is None:
             item.add_marker("quick")

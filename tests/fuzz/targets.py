@@ -253,7 +253,16 @@ HISTORIES = parquet(pd.DataFrame({**OF_TWO_USERS, "split": pd.Categorical(["trai
 BY_TIME = pd.Categorical(["train", "valid", "rest", "test", *["train"] * 4], categories=pd.Index(PARTS))
 HISTORIES_BY_TIME = parquet(pd.DataFrame({**OF_TWO_USERS, "split": BY_TIME}))
 RANKS = parquet(
-    pd.DataFrame({"split": ["valid", "test"] * 2, "user": [0, 0, 1, 1], "rank": 1, "items_before": 0, "group": 1})
+    pd.DataFrame(
+        {
+            "split": ["valid", "test"] * 2,
+            "user": [0, 0, 1, 1],
+            "rank": 1,
+            "items_before": 0,
+            "group": 1,
+            "prefix_1": True,
+        }
+    )
 )
 METRICS = json.dumps({"test": {"recall@10": 0.5, "prefix_recall@20": [1.0, 0.5]}, "popular": {"recall@10": 0.1}})
 HISTORY_CSV = "epoch,steps,loss,seconds,best\n1,3,2.5,0.1,False\n2,3,2.25,0.1,True\n"
