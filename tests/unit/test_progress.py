@@ -54,20 +54,13 @@ def test_lines_in_a_log(shown, clock):
     assert text.getvalue().splitlines()[1:] == ["training: 1,000 of 1,000, 0 s left"]
 
 
-def test_a_total_that_is_not_known(shown, clock):
+@pytest.mark.parametrize("reached", [0, 2])
+def test_nothing_to_do_or_a_total_that_is_not_known(shown, clock, reached):
     text = shown(terminal=False)
     with progress("fetching", total=0) as advance:
         clock.now += 20
-        advance(2)
-    assert text.getvalue() == "fetching: 2\n"
-
-
-def test_nothing_to_do(shown, clock):
-    text = shown(terminal=False)
-    with progress("fetching", total=0) as advance:
-        clock.now += 20
-        advance(0)
-    assert text.getvalue() == "fetching: 0\n"
+        advance(reached)
+    assert text.getvalue() == f"fetching: {reached}\n"
 
 
 def test_a_bar_on_a_terminal(shown):
