@@ -10,7 +10,9 @@
 #
 #   STEPS="check probe train"   what to do: check, probe, train, bench
 #   RUNS="office/llama/ce/seed42 ..."   runs to train instead of those below, in this order
-#   SIDE=2                      trainings at once; they take turns on the GPU, so more only finish later
+#   SIDE=4                      trainings at once; with CUDA's multi-process service small ones overlap, else they take turns
+#   ALSO="exact beams"          what is measured of a finished run beside its metrics: as long as its training, for llama
+#   WEIGHTS="RUN ..."           runs whose weights also come into OUT, compressed, to score them exactly elsewhere
 #   CASES="train/ decode/"      parts of the names of the cases that bench measures
 #   APAO_REVISION=...           the commit, for the records, where this copy has no .git
 set -uo pipefail
@@ -18,7 +20,8 @@ cd "$(dirname "$0")/.."
 seconds=${1:?seconds that this may take}
 out=${2:?folder for results}
 steps=${STEPS:-check probe train}
-side=${SIDE:-2}
+side=${SIDE:-4}
+also=${ALSO-exact beams}
 device=${DEVICE:-cuda}
 began=$SECONDS
 export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" GOMP_SPINCOUNT=0 PYTHONUNBUFFERED=1
@@ -70,13 +73,13 @@ one_run() {
     local run=$1 log="logs/$(echo "$1" | tr / _).log"
     stage train "$run" "$log" || return
     say "$run: $(last "$log")"
-    # These read the trained run and nothing of one another. All but the metrics can wait for another day.
-    local measured="evaluate"
-    [ "$(left)" -lt 100 ] || measured="evaluate exact"
-    for name in $measured; do stage "$name" "$run" "$log.$name" & done
-    wait
-    # Measures decoding times: after the others, though still beside the trainings of the other SIDEs.
-    [ "$(left)" -lt 60 ] || stage beams "$run" "$log.beams"
+    stage evaluate "$run" "$log.evaluate"
+    [[ " ${WEIGHTS:-} " != *" $run "* ]] ||
+        gzip -c "results/$run/model.safetensors" > "$out/$(echo "$run" | tr / _).safetensors.gz"
+    # The metrics are what the run is for; these can wait for another day.
+    for name in $also; do
+        [ "$(left)" -lt 60 ] || stage "$name" "$run" "$log.$name"
+    done
     [ -f "results/$run/metrics.json" ] || return
     say "$run finished: $(python3 -c 'import json, sys
 test = json.load(open(sys.argv[1]))["test"]
@@ -89,30 +92,29 @@ stage() {
 }
 
 train() {
-    # What decides most comes first: more seeds of tiger, dropout the other way round on both backbones (is the gain that
-    # only llama has regularisation?) with as many seeds as without, unpacked rows; then 100 negatives, other codes and the rest. Objectives that start
-    # from ce follow it. Runs on codes that are not in data/ fail at once.
-    local runs=(${RUNS:-}) names=(ce apao-pointwise)
+    # What decides most comes first, the longest of it at once: pairwise with the release's unpacked rows, which can be
+    # recorded. Then as many seeds as the paper has of what it gains, on the model that costs least; dropout the other way
+    # round (is the gain regularisation?); items of one token; unpacked rows; tiger; a second dataset; and the rest.
+    # Runs on codes that are not in data/ fail at once.
+    local runs=(${RUNS:-})
     if [ ${#runs[@]} = 0 ]; then
-        for seed in 42 43 44; do
-            for objective in "${names[@]}"; do
-                runs+=("office/tiger/$objective/seed$seed" "office/llama/$objective/seed$seed")
-            done
-        done
-        for seed in 43 44 42; do
-            for objective in "${names[@]}"; do
-                runs+=("office/llama/$objective+dropout=0.1/seed$seed" "office/tiger/$objective+dropout=0/seed$seed")
-            done
-        done
-        runs+=(office/llama/ce+pack=false/seed42)
-        for objective in bear apao-pointwise+weights=eq17 frequency position igd; do
-            runs+=("office/tiger/$objective/seed42" "office/llama/$objective/seed42")
-        done
-        runs+=(office/llama/apao-pairwise/seed42 office/tiger/apao-pairwise/seed42)
+        runs=(
+            office/llama/apao-pairwise+pack=false/seed42
+            office/llama/{ce,apao-pointwise}/seed4{2,3,4,5,6}
+            office/llama/{ce,apao-pointwise}+dropout=0.1/seed4{3,4}
+            office/tiger/{ce,apao-pointwise}+dropout=0/seed42
+            office-item-id/llama/{ce/seed4{3,4},ce+dropout=0.1/seed4{2,3,4}}
+            office/llama/{ce,apao-pointwise}+pack=false/seed42
+            office/tiger/{ce,apao-pointwise}/seed4{2,3}
+            beauty/llama/{ce,apao-pointwise}/seed42
+            office/llama/{ce,apao-pointwise}+dropout=0.1/seed4{5,6}
+            office/tiger/{ce,apao-pointwise}/seed44
+            office/llama/frequency/seed42
+            office/tiger/apao-pairwise/seed42
+            office/tiger/{bear,apao-pointwise+weights=eq17,frequency,position,igd}/seed42
+        )
         for codes in random text rq-vae; do
-            for objective in "${names[@]}"; do
-                runs+=("office-$codes/llama/$objective/seed42")
-            done
+            runs+=("office-$codes/llama/ce/seed42" "office-$codes/llama/apao-pointwise/seed42")
         done
         for objective in s-dpo dpo dmpo 'ce->point' 'ce->pair' front-greater multi-target; do
             runs+=("office/llama/$objective/seed42" "office/tiger/$objective/seed42")
