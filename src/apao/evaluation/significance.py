@@ -133,6 +133,13 @@ def seeds_interval(values: Sequence[float]) -> Ends:
     return _ends(np.mean(values) + np.array([-half, half]))
 
 
+def wider(first: Ends, second: Ends) -> Ends:
+    """The wider of two intervals of one quantity, such as over users and over seeds; one of them may be unknown."""
+    if np.isnan(first).any():
+        return second
+    return second if second[1] - second[0] > first[1] - first[0] else first
+
+
 def _ends(ends: FloatArray) -> Ends:
     low, high = ends.tolist()
     return low, high

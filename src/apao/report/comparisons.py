@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from apao.evaluation.significance import UNKNOWN, Ends, holm, intervals, paired_p, seeds_interval, seeds_p
+from apao.evaluation.significance import UNKNOWN, Ends, holm, intervals, paired_p, seeds_interval, seeds_p, wider
 from apao.report.results import Estimate, Results
 from apao.study.runs import Run
 
@@ -36,6 +36,8 @@ class Experiment:
     """Metric to its values over the seeds, on the test items."""
     users: pd.DataFrame
     """Metrics of each test user (rows: users, columns: metrics), means over the seeds."""
+    in_paper: str
+    """How the paper's tables name the objective: without overrides that equal params.yaml's values."""
 
     @classmethod
     def read(
@@ -51,8 +53,9 @@ class Experiment:
         runs = results.experiment(dataset, backbone, objective, seeds)
         scores = {metric: results.metric(runs, "test", metric) for metric in metrics}
         role = results.role(Run.of(dataset, backbone, objective, 0))
+        in_paper = results.name_in_paper(dataset, backbone, objective)
         users = results.user_scores(runs)[list(metrics)] if runs else pd.DataFrame(columns=list(metrics))
-        return cls(backbone, objective, role, tuple(runs), scores, users)
+        return cls(backbone, objective, role, tuple(runs), scores, users, in_paper)
 
     def gain(self, other: Experiment, metric: str) -> float:
         """Gain over ``other`` in percent of the other's mean; NaN where that is 0."""
@@ -129,17 +132,12 @@ def judged(
     # One call, so that every interval is over the same resamples.
     interval = dict(zip(columns, intervals(np.column_stack([*columns.values()])).tolist(), strict=True))
     plain = {
-        key: Verdict(*_wider(interval["value", *key], seeds_interval(one.scores[key[1]].values)))
+        key: Verdict(*wider(interval["value", *key], seeds_interval(one.scores[key[1]].values)))
         for key, one in rows.items()
     }
     for key, both in pairs.items():
-        plain[key] = _compared(plain[key], key, both, *_wider(interval["gap", *key], _gain_over_seeds(both, key[1])))
+        plain[key] = _compared(plain[key], key, both, *wider(interval["gap", *key], _gain_over_seeds(both, key[1])))
     return absent | plain
-
-
-def _wider(over_users: Ends, over_seeds: Ends) -> Ends:
-    """The wider interval; that over the seeds may be unknown."""
-    return over_seeds if over_seeds[1] - over_seeds[0] > over_users[1] - over_users[0] else over_users
 
 
 def _gain_over_seeds(pair: Pair, metric: str) -> Ends:

@@ -26,6 +26,7 @@ from apao.evaluation.significance import (
     Ends,
     intervals,
     seeds_interval,
+    wider,
 )
 from apao.files import read_json, read_table, verified
 from apao.study.paths import OWN, Collection, DatasetPaths
@@ -46,12 +47,12 @@ class Estimate:
 
     values: tuple[float, ...]
     over_users: Ends = UNKNOWN
-    """95 % interval of the mean over the test users, where there are too few seeds for another and it is known."""
+    """95 % interval of the mean over the test users, where it is known."""
 
     @property
     def interval(self) -> Ends:
-        """95 % interval: over the seeds where there are ``FEWEST_SEEDS``, else over the test users."""
-        return self.over_users if few(self.values) else seeds_interval(self.values)
+        """95 % interval: over the test users, or, where it is known and wider, over the seeds."""
+        return wider(self.over_users, seeds_interval(self.values))
 
     @property
     def mean(self) -> float:
@@ -70,7 +71,7 @@ class Estimate:
 
 
 def few(runs: Sequence[object]) -> bool:
-    """Whether an interval is over the test users, since there are too few seeds for one over seeds."""
+    """Whether there are too few seeds for an interval over them."""
     return len(runs) < FEWEST_SEEDS
 
 
@@ -104,6 +105,10 @@ class Results:
         runs = [self.normalised(Run.of(dataset, backbone, objective, seed)) for seed in seeds]
         return [run for run in runs if self.has(run)]
 
+    def name_in_paper(self, dataset: str, backbone: str, objective: str) -> str:
+        """``objective`` without the overrides that equal params.yaml's values, which are the paper's."""
+        return self.normalised(Run.of(dataset, backbone, objective, 0)).spelled_objective
+
     def has(self, run: Run) -> bool:
         """Whether a run exists; always true without gaps, where reading a missing run is an error."""
         return not self.collection.gaps or self.collection.has(run, self.files)
@@ -135,14 +140,14 @@ class Results:
     def test_metric(self, runs: Sequence[Run], name: str) -> Estimate:
         """A metric on the test items with its interval, for studies that read ranks.parquet."""
         found = self.metric(runs, "test", name)
-        if not runs or not few(runs):
+        if not runs:
             return found
         return replace(found, over_users=mean_interval(self.user_scores(runs)[name].to_numpy()))
 
     def prefix_recall(self, runs: Sequence[Run], name: str) -> list[Estimate]:
         """The recall on the test items of every prefix with its interval."""
         found = self.levels(runs, "metrics.json", "test", name)
-        if not runs or not few(runs):
+        if not runs:
             return found
         kept = self.user_prefixes(runs)
         return [replace(one, over_users=mean_interval(kept[:, m])) for m, one in enumerate(found)]
@@ -247,13 +252,15 @@ class Results:
     def error_bars(self, study: Study, seeds: Sequence[int], over_users: bool = True) -> str:
         """A sentence on the error bars of a figure of a study with ``seeds``.
 
-        ``over_users``: whether too few seeds for an interval over seeds have one over the test users.
+        ``over_users``: whether intervals over the test users are known.
         """
+        of_seeds = f"the 95 % t-interval of that mean over {FEWEST_SEEDS} seeds or more"
         of_users = f"95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
         means = self._means_over(study, seeds)
         if not few(seeds):
-            fewer = f"; of fewer than {FEWEST_SEEDS}, {of_users}" if self.absent(study) and over_users else ""
-            return f"{means}; error bars are 95 % t-intervals of that mean over the seeds{fewer}."
+            if over_users:
+                return f"{means}; error bars are {of_users}, or, where it is wider, {of_seeds}."
+            return f"{means}; error bars are {of_seeds}."
         spread = "so no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
         return f"{means}, {spread}{f'; error bars are {of_users}' if over_users else ''}."
 

@@ -88,6 +88,21 @@ def test_long_form(made):
     assert popular["best_baseline":].isna().all()
 
 
+def test_an_override_that_changes_nothing_keeps_the_papers_number(project):
+    """``ce`` of tiger has a dropout of 0.1, with which a study may spell it beside others."""
+    two_seeds(project)
+    same, other = "ce+dropout=0.1", "ce+dropout=0"
+    study = {"datasets": ["office"], "backbones": ["tiger"], "objectives": [same, other], "seeds": [1]}
+    project.metrics(f"office/tiger/{other}/seed1", {"ndcg@10": 0.03})
+    project.ranks(f"office/tiger/{other}/seed1", [1, 0, 0, 0])
+    report("table1", project.params(table1=study))
+    frame = pd.read_csv(project.folder / "results/tables/table1.csv")
+    assert row(frame, same, "ndcg@10")["paper"] == 0.0292
+    assert math.isnan(row(frame, other, "ndcg@10")["paper"])
+    text = (project.folder / "results/tables/table1.md").read_text()
+    assert [line for line in text.splitlines() if same in line and "0.0292" in line]
+
+
 def test_long_form_has_the_papers_columns(made):
     frame = pd.read_csv(made / "table1.csv")
     assert list(frame.columns[:5]) == ["backbone", "objective", "dataset", "metric", "value"]
@@ -355,7 +370,7 @@ def test_ranks_without_a_column_are_named(project):
 def test_rows_of_one_seed_beside_rows_of_several(project):
     """The note says of both what p is; a dataset without runs takes nothing from it."""
     one, several = (
-        Experiment("tiger", "apao-pairwise", "proposed", runs, {}, pd.DataFrame())
+        Experiment("tiger", "apao-pairwise", "proposed", runs, {}, pd.DataFrame(), "apao-pairwise")
         for runs in ((Run.parse("office/tiger/ce/seed1"),), tuple(map(Run.parse, RUNS)))
     )
     both = _gains_note({"office": 4, "beauty": 0}, {"office": [one, several], "beauty": []}, ["ce"])

@@ -132,7 +132,7 @@ def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int
     """One estimate per beam size."""
     of_runs = [_by_beam(run, results, quantity) for run in runs]
     values = [tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
-    ends = [_intervals(run, results, quantity) for run in runs] if few(runs) else []
+    ends = [_intervals(run, results, quantity) for run in runs]
     return [
         Estimate(value, _mean_ends([one.get(beam) for one in ends])) for beam, value in zip(beams, values, strict=True)
     ]

@@ -79,7 +79,9 @@ class Comparison(GridStudy, TableStudy):
             rows += [row for one in untrained for row in _long(dataset, NO_BACKBONE, one.name, one.scores)]
             for backbone, experiments in trained.items():
                 for one in experiments:
-                    rows += _long(dataset, backbone, one.objective, one.scores, one.runs, verdicts, overall)
+                    rows += _long(
+                        dataset, backbone, one.objective, one.scores, one.runs, verdicts, overall, one.in_paper
+                    )
                     rows += _long(dataset, backbone, one.objective, results.list_metrics(one.runs), one.runs)
             users[dataset] = max(len(one.users) for one in chain.from_iterable(trained.values()))
             compared[dataset] = [one for one in chain.from_iterable(trained.values()) if _is_compared(one, verdicts)]
@@ -207,12 +209,13 @@ def _long(
     runs: Sequence[Run] = (),
     verdicts: Verdicts | None = None,
     overall: Gains | None = None,
+    in_paper: str = "",
 ) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for metric, score in scores.items():
         key = backbone, objective, metric
         verdict = (verdicts or {}).get(key, Verdict())
-        paper = printed("table1", "value", backbone=backbone, objective=objective, dataset=dataset, metric=metric)
+        paper = printed("table1", "value", backbone=backbone, objective=in_paper, dataset=dataset, metric=metric)
         rows.append(
             (
                 *(backbone, objective, dataset, metric, score.mean, score.sd),
@@ -332,7 +335,7 @@ def _verdict(one: Experiment, metric: str, verdicts: Verdicts) -> Verdict:
 
 
 def _paper(dataset: str, one: Experiment, metric: str) -> float:
-    keys = {"backbone": one.backbone, "objective": one.objective, "dataset": dataset, "metric": metric}
+    keys = {"backbone": one.backbone, "objective": one.in_paper, "dataset": dataset, "metric": metric}
     return printed("table1", "value", **keys)
 
 

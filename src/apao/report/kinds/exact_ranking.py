@@ -18,7 +18,6 @@ from apao.report.results import (
     Estimate,
     Results,
     entry,
-    few,
     mean_interval,
     number,
     seeds_of,
@@ -83,11 +82,11 @@ class ExactRanking(GridStudy, FigureStudy):
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
 
     def _score(self, results: Results, runs: list[Run], way: str) -> Estimate:
-        """The metric of an experiment, with its interval over the users if it has few seeds."""
+        """The metric of an experiment, with its interval over the users."""
         per_user = [_gains(results, run, way, self.metric) for run in runs]
         found = Estimate(tuple(float(one.mean()) for one in per_user))
         # Runs that were measured with other numbers of users are of other samples of them.
-        if runs and few(runs) and len({len(one) for one in per_user}) == 1:
+        if runs and len({len(one) for one in per_user}) == 1:
             return replace(found, over_users=mean_interval(np.mean(per_user, axis=0)))
         return found
 

@@ -54,14 +54,15 @@ class MetricIntervals(GridStudy, FigureStudy):
         models = list(product(self.datasets, self.backbones))
         figure = style.blank(style.WIDTH, 0.3 + (0.65 + ROW * len(self.objectives)) * len(models))
         axes = figure.subplots(len(models), len(self.metrics), squeeze=False, sharey="row")
-        rows: list[tuple[object, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         for (i, model), (j, metric) in product(enumerate(models), enumerate(self.metrics)):
             popular = _most_popular(results, model[0], metric)
             if not math.isnan(popular):
                 axes[i, j].axvline(popular, **POPULAR)
             for place, objective in enumerate(self.objectives):
                 runs = results.experiment(*model, objective, self.seeds)
-                score, paper = results.test_metric(runs, metric), _paper(*model, objective, metric)
+                name = results.name_in_paper(*model, objective)
+                score, paper = results.test_metric(runs, metric), _paper(*model, name, metric)
                 _draw(axes[i, j], place, score, paper)
                 seeds = seeds_of(runs)
                 rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
@@ -70,7 +71,8 @@ class MetricIntervals(GridStudy, FigureStudy):
             axes[i, j].set_xlim(left=0)
             axes[i, j].xaxis.set_major_locator(MaxNLocator(5))
             axes[i, j].grid(visible=False, axis="y")
-        style.make_room(figure, self._legend(figure))
+        with_paper = any(not math.isnan(row[-1]) for row in rows)
+        style.make_room(figure, _legend(figure, with_paper))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level); higher is better. "
             "The dotted line is recommending the most popular items to everyone. Intervals over the test users "
@@ -80,13 +82,12 @@ class MetricIntervals(GridStudy, FigureStudy):
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())
 
-    def _legend(self, figure: Any) -> int:
-        from matplotlib.lines import Line2D
 
-        shown = [{**OURS, "label": "ours with its 95 % interval"}, POPULAR]
-        if not all(coverage([dataset]) for dataset in self.datasets):
-            shown.insert(1, PAPER)
-        return style.legend(figure, style.WIDTH, [], others=[Line2D([], [], **look) for look in shown])
+def _legend(figure: Any, with_paper: bool) -> int:
+    from matplotlib.lines import Line2D
+
+    shown = [{**OURS, "label": "ours with its 95 % interval"}, *([PAPER] if with_paper else []), POPULAR]
+    return style.legend(figure, style.WIDTH, [], others=[Line2D([], [], **look) for look in shown])
 
 
 def _draw(axes: Axes, place: int, score: Estimate, paper: float) -> None:

@@ -13,11 +13,11 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
-from apao.evaluation.significance import UNKNOWN, Ends, gain_interval, seeds_interval
+from apao.evaluation.significance import Ends, gain_interval, seeds_interval, wider
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import ABSENT, fixed
-from apao.report.results import ESTIMATE, Estimate, Results, few, seeds_of
+from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy, distinct
 
@@ -110,16 +110,15 @@ class PrefixRecall(GridStudy, FigureStudy):
 
 
 def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tuple[list[Run], Estimate]) -> Gain:
-    """At prefix ``m``, with its interval over the seeds, or over the users if either has too few seeds for that."""
+    """At prefix ``m``, with its interval over the users, or, of the same seeds and where it is wider, over these."""
     (our_runs, our_recall), (their_runs, their_recall) = ours, theirs
     percent = gain_percent(our_recall.mean, their_recall.mean)
-    if not few(our_runs) and not few(their_runs):
-        if [run.seed for run in our_runs] != [run.seed for run in their_runs]:
-            return Gain(percent, UNKNOWN)
-        by_seed = [gain_percent(*pair) for pair in zip(our_recall.values, their_recall.values, strict=True)]
-        return Gain(float(np.mean(by_seed)), seeds_interval(by_seed))
     our_users, their_users = results.user_prefixes(our_runs), results.user_prefixes(their_runs)
-    return Gain(percent, gain_interval(our_users[:, m], their_users[:, m]))
+    interval = gain_interval(our_users[:, m], their_users[:, m])
+    if [run.seed for run in our_runs] == [run.seed for run in their_runs]:
+        by_seed = [gain_percent(*pair) for pair in zip(our_recall.values, their_recall.values, strict=True)]
+        interval = wider(interval, seeds_interval(by_seed))
+    return Gain(percent, interval)
 
 
 def gain_percent(ours: float, theirs: float) -> float:
