@@ -10,7 +10,8 @@
 #
 #   STEPS="check probe train"   what to do: check, probe, train, bench
 #   RUNS="office/llama/ce/seed42 ..."   runs to train instead of those below, in this order
-#   SIDE=4                      trainings at once; with CUDA's multi-process service small ones overlap, else they take turns
+#   SIDE=4                      trainings at once; with CUDA's multi-process service small ones overlap, else they take turns.
+#                               A packed Llama takes up to 15 GiB, a run with 100 negatives 25
 #   ALSO="exact beams"          what is measured of a finished run beside its metrics: as long as its training, for llama
 #   WEIGHTS="RUN ..."           runs whose weights also come into OUT, compressed, to score them exactly elsewhere
 #   CASES="train/ decode/"      parts of the names of the cases that bench measures

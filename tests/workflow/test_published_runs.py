@@ -85,7 +85,7 @@ def cells(line):
     return {cell.strip(" *`") for cell in line.strip("|").split("|")}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_tables_of_the_documentation_are_those_that_are_drawn(printed, clone, page):
     """Each row behind a mark that names a table has the numbers of one of its rows."""
     _, *parts = re.split(r"<!-- (results/published/tables/.*\.md) -->", (ROOT / page).read_text())

@@ -289,11 +289,15 @@ class Results:
         return list(dict.fromkeys(entry(path, self.json(path), "machine") for path in paths if path.exists()))
 
     def absent(self, study: Study) -> list[str]:
-        """The missing runs of a study, as ``dataset/backbone, seed: objective, objective``."""
-        places: dict[str, list[str]] = {}
+        """The missing runs of a study, as ``dataset/backbone, seeds: objective, objective``."""
+        seeds: dict[tuple[str, str], list[int]] = {}
         for run in dict.fromkeys(self.normalised(run) for run in study.runs()):
             if not self.has(run):
-                places.setdefault(f"{run.dataset}/{run.backbone}, seed {run.seed}", []).append(run.spelled_objective)
+                seeds.setdefault((f"{run.dataset}/{run.backbone}", run.spelled_objective), []).append(run.seed)
+        places: dict[str, list[str]] = {}
+        for (place, objective), missing in seeds.items():
+            listed = _listed("seed", map(str, sorted(missing)))
+            places.setdefault(f"{place}, {listed}", []).append(objective)
         return [f"{place}: {', '.join(objectives)}" for place, objectives in places.items()]
 
 
