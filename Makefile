@@ -31,7 +31,7 @@ figures: setup
 
 ## test: the whole test suite
 test: setup
-	$(BIN)/pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(CORES) --no-loadscope-reorder
 
 ## setup: the virtual environment with the locked dependencies
 setup: $(VENV)/.installed

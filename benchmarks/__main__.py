@@ -55,6 +55,7 @@ def run(
     chosen = [name for name in cases(scope) if only in name]
     if not chosen:
         raise UserError(f"--only {only}: no case of {scope} has this in its name; {nearest(only, cases(scope))}")
+    failed = []
     for name in chosen:
         watch = Watch()
         try:
@@ -62,6 +63,7 @@ def run(
                 row = together([measured(scope, name, seconds) for _ in range(point(name, "runs") or 1)])
         except subprocess.CalledProcessError as error:
             console.print(f"{name}: failed\n{error.stderr}", style="bold red")
+            failed.append(name)
             continue
         row["others"] = watch.others()
         report["results"].append(row)
@@ -69,6 +71,9 @@ def run(
         console.print(f"{name:<40} {row['value']:>10} {row['unit']}  ({row['low']} to {row['high']}{beside})")
         # After each case: a run that is cut off keeps what it has.
         (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
+    if failed:
+        kept = f"; the others are in {RESULTS / 'latest.json'}" if report["results"] else ""
+        raise UserError(f"{len(failed)} of {len(chosen)} cases failed: {', '.join(failed)}{kept}")
     tables = (results_table(report), table4(report["results"]), table1_cost(report["results"]))
     (RESULTS / "latest.md").write_text("\n".join(tables))
     draw_curves(report["results"], RESULTS / "scaling.png")
@@ -143,7 +148,7 @@ def case(
     torch.manual_seed(0)
     threads, before = torch.get_num_threads(), matrix_rate(torch.float32, device)
     plain, *overrides = name.split("+")
-    given = dict(Run.parse("+".join(["office/llama/ce", *sorted(overrides)]) + "/seed42").overrides)
+    given = dict(Run.of("office", "llama", "+".join(["ce", *overrides]), 42).overrides)
     if given and plain in cases(scope) and plain not in cases(scope, given):
         raise UserError(f"{name}: {plain} has no recipe, and so nothing to override")
     row = _known(plain, cases(scope, given))(seconds, device).row(name)

@@ -1,9 +1,9 @@
 """Cases, by the name of what is measured.
 
 ``train/<backbone>/<objective>`` (steps), ``epoch/...`` (whole epochs) and ``decode/<backbone>/<way>`` are rates,
-``recommend/<backbone>/...`` what serving a run takes, ``ratio/...`` one way or objective over another, ``versus/...``
-ours over another's way. Names may end in ``@key=value``, one point of a scaling curve. Trainings are of the
-recipe, or with overrides as in names of runs.
+``recommend/<backbone>/...`` what serving a run takes, ``ratio/...`` the time of one way or objective over another's,
+``versus/...`` the time of others' way over ours. Names may end in ``@key=value``, one point of a scaling curve.
+Trainings are of the recipe, or with overrides as in names of runs.
 """
 
 from __future__ import annotations

@@ -32,15 +32,21 @@ left() { echo $((seconds - (SECONDS - began))); }
 say() { echo "[$((SECONDS - began)) s] $*" | tee -a "$out/log.txt"; }
 # The last line that is not empty, of a log of a command that failed.
 last() { grep -v '^ *$' "$1" | tail -n 1; }
+# A command for at most the seconds that are left (timeout 0 would be without limit).
+limited() {
+    local rest
+    rest=$(left)
+    [ "$rest" -gt 0 ] && timeout -k 10 "$rest" "$@"
+}
 
 check() {
     python3 -c 'import sys, torch
 print(sys.version.split()[0], torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")' |
         tee -a "$out/log.txt"
     # Golden values of the authors own classes, in fp32 on the GPU: nothing else counts if they differ.
-    python3 -m apao verify tests/golden --device "$device" > "$out/verify.txt" || { last "$out/verify.txt"; return 1; }
+    limited python3 -m apao verify tests/golden --device "$device" > "$out/verify.txt" || { last "$out/verify.txt"; return 1; }
     say "$(last "$out/verify.txt")"
-    timeout "$(left)" python3 -m pytest -q -o addopts= tests/contract/test_gpu_contract.py > "$out/tests.txt" 2>&1
+    limited python3 -m pytest -q -o addopts= tests/contract/test_gpu_contract.py > "$out/tests.txt" 2>&1
     say "$(grep -E '^(FAILED|ERROR)' "$out/tests.txt" | cut -c1-160)
 $(last "$out/tests.txt")"
 }
@@ -49,25 +55,33 @@ $(last "$out/tests.txt")"
 probe() {
     for backbone in llama tiger; do
         for objective in ce apao-pairwise; do
-            timeout "$(left)" python3 -m benchmarks case gpu "train/$backbone/$objective" --seconds 2 \
+            limited python3 -m benchmarks case gpu "train/$backbone/$objective" --seconds 2 \
                 > "$out/probe.txt" 2>> "$out/errors.txt" && say "$(last "$out/probe.txt")"
         done
-        timeout "$(left)" python3 -m benchmarks profile gpu "train/$backbone/apao-pairwise" \
+        limited python3 -m benchmarks profile gpu "train/$backbone/apao-pairwise" \
             >> "$out/profile.txt" 2>> "$out/errors.txt"
     done
+    # Only measurements: what failed is in errors.txt, and the trainings come all the same.
+    return 0
 }
 
-# The small files of all finished runs, one archive per dataset and backbone.
+# The small files of all evaluated runs, without weights, one archive per dataset and backbone.
 pack() {
+    local folder name
     for folder in results/*/*/; do
         compgen -G "$folder*/*/metrics.json" > /dev/null || continue
         name=$(echo "$folder" | tr / - | sed 's/^results-//; s/-$//')
-        # Only of evaluated runs, and no weights.
         for metrics in "$folder"*/*/metrics.json; do
-            run=$(dirname "$metrics")
-            ls "$run"/*.json "$run"/*.csv "$run"/ranks.parquet "$run"/lists.parquet
+            find "$(dirname "$metrics")" -maxdepth 1 \
+                \( -name '*.json' -o -name '*.csv' -o -name ranks.parquet -o -name lists.parquet \)
         done | tar czf "$out/$name.tmp" -T - && mv "$out/$name.tmp" "$out/$name.tar.gz"
     done
+}
+
+# Wait for one of the trainings and pack what there is, so that a cut costs no finished run.
+wait_for_one() {
+    wait -n
+    pack
 }
 
 one_run() {
@@ -75,8 +89,10 @@ one_run() {
     stage train "$run" "$log" || return
     say "$run: $(last "$log")"
     stage evaluate "$run" "$log.evaluate"
-    [[ " ${WEIGHTS:-} " != *" $run "* ]] ||
-        gzip -c "results/$run/model.safetensors" > "$out/$(echo "$run" | tr / _).safetensors.gz"
+    if [[ " ${WEIGHTS:-} " == *" $run "* ]]; then
+        local packed="$out/${run//\//_}.safetensors.gz"
+        gzip -c "results/$run/model.safetensors" > "$packed.tmp" && mv "$packed.tmp" "$packed"
+    fi
     # The metrics are what the run is for; these can wait for another day.
     for name in $also; do
         [ "$(left)" -lt 60 ] || stage "$name" "$run" "$log.$name"
@@ -89,7 +105,7 @@ print(*(f"{name} {test[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@
 
 stage() {
     [ "$(left)" -gt 5 ] || { say "$2: no time for $1"; return 1; }
-    timeout "$(left)" python3 -m apao "$1" "$2" --device "$device" >> "$3" 2>&1 || { say "$2, $1: $(last "$3")"; return 1; }
+    limited python3 -m apao "$1" "$2" --device "$device" >> "$3" 2>&1 || { say "$2, $1: $(last "$3")"; return 1; }
 }
 
 train() {
@@ -97,7 +113,7 @@ train() {
     # recorded. Then as many seeds as the paper has of what it gains, on the model that costs least; dropout the other way
     # round (is the gain regularisation?); items of one token; unpacked rows; tiger; a second dataset; and the rest.
     # Runs on codes that are not in data/ fail at once.
-    local runs=(${RUNS:-})
+    local runs=(${RUNS:-}) wanted=()
     if [ ${#runs[@]} = 0 ]; then
         runs=(
             office/llama/apao-pairwise+pack=false/seed42
@@ -122,23 +138,51 @@ train() {
         done
         runs+=(office/{llama,tiger}/apao-pairwise/seed{43,44})
     fi
-    for run in "${runs[@]}"; do
-        [ -f "results/published/$run/metrics.json" ] && continue
-        while [ "$(jobs -rp | wc -l)" -ge "$side" ]; do
-            wait -n
-            pack
+    # A published run is not made again unless it is named; its weights are not published, so what starts from it needs it.
+    if [ -z "${RUNS:-}" ]; then
+        for run in "${runs[@]}"; do
+            [ -f "results/published/$run/metrics.json" ] || wanted+=("$run")
         done
-        [ "$(left)" -gt 45 ] || break
+    else
+        wanted=("${runs[@]}")
+    fi
+    for run in ${WEIGHTS:-}; do
+        [[ " ${wanted[*]} " == *" $run "* ]] || say "$run: its weights are wanted, but it is not among the runs"
+    done
+    local heavy='pair|dpo' skipped=0
+    for run in "${wanted[@]}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "$side" ]; do wait_for_one; done
+        [ "$(left)" -gt 45 ] || { skipped=$((skipped + 1)); continue; }
+        # Two with 100 negatives and two others fill a GPU of 80 GiB.
+        if [[ $run =~ $heavy ]]; then
+            while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait_for_one; done
+        fi
+        case $run in
+            */s-dpo/* | */dpo/* | */dmpo/* | *'ce->'*) start_of "$run" ;;
+        esac
         one_run "$run" &
     done
-    wait
+    while [ -n "$(jobs -rp)" ]; do wait_for_one; done
     pack
+    [ "$skipped" = 0 ] || say "no time for $skipped more runs"
+}
+
+# Train what a run starts from, the plain ce of its seed, unless its weights are here.
+start_of() {
+    local start
+    start=$(echo "$1" | sed -E 's#^([^/]+/[^/]+)/.*/(seed[0-9]+)$#\1/ce/\2#')
+    [ -f "results/$start/model.safetensors" ] || stage train "$start" "logs/${start//\//_}.log"
 }
 
 bench() {
+    local part
     for part in ${CASES:-train/ decode/}; do
-        timeout "$(left)" python3 -m benchmarks run gpu --seconds 2 --only "$part" >> "$out/bench.txt" 2>&1
-        cp benchmarks/results/latest.json "$out/bench-$(echo "$part" | tr / -).json"
+        # Else that of the part before would be taken for this one's.
+        rm -f benchmarks/results/latest.json
+        limited python3 -m benchmarks run gpu --seconds 2 --only "$part" >> "$out/bench.txt" 2>&1 ||
+            say "bench $part: $(last "$out/bench.txt")"
+        [ ! -f benchmarks/results/latest.json ] ||
+            cp benchmarks/results/latest.json "$out/bench-${part//\//-}.json"
     done
     say "$(cat "$out/bench.txt")"
 }

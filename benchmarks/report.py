@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
+from typing import TYPE_CHECKING, Any
 
 from apao.report import style
 from apao.report.paper import printed
 from benchmarks.subject import OFFICE, Size, params
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = dict[str, Any]
 
@@ -30,8 +30,6 @@ SIZES = {
 """What ends a name (``...@size=value``), and the axis of its scaling curve."""
 
 
-PATIENCE = 20
-"""Epochs that a training of the paper's recipe goes on after its best one."""
 COLUMNS = 4
 """Sizes side by side in the picture of the curves."""
 
@@ -93,6 +91,7 @@ def table1_cost(rows: list[Row]) -> str:
     objectives that score negatives) and the patience, at the rate of its objective, or of one that costs as much.
     Validation and evaluation, a few seconds an epoch, are not counted.
     """
+    patience = params().recipes["paper"].training.patience
     rates = {row["name"].removeprefix("train/"): row["value"] for row in rows if row["name"].startswith("train/")}
     hours: dict[tuple[str, str], float] = defaultdict(float)
     runs: dict[tuple[str, str], int] = defaultdict(int)
@@ -103,13 +102,13 @@ def table1_cost(rows: list[Row]) -> str:
         if rate is None:
             return ""
         size = Size(*(int(printed("table2", column, dataset=run.dataset)) for column in Size._fields))
-        epochs = printed("table4", "epochs", objective=family, dataset=run.dataset) + PATIENCE
+        epochs = printed("table4", "epochs", objective=family, dataset=run.dataset) + patience
         key = run.backbone, "scores 100 negatives" if contrasting else "the target alone"
         hours[key] += epochs * size.training_examples / rate / 3600
         runs[key] += 1
     lines = [
         "Table 1 of the paper's scale (four datasets, five seeds) at these rates, one training after another, with the "
-        f"paper's epochs to converge and {PATIENCE} of patience:",
+        f"paper's epochs to converge and {patience} of patience:",
         "",
         "| backbone | the objective | runs | hours |",
         "| --- | --- | ---: | ---: |",
@@ -139,7 +138,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
             band, column = divmod(i, COLUMNS)
             _draw_size(axes[2 * band, column], axes[2 * band + 1, column], size, series, names)
             if column == 0:
-                axes[2 * band, 0].set_ylabel("Examples or users a second")
+                axes[2 * band, 0].set_ylabel("Rate a second")
                 axes[2 * band + 1, 0].set_ylabel("Peak memory (GB)")
         for unused in axes.reshape(bands, 2, COLUMNS)[-1, :, (len(curves) - 1) % COLUMNS + 1 :].flat:
             unused.set_axis_off()
@@ -148,6 +147,8 @@ def draw_curves(rows: list[Row], path: Path) -> None:
 
 
 def _draw_size(rate: Axes, memory: Axes, size: str, series: dict[str, dict[float, Row]], names: list[str]) -> None:
+    from matplotlib.ticker import LogLocator
+
     values = sorted({value for points in series.values() for value in points})
     for axes in (rate, memory):
         style.places(axes, [f"{value:,.0f}" for value in values])

@@ -85,7 +85,10 @@ print(timer() - begun)
 
 
 def load(backbone: str, seconds: float, device: torch.device) -> Measurement:
-    """Seconds of the first load in a process, once ``apao.load`` itself is imported: later loads are faster."""
+    """Seconds of the first load in a process, once ``apao.load`` itself is imported: later loads are faster.
+
+    Always five of them.
+    """
     served = Served(backbone, None, device)
     command = [sys.executable, "-c", FIRST_LOAD, served.folder, device.type, measure.timer.__name__]
     runs = [subprocess.run(command, capture_output=True, check=True, text=True) for _ in range(5)]

@@ -35,6 +35,7 @@ from apao.errors import UserError, one_line
 from apao.evaluation.metrics import user_metrics
 from apao.evaluation.params import DecodingParams
 from apao.files import verified
+from apao.report.kinds import beam_sizes, exact_ranking
 from apao.report.results import Results
 from apao.stages.download import check_raw, download
 from apao.study.paths import RESULTS, DatasetPaths
@@ -265,6 +266,9 @@ RANKS = parquet(
     )
 )
 METRICS = json.dumps({"test": {"recall@10": 0.5, "prefix_recall@20": [1.0, 0.5]}, "popular": {"recall@10": 0.1}})
+BEAM = {"beam": 10, "seconds": 0.5, "recall@10": 0.25, "intervals": {"recall@10": [0.125, 0.5]}}
+BEAMS = json.dumps({"users": 8, "beams": [BEAM, {**BEAM, "beam": 20, "intervals": None}]})
+EXACT = json.dumps({"users": 2, "of_users": 2, "ranks": {"beam": [0, 1], "exact": [12, 1]}})
 HISTORY_CSV = "epoch,steps,loss,seconds,best\n1,3,2.5,0.1,False\n2,3,2.25,0.1,True\n"
 ROWS = torch.arange(4.0 * 3).reshape(4, 3)
 EMBEDDINGS = save_tensors({"embeddings": ROWS})
@@ -302,6 +306,21 @@ def read_metrics() -> None:
     results = Results(_AnyParams)  # type: ignore[arg-type]
     assert np.isfinite(results.metric([RUN], "test", "recall@10").mean)
     assert all(np.isfinite(level.mean) for level in results.levels([RUN], "metrics.json", "test", "prefix_recall@20"))
+
+
+def read_beams() -> None:
+    """A run's metrics by beam size."""
+    results = Results(_AnyParams)  # type: ignore[arg-type]
+    for beam, seconds in beam_sizes.by_beam(RUN, results, beam_sizes.SECONDS).items():
+        assert np.isfinite(seconds) and isinstance(beam, int)
+    assert all(len(ends) == 2 for ends in beam_sizes.user_intervals(RUN, results, "recall@10").values())
+
+
+def read_exact() -> None:
+    """A run's ranks by beam search and by exact scoring."""
+    for way in exact_ranking.WAYS:
+        gains = exact_ranking.user_gains(Results(_AnyParams), RUN, way, "recall@10")  # type: ignore[arg-type]
+        assert len(gains) and ((gains == 0) | (gains == 1)).all()
 
 
 def read_history() -> None:
@@ -605,6 +624,8 @@ TARGETS: dict[str, Target] = {
         "data/shop/codes.provenance.json", (RECORD.encode(),), read_record, beside={"data/shop/codes.parquet": b"0\n"}
     ),
     "metrics": Target(str(RUN.folder / "metrics.json"), (METRICS.encode(),), read_metrics),
+    "beams": Target(str(RUN.folder / "beams.json"), (BEAMS.encode(),), read_beams),
+    "exact": Target(str(RUN.folder / "exact.json"), (EXACT.encode(),), read_exact),
     "history": Target(str(RUN.folder / "history.csv"), (HISTORY_CSV.encode(),), read_history),
     "ranks": Target(str(RUN.folder / "ranks.parquet"), (RANKS,), read_ranks),
     "run": Target(

@@ -91,7 +91,9 @@ def _attend(connection: socket.socket) -> None:
     head, files, _, _ = socket.recv_fds(connection, 4, 3)
     size, text = int.from_bytes(head, "big"), b""
     while len(text) < size:
-        text += connection.recv(size - len(text))
+        if not (part := connection.recv(size - len(text))):
+            os._exit(1)  # the command was killed
+        text += part
     asked = json.loads(text)
     ended, pipe = os.pipe()
     child = os.fork()

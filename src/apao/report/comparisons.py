@@ -59,8 +59,12 @@ class Experiment:
 
     def gain(self, other: Experiment, metric: str) -> float:
         """Gain over ``other`` in percent of the other's mean; NaN where that is 0."""
-        base = other.scores[metric].mean
-        return 100 * (self.scores[metric].mean / base - 1) if base else math.nan
+        return gain_percent(self.scores[metric].mean, other.scores[metric].mean)
+
+
+def gain_percent(ours: float, theirs: float) -> float:
+    """By how many percent ``ours`` is above ``theirs``; NaN where that is 0."""
+    return 100 * (ours / theirs - 1) if theirs else math.nan
 
 
 def best(experiments: Sequence[Experiment], metric: str) -> Experiment | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,14 +85,24 @@ class Results:
 
     def __init__(self, params: Params, collection: Collection = OWN, files: Sequence[str] = ("metrics.json",)) -> None:
         """``files`` are those that the study reads of each run; a run without all of them counts as absent."""
+        self._params = params
         self.scale = params.scale
         self.collection, self.files = collection, files
-        self.normalised: Callable[[Run], Run] = params.normalised
-        self.tuned_by: Callable[[Run], str] = lambda run: _tuned_by(params, run, self._trained_values(run))
-        self.role: Callable[[Run], str] = lambda run: params.objectives[run.objective].role
         self._read: dict[Path, Any] = {}
         self._rows: dict[Path, pd.DataFrame] = {}
         self._users: dict[str, tuple[Path, pd.Index[Any]]] = {}
+
+    def normalised(self, run: Run) -> Run:
+        """``run`` without the overrides that equal the values in params.yaml."""
+        return self._params.normalised(run)
+
+    def role(self, run: Run) -> str:
+        """The role in the paper of the run's objective."""
+        return self._params.objectives[run.objective].role
+
+    def tuned_by(self, run: Run) -> str:
+        """How the hyper-parameters of a run were tuned for its dataset; empty if they were not."""
+        return _tuned_by(self._params, run, self._trained_values(run))
 
     def _trained_values(self, run: Run) -> dict[str, Any]:
         """Hyper-parameters with which a run was trained: of its backbone, its training and its objective."""
@@ -133,7 +143,8 @@ class Results:
 
         Earlier evaluations have none, and the recall of a group without targets is null.
         """
-        found = [self.json(self.file(run, "metrics.json"))["test"] for run in runs]
+        paths = [self.file(run, "metrics.json") for run in runs]
+        found = [entry(path, self.json(path), "test") for path in paths]
         known = [name for name in LIST_METRICS if runs and all(test.get(name) is not None for test in found)]
         return {name: self.metric(runs, "test", name) for name in known}
 
@@ -163,10 +174,10 @@ class Results:
         rows: list[list[float]] = []
         for run in runs:
             path = self.file(run, file)
-            values = entry(path, self.json(path), *keys)
-            if not isinstance(values, list) or not values or len(values) != len(rows[0] if rows else values):
+            values = numbers(path, self.json(path), *keys)
+            if rows and len(values) != len(rows[0]):
                 raise _unexpected(path, keys, "a list with one number per level")
-            rows.append([number(path, values, i, within=keys) for i in range(len(values))])
+            rows.append(values)
         return [Estimate(column) for column in zip(*rows, strict=True)]
 
     def baselines(self, dataset: str) -> dict[str, Any]:
@@ -191,6 +202,8 @@ class Results:
             best = frame[["epoch", "seconds", "best"]]["best"]
         except (ValueError, KeyError, OSError, OverflowError) as error:
             raise UserError(f"{path}: not a training history ({error}); delete it and train the run again.") from error
+        if not np.isfinite(frame["seconds"]).all():
+            raise UserError(f"{path}: an epoch has no number of seconds; delete it and train the run again.")
         if not best.any():
             raise UserError(f"{path}: no epoch is marked as the best one; delete it and train the run again.")
         return frame
@@ -355,6 +368,28 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
     except OverflowError:  # a whole number of hundreds of digits
         pass
     raise _unexpected(path, (*within, *keys), "a finite number")
+
+
+def listed(path: Path, data: Any, *keys: str | int) -> list[Any]:
+    """The list at ``keys`` of ``data``, which was read from ``path``.
+
+    Raises:
+        UserError: when there is no such entry, or it is not a list or empty.
+    """
+    value = entry(path, data, *keys)
+    if not isinstance(value, list) or not value:
+        raise _unexpected(path, keys, "a list that is not empty")
+    return value
+
+
+def numbers(path: Path, data: Any, *keys: str | int) -> list[float]:
+    """The finite numbers of the list at ``keys`` of ``data``, which was read from ``path``.
+
+    Raises:
+        UserError: when there is no such list, or one of its entries is not a finite number.
+    """
+    values = listed(path, data, *keys)
+    return [number(path, values, i, within=keys) for i in range(len(values))]
 
 
 def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:

@@ -124,6 +124,33 @@ def test_table4_takes_the_last_best_epoch_and_the_mean_second(project):
     assert frame.loc[("tiger", "epochs"), "sd"] == pytest.approx(2**0.5)
 
 
+def test_the_papers_numbers_stay_beside_an_override_that_changes_nothing(project):
+    """In Tables 3 and 4, as in Table 1."""
+    stages = {"datasets": ["office"], "backbones": ["tiger"], "one_stage": ["apao-pairwise+beta=0.2"], "two_stage": []}
+    cost = {"datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce+dropout=0.1"], "seeds": [42]}
+    params = project.params(table3=stages | {"seeds": [42]}, table4=cost)
+    for name in ("table3", "table4"):
+        project.fill(name, params)
+        report(name, params)
+    ((_, _, _, paper, *_),) = cells("table3")
+    assert paper == "0.0337"
+    ((*_, seconds, _, _, _, _),) = cells("table4")
+    assert seconds == "15.0"
+
+
+def test_an_objective_of_one_and_of_two_stages_is_refused(project):
+    with pytest.raises(UserError, match="ce"):
+        project.params(
+            table3={
+                "datasets": ["office"],
+                "backbones": ["tiger"],
+                "one_stage": ["ce"],
+                "two_stage": ["ce"],
+                "seeds": [1],
+            }
+        )
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -131,6 +158,7 @@ def test_table4_takes_the_last_best_epoch_and_the_mean_second(project):
         ("epoch,seconds,best\n1,2.0,maybe\n", "dtype of bool"),
         ("epoch,seconds,best\n1,2.0,false\n", "no epoch is marked"),
         ("epoch,seconds,best\n1,soon,true\n", "soon"),
+        ("epoch,seconds,best\n1,2.0,true\n2,,false\n", "an epoch has no number of seconds"),
         ("", "not a training history"),
         (f"epoch,seconds,best\n{'9' * 30},2.0,true\n", "not a training history"),
     ],

@@ -23,6 +23,7 @@ from apao.report.results import (
     Results,
     entry,
     few,
+    listed,
     machine,
     number,
     seeds_of,
@@ -114,7 +115,7 @@ class BeamSizes(GridStudy, FigureStudy):
     def _beams(self, dataset: str, results: Results) -> list[int]:
         """The beam sizes that were measured for any of the dataset's runs."""
         runs = (results.normalised(run) for run in self.runs() if run.dataset == dataset)
-        return sorted({beam for run in runs if results.has(run) for beam in _by_beam(run, results, SECONDS)})
+        return sorted({beam for run in runs if results.has(run) for beam in by_beam(run, results, SECONDS)})
 
     def _draw(self, axes: Axes, beams: list[int], estimates: list[Estimate], series: int, dashes: int) -> None:
         places = style.places(axes, [f"{beam:,}" for beam in beams])
@@ -130,9 +131,9 @@ def _machine(run: Run, results: Results) -> str:
 
 def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int]) -> list[Estimate]:
     """One estimate per beam size."""
-    of_runs = [_by_beam(run, results, quantity) for run in runs]
-    values = [tuple(_at(run, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
-    ends = [_intervals(run, results, quantity) for run in runs]
+    of_runs = [by_beam(run, results, quantity) for run in runs]
+    values = [tuple(_at(run, results, by, beam) for run, by in zip(runs, of_runs, strict=True)) for beam in beams]
+    ends = [user_intervals(run, results, quantity) for run in runs]
     return [
         Estimate(value, _mean_ends([one.get(beam) for one in ends])) for beam, value in zip(beams, values, strict=True)
     ]
@@ -150,24 +151,24 @@ def _mean_ends(of_runs: Sequence[Ends | None]) -> Ends:
     return low, high
 
 
-def _intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
+def user_intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
     """Beam size to the interval of a metric over the users, where the run's file has it."""
     path = results.file(run, "beams.json")
-    measured = entry(path, results.json(path), "beams")
+    measured = listed(path, results.json(path), "beams")
     found = {}
-    for i, one in enumerate(measured):
-        if one.get("intervals", {}).get(quantity) is not None:
-            where = (i, "intervals", quantity)
+    for i in range(len(measured)):
+        where = (i, "intervals", quantity)
+        if _has(measured, where):
             low, high = (number(path, measured, *where, end, within=("beams",)) for end in (0, 1))
             found[int(number(path, measured, i, "beam", within=("beams",)))] = low, high
     return found
 
 
-def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
+def by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
     """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = results.file(run, "beams.json")
     data = results.json(path)
-    measured = entry(path, data, "beams")
+    measured = listed(path, data, "beams")
     found = {}
     for i in range(len(measured)):
         beam = int(number(path, measured, i, "beam", within=("beams",)))
@@ -180,7 +181,18 @@ def _by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
     return found
 
 
-def _at(run: Run, by_beam: dict[int, float], beam: int) -> float:
-    if beam not in by_beam:
-        raise UserError(f"{run.folder / 'beams.json'}: has no beam size {beam}; delete the file and rerun its stage")
-    return by_beam[beam]
+def _has(data: Any, keys: Sequence[str | int]) -> bool:
+    """Whether there is an entry at ``keys`` that is not null; files of earlier revisions lack some."""
+    try:
+        for key in keys:
+            data = data[key]
+    except (LookupError, TypeError):
+        return False
+    return data is not None
+
+
+def _at(run: Run, results: Results, measured: dict[int, float], beam: int) -> float:
+    if beam not in measured:
+        path = results.file(run, "beams.json")
+        raise UserError(f"{path}: has no beam size {beam}; delete the file and rerun its stage")
+    return measured[beam]

@@ -17,7 +17,7 @@ from apao.evaluation.significance import FEWEST_SEEDS, RESAMPLES
 from apao.report import comparisons
 from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
-from apao.report.paper import coverage, printed
+from apao.report.paper import coverage, table1, uses
 from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
 from apao.report.results import Estimate, Results, number, seeds_of
 from apao.study.paths import DatasetPaths
@@ -96,7 +96,7 @@ class Comparison(GridStudy, TableStudy):
             "of the differences with the same seed). None has both causes; of fewer seeds that of the seed is unknown."
             + (
                 f" {OUTSIDE}: the paper's number, whose own uncertainty is not known, lies outside ours."
-                if not all(map(_has_no_paper, self.datasets))
+                if any(map(uses, self.datasets))
                 else ""
             ),
             _tuning_note(trained_of_all, results),
@@ -215,7 +215,7 @@ def _long(
     for metric, score in scores.items():
         key = backbone, objective, metric
         verdict = (verdicts or {}).get(key, Verdict())
-        paper = printed("table1", "value", backbone=backbone, objective=in_paper, dataset=dataset, metric=metric)
+        paper = table1(dataset, backbone, in_paper, metric)
         rows.append(
             (
                 *(backbone, objective, dataset, metric, score.mean, score.sd),
@@ -269,7 +269,7 @@ def _gain_row(one: Experiment, metrics: Sequence[str], verdicts: Verdicts) -> li
 def _interval_grid(dataset: str, kind: str, trained: Trained, verdicts: Verdicts) -> Grid:
     """One kind of metric with its intervals, and the paper's numbers where it has the dataset."""
     metrics = [f"{kind}@{k}" for k in SHOWN_CUTOFFS]
-    has_paper = not _has_no_paper(dataset)
+    has_paper = uses(dataset)
     several = any(len(one.runs) > 1 for one in chain.from_iterable(trained.values()))
     without = {*(() if has_paper else PAPER_HEADS), *(() if several else (P_SEEDS,))}
     heads = [head for head in INTERVAL_HEADS if head not in without]
@@ -292,10 +292,6 @@ def _interval_grid(dataset: str, kind: str, trained: Trained, verdicts: Verdicts
                 rows.append(row("", f"gain of {one.objective}", gains))
         grid.parts.append(rows)
     return grid
-
-
-def _has_no_paper(dataset: str) -> bool:
-    return bool(coverage([dataset]))
 
 
 def _score_cells(dataset: str, one: Experiment, metric: str, verdicts: Verdicts) -> dict[str, str]:
@@ -335,8 +331,7 @@ def _verdict(one: Experiment, metric: str, verdicts: Verdicts) -> Verdict:
 
 
 def _paper(dataset: str, one: Experiment, metric: str) -> float:
-    keys = {"backbone": one.backbone, "objective": one.in_paper, "dataset": dataset, "metric": metric}
-    return printed("table1", "value", **keys)
+    return table1(dataset, one.backbone, one.in_paper, metric)
 
 
 def _interval(low: float, high: float, signed: bool = False) -> str:

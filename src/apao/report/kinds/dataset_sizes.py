@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.report.base import TableStudy
-from apao.report.paper import NAN, coverage, printed
+from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, compared
 from apao.report.results import Results, number
 from apao.study.paths import DatasetPaths
@@ -44,9 +45,11 @@ class DatasetSizes(TableStudy):
         names = [(quantity, name) for quantity in ("Users", "Items", "Interactions", "Density, %") for name in COMPARED]
         grid = Grid("", 1, [("", "Dataset"), *names])
         rows, part = [], []
+        absent = []
         for dataset in self.datasets:
             path = DatasetPaths(dataset).stats
             if results.collection.gaps and not path.exists():
+                absent.append(dataset)
                 continue
             part.append([Cell(dataset)])
             for quantity, digits in SIZES.items():
@@ -55,11 +58,12 @@ class DatasetSizes(TableStudy):
                 # The paper prints densities with two decimals; ours is rounded likewise before the comparison.
                 difference = round(value, digits) - paper
                 rows.append((dataset, quantity, value, paper, difference))
-                part[-1] += compared(round(value, digits), NAN, paper, digits)
+                part[-1] += compared(round(value, digits), math.nan, paper, digits)
         grid.parts.append(part)
         notes = [
             f"Scale {results.scale}; dataset{'s' if len(self.datasets) > 1 else ''} {', '.join(self.datasets)}. "
-            "Density: interactions in percent of users times items.",
+            "Density: interactions in percent of users times items."
+            + (f" Not prepared here, and so left out: {', '.join(absent)}." if absent else ""),
             coverage(self.datasets),
         ]
         columns = ["dataset", "quantity", "value", "paper", "difference"]

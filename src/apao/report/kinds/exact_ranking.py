@@ -10,6 +10,7 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.data.histories import FloatArray
+from apao.errors import UserError
 from apao.evaluation.metrics import METRICS, MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
@@ -17,9 +18,9 @@ from apao.report.results import (
     ESTIMATE,
     Estimate,
     Results,
-    entry,
     mean_interval,
     number,
+    numbers,
     seeds_of,
 )
 from apao.study.runs import Run
@@ -58,6 +59,7 @@ class ExactRanking(GridStudy, FigureStudy):
         panels = figure.subplots(len(places), 1, squeeze=False, sharex=True)[:, 0]
         rows: list[tuple[object, ...]] = []
         users: set[str] = set()
+        furthest = 0.0
         for panel, place in zip(panels, places, strict=True):
             scores: dict[str, list[Estimate]] = {}
             for objective in self.objectives:
@@ -69,8 +71,10 @@ class ExactRanking(GridStudy, FigureStudy):
                     (*place, objective, way, self.metric, *one.numbers(), seeds_of(runs), ranked)
                     for way, one in zip(WAYS, scores[objective], strict=True)
                 ]
-            _draw(panel, scores)
+            furthest = max(furthest, _draw(panel, scores))
             panel.set_title(", ".join(place))
+        # The panels share their axis.
+        panels[0].set_xlim(0, 1.25 * furthest or 1.0)
         panels[-1].set_xlabel(f"{metric_title(self.metric)}, code level")
         style.make_room(figure, style.legend(figure, style.WIDTH, (), others=_handles()))
         caption = (
@@ -83,7 +87,7 @@ class ExactRanking(GridStudy, FigureStudy):
 
     def _score(self, results: Results, runs: list[Run], way: str) -> Estimate:
         """The metric of an experiment, with its interval over the users."""
-        per_user = [_gains(results, run, way, self.metric) for run in runs]
+        per_user = [user_gains(results, run, way, self.metric) for run in runs]
         found = Estimate(tuple(float(one.mean()) for one in per_user))
         # Runs that were measured with other numbers of users are of other samples of them.
         if runs and len({len(one) for one in per_user}) == 1:
@@ -91,10 +95,12 @@ class ExactRanking(GridStudy, FigureStudy):
         return found
 
 
-def _gains(results: Results, run: Run, way: str, metric: str) -> FloatArray:
+def user_gains(results: Results, run: Run, way: str, metric: str) -> FloatArray:
     """The metric of each sampled user (users,), from the ranks; 0 is a code that is not ranked."""
     path = results.file(run, FILE)
-    ranks = np.asarray(entry(path, results.json(path), "ranks", way), dtype=np.int64)
+    ranks = np.asarray(numbers(path, results.json(path), "ranks", way))
+    if (ranks % 1 != 0).any():
+        raise UserError(f"{path}: a rank at ranks.{way} is no whole number; delete the file and run apao exact again")
     kind, _, cutoff = metric.partition("@")
     gains = METRICS[kind].gain(np.maximum(ranks, 1))
     return np.where((ranks > 0) & (ranks <= int(cutoff)), gains, 0.0)
@@ -107,8 +113,8 @@ def _users(results: Results, run: Run) -> str:
     return f"{ranked:,} of {known:,}" if ranked < known else f"{known:,}"
 
 
-def _draw(axes: Axes, scores: dict[str, list[Estimate]]) -> None:
-    """Two bars per objective, the first objective on top."""
+def _draw(axes: Axes, scores: dict[str, list[Estimate]]) -> float:
+    """Two bars per objective, the first objective on top; returns the largest value drawn, 0 if none."""
     for i, way in enumerate(WAYS):
         estimates = [found[i] for found in scores.values()]
         bars = axes.barh(
@@ -124,9 +130,9 @@ def _draw(axes: Axes, scores: dict[str, list[Estimate]]) -> None:
             text.set_color("black" if one.values else style.ABSENT)
     axes.set_yticks(range(len(scores)), labels=list(scores))
     axes.invert_yaxis()
-    ends = [(one.mean, *one.interval) for found in scores.values() for one in found if one.values]
-    axes.set_xlim(0, 1.25 * float(np.nanmax(ends)) if ends else 1.0)
     axes.grid(visible=False)
+    ends = [(one.mean, *one.interval) for found in scores.values() for one in found if one.values]
+    return float(np.nanmax(ends)) if ends else 0.0
 
 
 def _handles() -> list[Patch]:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.paper import coverage, printed
+from apao.report.paper import coverage, table1
 from apao.report.results import ESTIMATE, Estimate, Results, number, seeds_of
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
@@ -29,6 +29,7 @@ PAPER: dict[str, Any] = {
     "label": "the paper",
 }
 POPULAR: dict[str, Any] = {"color": "#555555", "linestyle": ":", "linewidth": 1.2, "label": "most popular items"}
+POPULAR_SAID = "The dotted line is recommending the most popular items to everyone. "
 ROW = 0.24
 """Inches per objective."""
 
@@ -52,17 +53,17 @@ class MetricIntervals(GridStudy, FigureStudy):
         from matplotlib.ticker import MaxNLocator
 
         models = list(product(self.datasets, self.backbones))
+        popular = {key: _most_popular(results, *key) for key in product(self.datasets, self.metrics)}
         figure = style.blank(style.WIDTH, 0.3 + (0.65 + ROW * len(self.objectives)) * len(models))
         axes = figure.subplots(len(models), len(self.metrics), squeeze=False, sharey="row")
         rows: list[tuple[Any, ...]] = []
         for (i, model), (j, metric) in product(enumerate(models), enumerate(self.metrics)):
-            popular = _most_popular(results, model[0], metric)
-            if not math.isnan(popular):
-                axes[i, j].axvline(popular, **POPULAR)
+            if not math.isnan(popular[model[0], metric]):
+                axes[i, j].axvline(popular[model[0], metric], **POPULAR)
             for place, objective in enumerate(self.objectives):
                 runs = results.experiment(*model, objective, self.seeds)
                 name = results.name_in_paper(*model, objective)
-                score, paper = results.test_metric(runs, metric), _paper(*model, name, metric)
+                score, paper = results.test_metric(runs, metric), table1(model[0], model[1], name, metric)
                 _draw(axes[i, j], place, score, paper)
                 seeds = seeds_of(runs)
                 rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
@@ -72,21 +73,23 @@ class MetricIntervals(GridStudy, FigureStudy):
             axes[i, j].xaxis.set_major_locator(MaxNLocator(5))
             axes[i, j].grid(visible=False, axis="y")
         with_paper = any(not math.isnan(row[-1]) for row in rows)
-        style.make_room(figure, _legend(figure, with_paper))
+        with_popular = not all(map(math.isnan, popular.values()))
+        style.make_room(figure, _legend(figure, with_paper, with_popular))
         caption = (
             f"{' and '.join(map(metric_title, self.metrics))} on the test items (code level); higher is better. "
-            "The dotted line is recommending the most popular items to everyone. Intervals over the test users "
-            "are over the same ones, so two objectives may differ by more than chance although theirs overlap; "
+            f"{POPULAR_SAID if with_popular else ''}"
+            "Intervals over the test users are over the same ones, so two objectives may differ by more than chance "
+            "although theirs overlap; "
             "comparison tables test the differences. "
             f"{results.origin(self)} {results.error_bars(self, self.seeds)} {coverage(self.datasets)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())
 
 
-def _legend(figure: Any, with_paper: bool) -> int:
+def _legend(figure: Any, with_paper: bool, with_popular: bool) -> int:
     from matplotlib.lines import Line2D
 
-    shown = [{**OURS, "label": "ours with its 95 % interval"}, *([PAPER] if with_paper else []), POPULAR]
+    shown = [{**OURS, "label": "ours with its 95 % interval"}, *([PAPER] * with_paper), *([POPULAR] * with_popular)]
     return style.legend(figure, style.WIDTH, [], others=[Line2D([], [], **look) for look in shown])
 
 
@@ -106,7 +109,3 @@ def _most_popular(results: Results, dataset: str, metric: str) -> float:
     path = results.collection.place(DatasetPaths(dataset).baselines)
     found = results.baselines(dataset)
     return number(path, found, "most-popular", metric) if found else math.nan
-
-
-def _paper(dataset: str, backbone: str, objective: str, metric: str) -> float:
-    return printed("table1", "value", dataset=dataset, backbone=backbone, objective=objective, metric=metric)

@@ -16,6 +16,7 @@ from typing_extensions import override
 from apao.evaluation.significance import Ends, gain_interval, seeds_interval, wider
 from apao.report import style
 from apao.report.base import FigureStudy
+from apao.report.comparisons import gain_percent
 from apao.report.render import ABSENT, fixed
 from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.study.runs import Run
@@ -119,11 +120,6 @@ def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tu
         by_seed = [gain_percent(*pair) for pair in zip(our_recall.values, their_recall.values, strict=True)]
         interval = wider(interval, seeds_interval(by_seed))
     return Gain(percent, interval)
-
-
-def gain_percent(ours: float, theirs: float) -> float:
-    """By how many percent ``ours`` is above ``theirs``; NaN where that is 0."""
-    return 100 * (ours / theirs - 1) if theirs else math.nan
 
 
 def _draw_gains(axes: Axes, gains: Sequence[Gain]) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from typing_extensions import override
 
+from apao.errors import UserError
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.paper import NAN
-from apao.report.results import ESTIMATE, Results, entry, machine, number, seeds_of
+from apao.report.results import ESTIMATE, Results, listed, machine, number, seeds_of
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
@@ -82,7 +82,7 @@ class Pruning(FigureStudy):
                 seconds = _seconds(path, data, key)
                 axes.plot(list(seconds), list(seconds.values()), **style.look(FIRST_METHOD + s, b))
                 rows += [
-                    ("b", backbone, method, size, value, NAN, NAN, NAN, "", "seconds per user")
+                    ("b", backbone, method, size, value, math.nan, math.nan, math.nan, "", "seconds per user")
                     for size, value in seconds.items()
                 ]
         if not rows:
@@ -116,8 +116,7 @@ class Pruning(FigureStudy):
         if not found:
             style.mark_gaps(axes, [], empty=True)
             return rows, "exact top codes that the beam keeps: not measured"
-        path = results.file(found[0], "pruning.json")
-        beam, top, users = (int(number(path, results.json(path), key)) for key in ("beam", "top", "users"))
+        beam, top, users = _measured_alike([results.file(run, "pruning.json") for run in found], results)
         axes.set(xlabel="Beam step", ylabel=f"Exact top {top} still in the beam (%)")
         axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
         axes.set_title(f"(c) {self.dataset}: exact top {top} kept, beam {beam}")
@@ -127,9 +126,29 @@ class Pruning(FigureStudy):
         )
 
 
+def _measured_alike(paths: Sequence[Path], results: Results) -> tuple[int, int, int]:
+    """Beam, number of top codes and users, which are those of all files.
+
+    Raises:
+        UserError: when they differ.
+    """
+    measured = {
+        path: tuple(int(number(path, results.json(path), key)) for key in ("beam", "top", "users")) for path in paths
+    }
+    first, *others = paths
+    for path in others:
+        if measured[path] != measured[first]:
+            raise UserError(
+                f"{path}: beam, top and users are {measured[path]}, in {first} {measured[first]}; "
+                "delete one and measure both runs alike (apao exact RUN)"
+            )
+    beam, top, users = measured[first]
+    return beam, top, users
+
+
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
     """Number of items to seconds per user of one method, sorted by the number of items."""
-    measured = entry(path, data, "rows")
+    measured = listed(path, data, "rows")
     found = {
         int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))
         for i in range(len(measured))

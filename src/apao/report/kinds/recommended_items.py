@@ -14,7 +14,6 @@ from apao.evaluation.list_metrics import GROUPS, HEAD, LIST_LENGTH, LIST_METRICS
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
-from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
 if TYPE_CHECKING:
@@ -46,16 +45,18 @@ class RecommendedItems(GridStudy, FigureStudy):
         figure = style.blank(style.WIDTH, 0.4 + 1.7 * len(places))
         widths = [len(metrics) for metrics in PANELS.values()]
         axes = figure.subplots(len(places), len(PANELS), squeeze=False, width_ratios=widths)
-        nowhere, gaps = results.gaps(places, self.objectives, self.seeds)
+        nowhere, _ = results.gaps(places, self.objectives, self.seeds)
         rows: list[tuple[object, ...]] = []
         for row, place in zip(axes, places, strict=True):
-            found = {name: results.list_metrics(self._runs(results, *place, name)) for name in self.objectives}
+            runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
+            found = {name: results.list_metrics(some) for name, some in runs.items()}
+            lacking = [name for name, estimates in found.items() if not estimates and name not in nowhere]
             for panel, metrics in zip(row, PANELS.values(), strict=True):
                 _draw(panel, found, metrics)
             row[0].set_ylabel(", ".join(place))
-            style.mark_gaps(row[0], gaps[place], empty=not any(map(bool, found.values())))
+            style.mark_gaps(row[0], lacking, empty=not any(found.values()))
             rows += [
-                (*place, name, metric, *one.numbers(), seeds_of(self._runs(results, *place, name)))
+                (*place, name, metric, *one.numbers(), seeds_of(runs[name]))
                 for name, estimates in found.items()
                 for metric, one in estimates.items()
             ]
@@ -71,9 +72,6 @@ class RecommendedItems(GridStudy, FigureStudy):
             f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
-
-    def _runs(self, results: Results, dataset: str, backbone: str, objective: str) -> list[Run]:
-        return results.experiment(dataset, backbone, objective, self.seeds)
 
     def _handles(self, nowhere: Sequence[str]) -> list[Any]:
         from matplotlib.patches import Patch

@@ -37,10 +37,10 @@ class TrainingCost(GridStudy, TableStudy):
             for backbone in self.backbones:
                 for i, objective in enumerate(self.objectives):
                     runs = results.experiment(dataset, backbone, objective, self.seeds)
-                    costs = _costs(runs, results)
+                    costs, name = _costs(runs, results), results.name_in_paper(dataset, backbone, objective)
                     part.append([Cell("" if part else dataset), Cell("" if i else backbone), Cell(objective)])
                     for quantity, cost in costs.items():
-                        paper = printed("table4", quantity, dataset=dataset, backbone=backbone, objective=objective)
+                        paper = printed("table4", quantity, dataset=dataset, backbone=backbone, objective=name)
                         where = (dataset, backbone, objective, quantity)
                         rows.append((*where, cost.mean, cost.sd, seeds_of(runs), paper, cost.mean - paper))
                         part[-1] += compared(cost.mean, cost.sd, paper, digits[quantity])

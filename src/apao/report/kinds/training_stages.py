@@ -17,7 +17,7 @@ from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, spread
 from apao.report.results import Results, seeds_of
 from apao.study.runs import Run
-from apao.study.studies import STUDIES, Names, Seeds, grid
+from apao.study.studies import STUDIES, Names, Seeds, distinct, grid
 
 COLUMNS = (
     *("stages", "objective", "dataset", "backbone", "metric", "value", "sd", "seeds", "paper", "difference"),
@@ -46,6 +46,7 @@ class TrainingStages(TableStudy):
     def _some_objective(self) -> TrainingStages:
         if not self.one_stage and not self.two_stage:
             raise ValueError("name an objective in one_stage or two_stage")
+        distinct((*self.one_stage, *self.two_stage))
         return self
 
     @override
@@ -113,7 +114,7 @@ class TrainingStages(TableStudy):
     ) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
         for metric, score in one.scores.items():
-            verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.objective)
+            verdict, paper = verdicts[one.objective, metric], self._paper(metric, place, stages, one.in_paper)
             rows.append(
                 (
                     *(
@@ -141,8 +142,9 @@ class TrainingStages(TableStudy):
             means.append([])
             for backbone in self.backbones:
                 place = (dataset, backbone)
-                code, item = trained[place][i].scores.values()
-                cells[-1] += compared(code.mean, code.sd, self._paper(self.metric, place, stages, objective))
+                one = trained[place][i]
+                code, item = one.scores.values()
+                cells[-1] += compared(code.mean, code.sd, self._paper(self.metric, place, stages, one.in_paper))
                 cells[-1].append(Cell(spread(item.mean, item.sd)))
                 means[-1] += [code.mean, item.mean]
         width = len(CELLS)
