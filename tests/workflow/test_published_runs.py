@@ -37,7 +37,7 @@ def params(clone, monkeypatch):
 
 def absent_runs(params, name):
     study = params.study(name)
-    return [run for run in study.runs() if not PUBLISHED.has(params.normalised(run), study.files)]
+    return [run for run in map(params.normalised, study.runs()) if not PUBLISHED.has(run, study.files)]
 
 
 def test_everything_is_drawn(printed, params):
