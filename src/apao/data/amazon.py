@@ -19,7 +19,7 @@ from apao.data.amazon_formats import (
     reviews_format,
 )
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.fetch import Expected, obtain
+from apao.data.fetch import Expected, obtain, ways_out
 from apao.data.records import identifier, json_object, read_records
 from apao.data.texts import Texts
 from apao.data.times import Clock
@@ -57,12 +57,9 @@ class Amazon(Source):
         places = [folder] if mirror is None else [folder, mirror]
         names = [self._file_name(names, places) for names in (REVIEWS, METADATA)]
         for name in names:
-            ways_out = (
-                f"Ways out: put {name} of the Amazon 2014 data into a folder and name it as the mirror "
-                "(--config mirror=DIR, or APAO_MIRROR=DIR), or choose another dataset, such as ml-100k."
-            )
             mirrored = None if mirror is None else mirror / name
-            obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, ways_out)
+            instead = ways_out(f"{name} of the Amazon 2014 data")
+            obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, instead)
         return names
 
     def _file_name(self, names: tuple[str, ...], places: list[Path]) -> str:

@@ -62,21 +62,29 @@ def git_blob_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def obtain(path: Path, expected: Expected, url: str, mirrored: Path | None, ways_out: str) -> None:
+def ways_out(files: str) -> str:
+    """What a user can do where ``files`` cannot be fetched."""
+    return (
+        f"Ways out: put {files} into a folder and name it as the mirror (--config mirror=DIR, or APAO_MIRROR=DIR), or "
+        "choose another dataset, such as ml-100k."
+    )
+
+
+def obtain(path: Path, expected: Expected, url: str, mirrored: Path | None, instead: str) -> None:
     """Provide the file at ``path``: keep it, copy it from ``mirrored`` if that exists, or fetch ``url``.
 
     Raises:
-        UserError: when it cannot be obtained or is not the expected file; the message ends with ``ways_out``.
+        UserError: when it cannot be obtained or is not the expected file; the message ends with ``instead``.
     """
     if path.exists() and expected.difference(path) is None:
         return
     if mirrored is not None and mirrored.exists():
-        copy(mirrored, path, expected, ways_out)
+        copy(mirrored, path, expected, instead)
         return
-    fetch(url, path, expected, ways_out)
+    fetch(url, path, expected, instead)
 
 
-def copy(origin: Path, path: Path, expected: Expected, ways_out: str) -> None:
+def copy(origin: Path, path: Path, expected: Expected, instead: str) -> None:
     """Copy a mirrored file to ``path`` after verifying it.
 
     Raises:
@@ -87,7 +95,7 @@ def copy(origin: Path, path: Path, expected: Expected, ways_out: str) -> None:
     except OSError as error:
         raise UserError(f"{origin}: cannot be read ({error.strerror})") from error
     if difference is not None:
-        raise UserError(f"{origin}: not the expected file: {difference}. {ways_out}")
+        raise UserError(f"{origin}: not the expected file: {difference}. {instead}")
     with atomic_path(path) as temporary:
         shutil.copyfile(origin, temporary)
 
@@ -106,7 +114,7 @@ class _BrokeOff(Exception):
     """The transfer ended early; the received part is kept, and the next attempt resumes from it."""
 
 
-def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
+def fetch(url: str, path: Path, expected: Expected, instead: str) -> None:
     """Download ``url`` to ``path``, resuming from ``<path>.part`` if it exists.
 
     Raises:
@@ -120,7 +128,7 @@ def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            _transfer(url, part, expected, ways_out)
+            _transfer(url, part, expected, instead)
             break
         except (OSError, http.client.HTTPException, ValueError, _BrokeOff) as error:
             # A ValueError: the server redirected to an invalid address.
@@ -130,7 +138,7 @@ def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
             if attempt == ATTEMPTS or not _is_transient(error):
                 kept = f"; {part.stat().st_size} bytes are kept for the next attempt" if part.exists() else ""
                 raise UserError(
-                    f"{path.name}: cannot be fetched from {url} ({_reason(error)}){kept}. {ways_out}"
+                    f"{path.name}: cannot be fetched from {url} ({_reason(error)}){kept}. {instead}"
                 ) from error
             console.print(f"{path.name}: {_reason(error)}; retrying ({attempt} of {ATTEMPTS - 1})", markup=False)
             time.sleep(PAUSE_SECONDS * attempt)
@@ -139,9 +147,9 @@ def fetch(url: str, path: Path, expected: Expected, ways_out: str) -> None:
         part.unlink()
         if resumed:
             # The earlier part may have been the beginning of another file: start over.
-            fetch(url, path, expected, ways_out)
+            fetch(url, path, expected, instead)
             return
-        raise UserError(f"{path.name}: {url} holds another file: {difference}. {ways_out}")
+        raise UserError(f"{path.name}: {url} holds another file: {difference}. {instead}")
     part.replace(path)
 
 
@@ -171,7 +179,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
+def _transfer(url: str, part: Path, expected: Expected, instead: str) -> None:
     """Send one request; on return ``part`` is complete."""
     done = part.stat().st_size if part.exists() else 0
     if expected.bytes is not None and done >= expected.bytes:
@@ -197,7 +205,7 @@ def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
         done, total = _span(response, done)
         if total is not None and expected.bytes is not None and total != expected.bytes:
             part.unlink(missing_ok=True)
-            raise UserError(f"{url}: offers {total} bytes, expected {expected.bytes}. {ways_out}")
+            raise UserError(f"{url}: offers {total} bytes, expected {expected.bytes}. {instead}")
         limit = MAX_BYTES if expected.bytes is None else expected.bytes
         with part.open("ab" if done else "wb") as file:
             done = _receive(response, file, done, total, limit)
@@ -206,7 +214,7 @@ def _transfer(url: str, part: Path, expected: Expected, ways_out: str) -> None:
             os.fsync(file.fileno())
     if done > limit:
         part.unlink()
-        raise UserError(f"{url}: sends more than the {limit} bytes expected. {ways_out}")
+        raise UserError(f"{url}: sends more than the {limit} bytes expected. {instead}")
     total = total or expected.bytes
     if total is not None and done < total:
         raise _BrokeOff(f"the connection ended after {done} of {total} bytes")

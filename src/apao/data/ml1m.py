@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.delimited import undecodable_line
-from apao.data.fetch import Expected, copy, obtain
+from apao.data.fetch import Expected, copy, obtain, ways_out
 from apao.data.ids import Ids
 from apao.data.texts import Texts
 from apao.data.times import Clock
@@ -23,10 +23,7 @@ ARCHIVE, ADDRESS = "ml-1m.zip", "https://files.grouplens.org/datasets/movielens/
 RATINGS, FILMS = "ratings.dat", "movies.dat"
 SEPARATOR = "::"
 MAX_MEMBER_BYTES = 1 << 27
-WAYS_OUT = (
-    f"Ways out: put {ARCHIVE}, or {RATINGS} and {FILMS} from it, into a folder and name it as the mirror "
-    "(--config mirror=DIR, or APAO_MIRROR=DIR), or choose another dataset."
-)
+WAYS_OUT = ways_out(f"{ARCHIVE}, or {RATINGS} and {FILMS} from it,")
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
 
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.fetch import Expected, obtain
+from apao.data.fetch import Expected, obtain, ways_out
 from apao.data.records import text_of
 from apao.data.texts import Texts
 from apao.errors import UserError
@@ -126,12 +126,8 @@ class Release(Source):
                     f"{self.name}: the mirror has no {path}, so the items have no texts; published codes need none"
                 )
                 continue
-            ways_out = (
-                f"Ways out: put the file {path} of github.com/{REPOSITORY} at commit {COMMIT} into a folder, under "
-                "that path, and name the folder as the mirror (--config mirror=DIR, or APAO_MIRROR=DIR); or choose "
-                "another dataset, such as ml-100k."
-            )
-            obtain(folder / name, FILES[path], f"{ADDRESS}/{path}", mirrored, ways_out)
+            instead = ways_out(f"the file {path} of github.com/{REPOSITORY} at commit {COMMIT}, under that path,")
+            obtain(folder / name, FILES[path], f"{ADDRESS}/{path}", mirrored, instead)
             downloaded.append(name)
         return downloaded
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from apao.data.amazon_formats import clean_text, metadata_record
 from apao.data.base import SOURCES, RawTables, Source
-from apao.data.fetch import Expected, obtain
+from apao.data.fetch import Expected, obtain, ways_out
 from apao.data.records import identifier, local_time, read_records, text_of
 from apao.data.texts import Texts
 from apao.data.times import Clock
@@ -41,12 +41,8 @@ class Steam(Source):
     def download(self, folder: Path, mirror: Path | None) -> list[str]:
         """Fetch the reviews (1.3 GB) and the games; files already in ``folder`` are complete and are kept."""
         for name in (REVIEWS, GAMES):
-            ways_out = (
-                f"Ways out: put {name} into a folder and name it as the mirror (--config mirror=DIR, or "
-                "APAO_MIRROR=DIR), or choose another dataset, such as ml-100k."
-            )
             mirrored = None if mirror is None else mirror / name
-            obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, ways_out)
+            obtain(folder / name, Expected(), f"{ADDRESS}/{name}", mirrored, ways_out(name))
         return [REVIEWS, GAMES]
 
     def read(self, folder: Path) -> RawTables:
