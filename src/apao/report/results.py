@@ -309,8 +309,7 @@ class Results:
                 seeds.setdefault((f"{run.dataset}/{run.backbone}", run.spelled_objective), []).append(run.seed)
         places: dict[str, list[str]] = {}
         for (place, objective), missing in seeds.items():
-            listed = _listed("seed", map(str, sorted(missing)))
-            places.setdefault(f"{place}, {listed}", []).append(objective)
+            places.setdefault(f"{place}, {_listed('seed', map(str, sorted(missing)))}", []).append(objective)
         return [f"{place}: {', '.join(objectives)}" for place, objectives in places.items()]
 
 
@@ -370,7 +369,7 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
     raise _unexpected(path, (*within, *keys), "a finite number")
 
 
-def listed(path: Path, data: Any, *keys: str | int) -> list[Any]:
+def entries(path: Path, data: Any, *keys: str | int) -> list[Any]:
     """The list at ``keys`` of ``data``, which was read from ``path``.
 
     Raises:
@@ -388,7 +387,7 @@ def numbers(path: Path, data: Any, *keys: str | int) -> list[float]:
     Raises:
         UserError: when there is no such list, or one of its entries is not a finite number.
     """
-    values = listed(path, data, *keys)
+    values = entries(path, data, *keys)
     return [number(path, values, i, within=keys) for i in range(len(values))]
 
 

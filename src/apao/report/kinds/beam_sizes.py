@@ -21,9 +21,9 @@ from apao.report.results import (
     ESTIMATE,
     Estimate,
     Results,
+    entries,
     entry,
     few,
-    listed,
     machine,
     number,
     seeds_of,
@@ -154,7 +154,7 @@ def _mean_ends(of_runs: Sequence[Ends | None]) -> Ends:
 def user_intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
     """Beam size to the interval of a metric over the users, where the run's file has it."""
     path = results.file(run, "beams.json")
-    measured = listed(path, results.json(path), "beams")
+    measured = entries(path, results.json(path), "beams")
     found = {}
     for i in range(len(measured)):
         where = (i, "intervals", quantity)
@@ -168,7 +168,7 @@ def by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
     """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = results.file(run, "beams.json")
     data = results.json(path)
-    measured = listed(path, data, "beams")
+    measured = entries(path, data, "beams")
     found = {}
     for i in range(len(measured)):
         beam = int(number(path, measured, i, "beam", within=("beams",)))

@@ -16,7 +16,7 @@ from typing_extensions import override
 from apao.errors import UserError
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Results, listed, machine, number, seeds_of
+from apao.report.results import ESTIMATE, Results, entries, machine, number, seeds_of
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
@@ -148,7 +148,7 @@ def _measured_alike(paths: Sequence[Path], results: Results) -> tuple[int, int, 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
     """Number of items to seconds per user of one method, sorted by the number of items."""
-    measured = listed(path, data, "rows")
+    measured = entries(path, data, "rows")
     found = {
         int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))
         for i in range(len(measured))
