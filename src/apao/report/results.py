@@ -29,6 +29,7 @@ from apao.evaluation.significance import (
     wider,
 )
 from apao.files import read_json, read_table, verified
+from apao.report.values import entry, number, numbers, unexpected
 from apao.study.paths import OWN, Collection, DatasetPaths
 from apao.study.runs import RECORD_FILE, Run, parse_value
 
@@ -176,7 +177,7 @@ class Results:
             path = self.file(run, file)
             values = numbers(path, self.json(path), *keys)
             if rows and len(values) != len(rows[0]):
-                raise _unexpected(path, keys, "a list with one number per level")
+                raise unexpected(path, keys, "a list with one number per level")
             rows.append(values)
         return [Estimate(column) for column in zip(*rows, strict=True)]
 
@@ -187,7 +188,7 @@ class Results:
             return {}
         found = self.json(path)
         if not isinstance(found, dict) or not found:
-            raise _unexpected(path, (), "an object with one entry per baseline")
+            raise unexpected(path, (), "an object with one entry per baseline")
         return found
 
     def history(self, run: Run) -> pd.DataFrame:
@@ -338,62 +339,6 @@ def _tuned_by(params: Params, run: Run, trained: Mapping[str, Any]) -> str:
     ways = [(used(one.values), one.chosen_by) for one in params.tuned.get(run.objective, ())]
     ways.append((used(params.objectives[run.objective].tuned), "params.yaml"))
     return "; ".join(f"{', '.join(keys)} by {by}" for keys, by in ways if keys)
-
-
-def entry(path: Path, data: Any, *keys: str | int) -> Any:
-    """``data[key][key]...``.
-
-    Raises:
-        UserError: when there is no such entry; ``path`` is the file that ``data`` was read from.
-    """
-    for i, key in enumerate(keys):
-        try:
-            data = data[key]
-        except (KeyError, IndexError, TypeError) as error:
-            raise _unexpected(path, keys[: i + 1], "an entry with this name") from error
-    return data
-
-
-def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] = ()) -> float:
-    """A finite number at ``keys`` of ``data``, which was read from ``path`` at the keys ``within``.
-
-    Raises:
-        UserError: when there is no such entry, or it is not a finite number.
-    """
-    value = entry(path, data, *keys)
-    try:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        pass
-    raise _unexpected(path, (*within, *keys), "a finite number")
-
-
-def entries(path: Path, data: Any, *keys: str | int) -> list[Any]:
-    """The list at ``keys`` of ``data``, which was read from ``path``.
-
-    Raises:
-        UserError: when there is no such entry, or it is not a list or empty.
-    """
-    value = entry(path, data, *keys)
-    if not isinstance(value, list) or not value:
-        raise _unexpected(path, keys, "a list that is not empty")
-    return value
-
-
-def numbers(path: Path, data: Any, *keys: str | int) -> list[float]:
-    """The finite numbers of the list at ``keys`` of ``data``, which was read from ``path``.
-
-    Raises:
-        UserError: when there is no such list, or one of its entries is not a finite number.
-    """
-    values = entries(path, data, *keys)
-    return [number(path, values, i, within=keys) for i in range(len(values))]
-
-
-def _unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:
-    where = ".".join(str(key) for key in keys)
-    return UserError(f"{path}: expected {expected} at {where or 'top level'!r}; delete the file and rerun its stage.")
 
 
 def machine(path: Path, data: Any) -> str:

@@ -23,7 +23,7 @@ import torch
 from apao.errors import Diverged, UserError, nearest
 from apao.files import explained, locked, read_json, read_record, record_path, sha256_of, verified
 from apao.progress import console
-from apao.report.results import number
+from apao.report.values import number
 from apao.stages.evaluate import evaluate
 from apao.stages.train import train
 from apao.study.params import Params

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from apao.errors import UserError
-from apao.report.results import number
+from apao.report.values import number
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "9" * 400, "true", '"1"', "null", "[1]", "{}"])

@@ -17,17 +17,8 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.evaluation.significance import FEWEST_SEEDS, UNKNOWN, Ends
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import (
-    ESTIMATE,
-    Estimate,
-    Results,
-    entries,
-    entry,
-    few,
-    machine,
-    number,
-    seeds_of,
-)
+from apao.report.results import ESTIMATE, Estimate, Results, few, machine, seeds_of
+from apao.report.values import entries, entry, number
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 
@@ -105,11 +96,12 @@ class BeamSizes(GridStudy, FigureStudy):
         if few(self.seeds) and any(math.isnan(row[7]) for row in shown):
             named = "One seed" if len(self.seeds) == 1 else f"Means over {len(self.seeds)} seeds"
             return f"{named}; a line without error bars was measured before intervals over the test users were kept."
-        if few(self.seeds) or results.absent(self):
-            none = f" A time has none for {'one seed' if len(self.seeds) == 1 else f'fewer than {FEWEST_SEEDS} seeds'}."
-            if len(self.seeds) > 1:
-                said = f"{said[:-1]}; those of two seeds are the mean of both, which is no narrower."
-            return said + none * self.times
+        if len(self.seeds) > 1:
+            said = f"{said[:-1]}; over the users, those of several seeds have the means of theirs as ends."
+        if self.times and (few(self.seeds) or results.absent(self)):
+            said += (
+                f" A time has none for {'one seed' if len(self.seeds) == 1 else f'fewer than {FEWEST_SEEDS} seeds'}."
+            )
         return said
 
     def _beams(self, dataset: str, results: Results) -> list[int]:
@@ -142,7 +134,8 @@ def _estimates(runs: list[Run], results: Results, quantity: str, beams: list[int
 def _mean_ends(of_runs: Sequence[Ends | None]) -> Ends:
     """Interval over the users of a mean over seeds, from those of the seeds alone; unknown if one of them is.
 
-    The mean of the ends: the standard error of a mean of two is at most the mean of their standard errors.
+    The means of the ends, no narrower than that interval: the standard error of a mean is at most the mean of the
+    standard errors.
     """
     known = [ends for ends in of_runs if ends is not None]
     if not known or len(known) < len(of_runs):

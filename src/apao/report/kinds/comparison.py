@@ -19,7 +19,8 @@ from apao.report.base import TableStudy
 from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, table1, uses
 from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
-from apao.report.results import Estimate, Results, number, seeds_of
+from apao.report.results import Estimate, Results, seeds_of
+from apao.report.values import number
 from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy

@@ -12,7 +12,8 @@ from typing_extensions import override
 from apao.report.base import TableStudy
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, compared
-from apao.report.results import Results, number
+from apao.report.results import Results
+from apao.report.values import number
 from apao.study.paths import DatasetPaths
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names

@@ -14,15 +14,8 @@ from apao.errors import UserError
 from apao.evaluation.metrics import METRICS, MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import (
-    ESTIMATE,
-    Estimate,
-    Results,
-    mean_interval,
-    number,
-    numbers,
-    seeds_of,
-)
+from apao.report.results import ESTIMATE, Estimate, Results, mean_interval, seeds_of
+from apao.report.values import number, numbers
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
 

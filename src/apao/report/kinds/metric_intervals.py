@@ -15,7 +15,8 @@ from apao.evaluation.metrics import MetricName, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import coverage, table1
-from apao.report.results import ESTIMATE, Estimate, Results, number, seeds_of
+from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
+from apao.report.values import number
 from apao.study.paths import DatasetPaths
 from apao.study.studies import STUDIES, GridStudy
 

@@ -16,7 +16,8 @@ from typing_extensions import override
 from apao.errors import UserError
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Results, entries, machine, number, seeds_of
+from apao.report.results import ESTIMATE, Results, machine, seeds_of
+from apao.report.values import entries, number
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, Names, Seeds, grid
