@@ -215,7 +215,7 @@ def test_figure4_of_two_seeds_has_the_mean_of_their_intervals(project):
     said = Path("figures/figure4.rst").read_text()
     assert (
         "Means over 2 seeds, too few for an interval over seeds" in said
-        and "those of several seeds have the means of theirs as ends" in said
+        and "one over the users of several seeds has the means of theirs as ends" in said
     )
 
 

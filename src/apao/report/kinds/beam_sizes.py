@@ -97,7 +97,7 @@ class BeamSizes(GridStudy, FigureStudy):
             named = "One seed" if len(self.seeds) == 1 else f"Means over {len(self.seeds)} seeds"
             return f"{named}; a line without error bars was measured before intervals over the test users were kept."
         if len(self.seeds) > 1:
-            said = f"{said[:-1]}; over the users, those of several seeds have the means of theirs as ends."
+            said = f"{said[:-1]}; one over the users of several seeds has the means of theirs as ends."
         if self.times and (few(self.seeds) or results.absent(self)):
             said += (
                 f" A time has none for {'one seed' if len(self.seeds) == 1 else f'fewer than {FEWEST_SEEDS} seeds'}."
