@@ -7,12 +7,12 @@ CORES ?= 2
 BENCH ?= quick
 QUIET := --quiet --disable-pip-version-check
 
-# Containers often set this; then each of the study's 50 processes would compile half of torch again.
+# Containers often set this; then each of the demo's 50 processes would compile half of torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo figures test setup lint docs audit bench clean
 
-## demo: install, run the whole study at small scale, print the headline table and the paths of the results
+## demo: install, run the whole pipeline at small scale, print the headline table and the paths of the results
 demo: setup
 # The runs of Table 1 take longest; started first, they leave the short ones to fill the cores at the end.
 	$(BIN)/snakemake --cores $(CORES) all --prioritize results/tables/table1.csv

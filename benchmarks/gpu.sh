@@ -5,7 +5,7 @@
 #
 # Needs data/office (apao download, preprocess and codes, made where there is a network) and the packages of
 # pyproject's dependencies. Every step writes its result when it ends, so a cut costs one step. Of every finished run the
-# small files come into an archive per backbone, which is written again after each: unpack it in a study's folder, then
+# small files come into an archive per backbone, which is written again after each: unpack it in a project folder, then
 # `apao publish RUN...`.
 #
 #   STEPS="check probe train"   what to do: check, probe, train, bench

@@ -138,11 +138,13 @@ def _settings(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without a study.")]) -> None:
-    """Make the folder of a study: params.yaml with the defaults, the workflow, dvc.yaml and a README."""
-    from apao.engines.study_folder import new_study
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without these files.")],
+) -> None:
+    """Make a project folder: params.yaml with the defaults, the workflow, dvc.yaml and a README."""
+    from apao.engines.project_folder import new_project
 
-    for path in new_study(folder):
+    for path in new_project(folder):
         console.print(str(path))
 
 
@@ -161,7 +163,7 @@ def download(
 
 @app.command()
 def preprocess(dataset: DatasetName) -> None:
-    """Filter to the k-core, number users and items, order by time, split leave-one-out."""
+    """Filter to the k-core, number users and items, order by time, split."""
     from apao.stages.preprocess import preprocess as stage
 
     stage(dataset, settings().job_params().dataset(dataset))
@@ -259,7 +261,7 @@ def recommend(
         list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Histories of many users: .jsonl, .csv or .parquet (docs/recommending.md).")
+        Path | None, typer.Option(help="Histories of many users: .jsonl (user, history), .csv or .parquet (user, item).")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
     beam: Annotated[
@@ -291,7 +293,7 @@ def recommend(
 
 @app.command()
 def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") -> None:
-    """Compare beam search with exact scoring of the whole catalogue, for a sample of test users."""
+    """Compare beam search with exact scoring of the whole catalogue, for up to measure.exact test users."""
     from apao.devices import pick_device
     from apao.stages.exact import exact as stage
 
@@ -302,9 +304,11 @@ def exact(run: RunName, resolved: Resolved = None, device: DeviceName = "auto") 
 
 @app.command(name="decoding-time")
 def decoding_time(
-    dataset: DatasetName, backbone: Annotated[str, typer.Argument(metavar="BACKBONE")], device: DeviceName = "auto"
+    dataset: DatasetName,
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone of the dataset's recipe.")],
+    device: DeviceName = "auto",
 ) -> None:
-    """Time beam search and full sorting as the catalogue grows."""
+    """Time beam search and exact scoring as the catalogue grows."""
     from apao.devices import pick_device
     from apao.stages.decoding_time import decoding_time as stage
 
@@ -333,7 +337,7 @@ def compare(
     first: TrainedRunName,
     second: TrainedRunName,
     split: Annotated[Split, typer.Option(help="Split of the targets.")] = "test",
-    output_format: Annotated[OutputFormat, typer.Option("--format")] = "table",
+    output_format: Annotated[OutputFormat, typer.Option("--format", help="For people or for programs.")] = "table",
 ) -> None:
     """Print how two runs differ: parameters, metrics with intervals, users gained and lost."""
     from apao.stages.compare import compare as stage
@@ -374,7 +378,7 @@ def show(
 @app.command()
 def publish(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or DATASET/baselines.")],
-    source: Annotated[Path, typer.Option("--from", help="Root folder of the study with these runs.")] = Path(),
+    source: Annotated[Path, typer.Option("--from", help="Project folder with these runs.")] = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="Replace published runs whose numbers differ.")] = False,
 ) -> None:
     """Copy the small files of finished runs into results/published."""
@@ -491,7 +495,7 @@ def intact() -> None:
         raise typer.Exit(1)
     records = sum(1 for folder in (DATA, RESULTS, FIGURES) for _ in folder.rglob(RECORDS))
     if not records:
-        raise UserError("no stage's record below data, results and figures; check a study in its own folder")
+        raise UserError("no stage's record below data, results and figures; run this in a project folder")
     console.print(f"{records} records, and the files that they list, are intact")
 
 

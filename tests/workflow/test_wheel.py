@@ -1,4 +1,4 @@
-"""The built package in an environment of its own: its defaults, a study folder, and the tutorial in one."""
+"""The built package in an environment of its own: its defaults, a project folder, and the tutorial in one."""
 
 import json
 import shutil

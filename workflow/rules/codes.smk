@@ -4,23 +4,23 @@
 rule embed:
     input:
         "data/{dataset}/items.parquet",
-        STUDY.vectors,
+        PIPELINE.vectors,
     output:
         embeddings="data/{dataset}/embeddings.safetensors",
         facts="data/{dataset}/embeddings.json",
         record="data/{dataset}/embed.provenance.json",
     log:
         "logs/{dataset}/embed.log",
-    cache: STUDY.shares
+    cache: PIPELINE.shares
     conda:
         "../envs/apao.yaml"
     threads: 2
     resources:
-        gpu=STUDY.gpus,
+        gpu=PIPELINE.gpus,
     params:
-        embedder=STUDY.embedder,
-        content=STUDY.vector_content,
-        code=STUDY.code("embed"),
+        embedder=PIPELINE.embedder,
+        content=PIPELINE.vector_content,
+        code=PIPELINE.code("embed"),
     shell:
         "apao embed {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -28,7 +28,7 @@ rule embed:
 rule codes:
     input:
         "data/{dataset}/items.parquet",
-        STUDY.coded_from,
+        PIPELINE.coded_from,
     output:
         codes="data/{dataset}/codes.parquet",
         codebooks="data/{dataset}/codebooks.safetensors",
@@ -36,14 +36,14 @@ rule codes:
         record="data/{dataset}/codes.provenance.json",
     log:
         "logs/{dataset}/codes.log",
-    cache: STUDY.shares
+    cache: PIPELINE.shares
     conda:
         "../envs/apao.yaml"
     resources:
-        gpu=STUDY.tokenizer_gpus,
+        gpu=PIPELINE.tokenizer_gpus,
     params:
-        codes=STUDY.codes,
-        content=STUDY.code_content,
-        code=STUDY.code("codes"),
+        codes=PIPELINE.codes,
+        content=PIPELINE.code_content,
+        code=PIPELINE.code("codes"),
     shell:
         "apao codes {wildcards.dataset:q} > {log:q} 2>&1"

@@ -15,12 +15,12 @@ rule download:
     log:
         "logs/{dataset}/download.log",
     wildcard_constraints:
-        dataset=STUDY.names(links=False),
-    cache: STUDY.shares
+        dataset=PIPELINE.names(links=False),
+    cache: PIPELINE.shares
     conda:
         "../envs/apao.yaml"
     params:
-        fetched=STUDY.fetched,
+        fetched=PIPELINE.fetched,
     shell:
         "apao download {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -28,13 +28,13 @@ rule download:
 # The user's own files are linked to, and must not enter a shared cache.
 use rule download as link with:
     input:
-        STUDY.own_files,
+        PIPELINE.own_files,
     wildcard_constraints:
-        dataset=STUDY.names(links=True),
+        dataset=PIPELINE.names(links=True),
     cache: False
     params:
-        fetched=STUDY.fetched,
-        content=STUDY.own_content,
+        fetched=PIPELINE.fetched,
+        content=PIPELINE.own_content,
 
 
 rule preprocess:
@@ -50,8 +50,8 @@ rule preprocess:
     conda:
         "../envs/apao.yaml"
     params:
-        source=STUDY.source,
-        code=STUDY.code("preprocess"),
+        source=PIPELINE.source,
+        code=PIPELINE.code("preprocess"),
     shell:
         # Also show the summary on the terminal.
         "apao preprocess {wildcards.dataset:q} > {log:q} 2>&1 && cat {log:q} >&2"

@@ -17,13 +17,13 @@ rule evaluate:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/evaluate.benchmark.tsv"
     conda:
         "../envs/apao.yaml"
-    threads: STUDY.threads
+    threads: PIPELINE.threads
     resources:
-        gpu=STUDY.gpus,
+        gpu=PIPELINE.gpus,
     params:
         command="evaluate",
-        resolved=STUDY.decoding,
-        code=STUDY.code("evaluate"),
+        resolved=PIPELINE.decoding,
+        code=PIPELINE.code("evaluate"),
     shell:
         "apao {params.command} {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " --resolved {params.resolved:q} > {log:q} 2>&1"
@@ -40,7 +40,7 @@ rule baselines:
     conda:
         "../envs/apao.yaml"
     params:
-        code=STUDY.code("baselines"),
+        code=PIPELINE.code("baselines"),
     shell:
         "apao baselines {wildcards.dataset:q} > {log:q} 2>&1"
 
@@ -58,8 +58,8 @@ use rule evaluate as beams with:
     threads: lambda wildcards: workflow.cores
     params:
         command="beams",
-        resolved=STUDY.measuring("beams"),
-        code=STUDY.code("beams"),
+        resolved=PIPELINE.measuring("beams"),
+        code=PIPELINE.code("beams"),
 
 
 use rule evaluate as exact with:
@@ -72,8 +72,8 @@ use rule evaluate as exact with:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/exact.benchmark.tsv"
     params:
         command="exact",
-        resolved=STUDY.measuring("exact"),
-        code=STUDY.code("exact"),
+        resolved=PIPELINE.measuring("exact"),
+        code=PIPELINE.code("exact"),
 
 
 rule decoding_time:
@@ -86,9 +86,9 @@ rule decoding_time:
     # Alone on the machine, as above.
     threads: lambda wildcards: workflow.cores
     resources:
-        gpu=STUDY.gpus,
+        gpu=PIPELINE.gpus,
     params:
-        timing=STUDY.timing,
-        code=STUDY.code("decoding_time"),
+        timing=PIPELINE.timing,
+        code=PIPELINE.code("decoding_time"),
     shell:
         "apao decoding-time {wildcards.dataset:q} {wildcards.backbone:q} > {log:q} 2>&1"

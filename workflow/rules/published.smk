@@ -2,22 +2,22 @@
 # download and do not depend on the code of the training; missing runs leave marked gaps.
 
 
-for study in STUDY.published_studies:
+for study in PIPELINE.published_studies:
 
     rule:
         name:
             f"published_{study}"
         input:
-            STUDY.published_inputs(study),
+            PIPELINE.published_inputs(study),
         output:
-            STUDY.published_outputs(study),
+            PIPELINE.published_outputs(study),
         log:
             f"logs/published/{study}.log",
         conda:
             "../envs/apao.yaml"
         params:
             name=study,
-            study=STUDY.published_study(study),
+            study=PIPELINE.published_study(study),
         shell:
             # Also show the list of missing runs on the terminal.
             "apao report {params.name:q} --published > {log:q} 2>&1 && cat {log:q} >&2"
@@ -25,4 +25,4 @@ for study in STUDY.published_studies:
 
 rule published:
     input:
-        [STUDY.published_outputs(study) for study in STUDY.published_studies],
+        [PIPELINE.published_outputs(study) for study in PIPELINE.published_studies],

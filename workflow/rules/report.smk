@@ -2,13 +2,13 @@
 # `snakemake report_figure2` is a target and the report shows each figure with the caption that the rule wrote.
 
 
-for table in STUDY.tables():
+for table in PIPELINE.tables():
 
     rule:
         name:
             f"report_{table}"
         input:
-            STUDY.study_inputs(table),
+            PIPELINE.study_inputs(table),
         output:
             csv=f"results/tables/{table}.csv",
             md=f"results/tables/{table}.md",
@@ -16,7 +16,7 @@ for table in STUDY.tables():
                 f"results/tables/{table}.html",
                 caption="../report/table.rst",
                 category="Tables",
-                labels={"table": STUDY.title(table)},
+                labels={"table": PIPELINE.title(table)},
             ),
             tex=f"results/tables/{table}.tex",
         log:
@@ -25,24 +25,24 @@ for table in STUDY.tables():
             "../envs/apao.yaml"
         params:
             name=table,
-            study=STUDY.study(table),
+            study=PIPELINE.study(table),
         shell:
             "apao report {params.name:q} > {log:q} 2>&1"
 
 
-for figure in STUDY.figures():
+for figure in PIPELINE.figures():
 
     rule:
         name:
             f"report_{figure}"
         input:
-            STUDY.study_inputs(figure),
+            PIPELINE.study_inputs(figure),
         output:
             png=report(
                 f"figures/{figure}.png",
                 caption=f"../../figures/{figure}.rst",
                 category="Figures",
-                labels={"figure": STUDY.title(figure)},
+                labels={"figure": PIPELINE.title(figure)},
             ),
             pdf=f"figures/{figure}.pdf",
             csv=f"figures/{figure}.csv",
@@ -53,6 +53,6 @@ for figure in STUDY.figures():
             "../envs/apao.yaml"
         params:
             name=figure,
-            study=STUDY.study(figure),
+            study=PIPELINE.study(figure),
         shell:
             "apao report {params.name:q} > {log:q} 2>&1"

@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        STUDY.training_inputs,
+        PIPELINE.training_inputs,
         # For the catalogue, which has the items' ids and titles.
         "data/{dataset}/items.parquet",
     output:
@@ -19,13 +19,13 @@ rule train:
         "logs/{dataset}/{backbone}/{objective}/seed{seed}/train.benchmark.tsv"
     conda:
         "../envs/apao.yaml"
-    threads: STUDY.threads
+    threads: PIPELINE.threads
     resources:
-        gpu=STUDY.gpus,
+        gpu=PIPELINE.gpus,
     params:
-        training=STUDY.training,
-        content=STUDY.backbone_content,
-        code=STUDY.code("train"),
+        training=PIPELINE.training,
+        content=PIPELINE.backbone_content,
+        code=PIPELINE.code("train"),
     shell:
         "apao train {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.objective:q}/seed{wildcards.seed}"
         " --resolved {params.training:q} > {log:q} 2>&1"

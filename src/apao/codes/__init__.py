@@ -1,1 +1,1 @@
-"""Item codes: text embedding, residual K-means, the code table, and the trie of legal codes."""
+"""Item codes: text embedding, tokenizers, the code table, and the trie of legal codes."""

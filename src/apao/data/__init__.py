@@ -1,1 +1,1 @@
-"""From raw files to leave-one-out histories; importing a file here registers its sources."""
+"""From raw files to histories with their split; importing a file here registers its sources."""

@@ -1,1 +1,1 @@
-"""How Snakemake and DVC see a study."""
+"""How Snakemake and DVC see params.yaml."""

@@ -25,7 +25,7 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
 
     Needs only the run's folder, wherever it is: parameters are read from run.json, items and codes from
     catalogue.parquet, decoding from the run's last evaluation. A folder of an earlier version, without
-    catalogue.parquet, needs ``data/<dataset>`` of its study.
+    catalogue.parquet, needs ``data/<dataset>`` of its project folder.
 
     Args:
         folder: the run's folder, such as ``results/<dataset>/<backbone>/<objective>/seed<N>``.

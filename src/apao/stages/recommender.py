@@ -67,7 +67,7 @@ class Recommender:
         trained: weights (``trained.backbone``), item codes (``trained.codes``), trie and parameters.
         catalogue: the items by raw id.
         folder: folder of the run.
-        root: root folder of the study, whose data ``evaluate`` reads.
+        root: project folder, whose data ``evaluate`` reads.
     """
 
     def __init__(self, trained: TrainedModel, catalogue: ItemTable, folder: Path, root: Path) -> None:
@@ -144,7 +144,7 @@ class Recommender:
     def evaluate(self, split: Split = "test") -> dict[str, Any]:
         """Recompute the metrics of the run on ``valid`` or ``test``, with the keys of metrics.json.
 
-        Reads ``data/<dataset>`` of the run's study, or of the working directory if the run's folder was moved.
+        Reads ``data/<dataset>`` of the run's project folder, or of the working directory if the run's folder was moved.
 
         Raises:
             UserError: when a file is missing or damaged.

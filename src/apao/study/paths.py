@@ -1,4 +1,4 @@
-"""Paths of the files of a study."""
+"""Paths of the files of a project folder."""
 
 from __future__ import annotations
 

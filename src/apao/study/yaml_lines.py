@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None, str]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: not found; run in the folder of a study (apao init DIR makes one), or name the file"
+            f"{path}: not found; run in a project folder (apao init DIR makes one), or name the file"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error

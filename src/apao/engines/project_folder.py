@@ -1,4 +1,4 @@
-"""The command ``init``: a new folder with all files of a study, which runs there without a checkout of the project.
+"""The command ``init``: a new project folder, which runs there without a checkout of the project.
 
 The files are the repository's own. They exist once: ``assets`` holds links to them, which the build of the package
 replaces by their content.
@@ -22,7 +22,7 @@ ASSETS = Path(__file__).parent / "assets"
 README = "README.md"
 
 
-def new_study(folder: Path) -> list[Path]:
+def new_project(folder: Path) -> list[Path]:
     """Write ``params.yaml``, ``tuned.yaml``, ``workflow``, ``dvc.yaml`` and a README into a folder.
 
     Args:
