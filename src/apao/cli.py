@@ -261,7 +261,8 @@ def recommend(
         list[str] | None, typer.Option(metavar="ID,ID,...", help="Item ids, oldest first; may be repeated.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Histories of many users: .jsonl (user, history), .csv or .parquet (user, item).")
+        Path | None,
+        typer.Option(help="Many users: .jsonl with user and history, .csv or .parquet with user and item."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 20,
     beam: Annotated[
@@ -439,7 +440,10 @@ def _write_tunings(path: Path, found: Iterable[tuple[str, Tuning]]) -> None:
 
 @app.command()
 def dvc(
-    check: Annotated[bool, typer.Option("--check", help="Only check that dvc.yaml matches params.yaml.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check dvc.yaml instead, and write data/params.yaml and data/code.json."),
+    ] = False,
 ) -> None:
     """Generate dvc.yaml, the DVC version of the workflow, from params.yaml."""
     from apao.engines.dvc import DVC_FILE, check_pipeline, write_pipeline

@@ -143,7 +143,7 @@ def _remove_abandoned(path: Path) -> None:
     """Remove temporary folders of ``path`` whose writers were killed."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         process = old.name.removesuffix(".tmp").rpartition(".")[2]
-        if os.name == "posix" and process.isdigit() and not _is_running(int(process)):
+        if process.isdigit() and not _is_running(int(process)):
             _remove(old, path)
 
 
@@ -212,12 +212,14 @@ def again(path: Path, target: bool = True) -> str:
     """What to do about a damaged file: make it again, or restore it if it belongs to a published run.
 
     Args:
-        path: the file.
+        path: the file; an absolute path is outside the project folder.
         target: whether the workflow makes it under this name.
     """
     if (path.parent / PUBLISHED_RECORD).exists():
         return f"restore it (git checkout -- {quote(str(path))}), or publish the run again (apao publish RUN --replace)"
-    return "delete it and run its stage again" + (f" (snakemake -c2 {quote(str(path))})" if target else "")
+    return "delete it and run its stage again" + (
+        f" (snakemake -c2 {quote(str(path))})" if target and not path.is_absolute() else ""
+    )
 
 
 def verified(path: Path) -> Path:
@@ -230,19 +232,45 @@ def verified(path: Path) -> Path:
     """
     if not path.exists():
         raise missing(path)
-    for record in sorted(path.parent.glob(RECORDS)):
-        try:
-            expected = read_record(record)["outputs"].get(path.name)
-        except UserError:
-            if record.exists():
-                raise
-            continue  # another stage of the folder is replacing its files just now
-        if expected is not None and expected != sha256_of(path):
+    for record, value in _records_of(path):
+        if value["outputs"][path.name] != sha256_of(path):
             raise UserError(
                 f"{path}: its content does not match the hash in {record.name}, so it was damaged or "
                 f"edited after it was written; {again(path)}."
             )
     return path
+
+
+def check_made_from(path: Path, source: Path, recorded: Path | None = None) -> None:
+    """Refuse ``path`` if the stage that wrote it read another ``source`` than is there now.
+
+    A file without a record (one that the user provided) is not checked.
+
+    Args:
+        path: the output of a stage.
+        source: an input of that stage.
+        recorded: how the stage's record names the source, if otherwise.
+
+    Raises:
+        UserError: naming both.
+    """
+    for _, value in _records_of(path):
+        read = value.get("inputs", {}).get(str(recorded or source))
+        if read is not None and source.exists() and read != sha256_of(source):
+            raise UserError(f"{path}: was made from another {source} than there is now; {again(path)}.")
+
+
+def _records_of(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The records beside ``path`` that list it among their outputs."""
+    for record in sorted(path.parent.glob(RECORDS)):
+        try:
+            value = read_record(record)
+        except UserError:
+            if record.exists():
+                raise
+            continue  # another stage of the folder is replacing its files just now
+        if path.name in value["outputs"]:
+            yield record, value
 
 
 def read_record(record: Path) -> dict[str, Any]:
@@ -254,7 +282,7 @@ def read_record(record: Path) -> dict[str, Any]:
     value: dict[str, Any] = read_json(record)
     try:
         intact = is_intact(value)
-        value["outputs"].items()
+        value["outputs"].items(), value.get("inputs", {}).items()  # those of published runs have no inputs
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{record}: not a record of a stage; {again(record, target=False)}.") from error
     if not intact:

@@ -63,7 +63,8 @@ def progress(what: str, total: float, done: float = 0) -> Iterator[Advance]:
         last = now
         so_far = f"{reached:,.0f}"
         if total:
-            left = (now - started) / max(reached - done, 1e-9) * (total - reached)
+            # The last batch of an epoch may be larger than what was left of it.
+            left = (now - started) / max(reached - done, 1e-9) * max(0, total - reached)
             so_far += f" of {total:,.0f}, {left:,.0f} s left"
         console.print(f"{what}: {so_far} {shown}".rstrip())
 

@@ -100,6 +100,16 @@ def test_loss_gradient_and_terms(objective):
         assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def test_an_eos_that_is_decoded_is_trained(objective):
+    """Else codes are ranked by a probability of eos that no loss has changed."""
+    for variant in settings_of(objective):
+        if variant.trains_eos and not variant.softmax.legal_only:  # if only legal tokens count, eos has probability 1
+            scores, _ = scores_of(variant)
+            loss = variant(scores, variant.initial_state(CODES.levels, CPU)).loss
+            (gradient,) = torch.autograd.grad(loss, [scores.eos_logits], allow_unused=True)
+            assert gradient is not None and gradient.abs().sum() > 0, "use scores.eos_logp, or override trains_eos"
+
+
 def test_pure(objective):
     """Equal inputs give equal outputs, and the inputs are not changed."""
     for variant in settings_of(objective):

@@ -83,7 +83,7 @@ def test_every_rule_that_computes_has_the_version_of_its_code():
     """Without it, changed code would leave old results in place."""
     rules = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     bodies = re.split(r"^(?:use rule \w+ as|rule) (?=\w)", rules, flags=re.MULTILINE)[1:]
-    versions = {re.match(r"\w+", body)[0]: re.findall(r'code=STUDY\.code\("(\w+)"\)', body) for body in bodies}
+    versions = {re.match(r"\w+", body)[0]: re.findall(r'code=PIPELINE\.code\("(\w+)"\)', body) for body in bodies}
     coded = {name for name, found in versions.items() if found}
     assert {"preprocess", "embed", "codes", "baselines", "train", "evaluate", "beams", "exact"} <= coded
     assert all(found == [name] for name, found in versions.items() if found)

@@ -157,8 +157,10 @@ def test_what_decides_the_decoding_belongs_to_the_evaluation():
     run = params.resolve(Run.parse("ml-100k/llama/ce/seed42"))
     decoding = type(run.decoding).__module__
     for stage in ("evaluate", "beams", "exact"):
-        assert run_version(stage, run) == stage_version(stage, run.backbone, run.decoding)
-        assert run_version(stage, run) != stage_version(stage, run.backbone)
+        assert run_version(stage, run) == stage_version(stage, run.backbone, run.objective, run.decoding)
+        # The objective says whether eos is decoded, and which softmax.
+        assert run_version(stage, run) != stage_version(stage, run.backbone, run.decoding)
+        assert run_version(stage, run) != stage_version(stage, run.backbone, run.objective)
     assert run_version("train", run) == stage_version("train", run.backbone, run.objective)
     timed = params.timed_decoding("ml-100k", "llama")
     assert run_version("decoding_time", timed) != stage_version("decoding_time", timed.backbone)

@@ -123,7 +123,7 @@ def test_other_interactions_than_those_of_the_training_are_named_and_other_codes
     random_codes(60, 3, 4, seed=1).write(project.folder / "data/toy/codes.parquet")
     refused = CliRunner().invoke(app, ["evaluate", str(RUN), "--device", "cpu"])
     assert refused.exit_code == 1
-    assert "data/toy/codes.parquet: has other codes than those that" in " ".join(refused.output.split())
+    assert "data/toy/codes.parquet: has other items or codes than those that" in " ".join(refused.output.split())
 
 
 def test_intact_covers_it(project):
@@ -160,7 +160,7 @@ def write(**values: object) -> None:
 def test_a_damaged_one_is_one_error(tmp_path, monkeypatch, values, message):
     monkeypatch.chdir(tmp_path)
     write(**values)
-    with pytest.raises(UserError, match=rf"^results/toy/.*/run\.json: .*{message}.*run its stage again"):
+    with pytest.raises(UserError, match=rf"^results/toy/.*/run\.json: .*{message}.*(run its stage|train it) again"):
         RunRecord.read(RUN)
 
 

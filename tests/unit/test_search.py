@@ -209,6 +209,18 @@ def test_a_trial_that_diverges_counts_as_one(study, capsys):
     assert "ce+lr=1e30/seed1 is stopped and removed: " in capsys.readouterr().err
 
 
+def test_what_an_earlier_version_of_the_code_trained_outlives_a_trial_that_diverges(study, capsys):
+    run = Run.parse("toy/llama/ce+lr=1e30/seed1")
+    study(trials=6, space={"lr": {"choices": [0.01, 1e30]}})
+    run.folder.mkdir(parents=True)
+    run.model.write_text("weights")
+    (run.folder / "exact.json").write_text("{}")
+    searched()
+    assert run.model.read_text() == "weights" and (run.folder / "exact.json").exists()
+    assert not run.checkpoint.exists()
+    assert f"{run} is stopped: " in capsys.readouterr().err
+
+
 def test_a_search_without_any_finished_trial(study):
     study(space={"lr": {"choices": [1e29, 1e30]}})
     with pytest.raises(UserError, match=r"ce\.journal: none of its 1 trials was trained to its end"):

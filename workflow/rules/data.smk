@@ -1,4 +1,4 @@
-# From raw files to leave-one-out histories.
+# From raw files to histories with their split.
 
 
 # Run on the submitting machine, since the compute nodes of a cluster often have no network.

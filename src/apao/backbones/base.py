@@ -121,7 +121,7 @@ class Context:
         along: (B, 1 + S, D) final hidden states after the history and after each token of the target.
         after: (B, C, S, D) final hidden states after each token of the candidates given to ``encode``, or None.
         layers: one entry per layer; the type depends on the backbone.
-        mask: attention mask of the history's tokens; form and shape depend on the backbone.
+        mask: attention mask of the history's tokens; form and shape depend on the backbone, and some read none.
         lengths: (B, 1) or (B, C) number of tokens before the first candidate token.
     """
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from apao.errors import UserError
-from apao.files import missing, read_table
+from apao.files import check_made_from, missing, read_table
 
 Vectors = NDArray[np.float32]
 
@@ -29,6 +29,7 @@ def read_embeddings(path: Path, items_file: Path) -> Vectors:
         raise UserError(
             f"{path}: not a safetensors file with a tensor `embeddings` ({error}); delete it and run its stage again"
         ) from error
+    check_made_from(path, items_file)
     items = len(read_table(items_file, ["item"]))
     is_matrix = embeddings.ndim == 2 and embeddings.size and np.issubdtype(embeddings.dtype, np.floating)
     if not is_matrix or len(embeddings) != items or not np.isfinite(embeddings).all():

@@ -71,6 +71,10 @@ class ItemTable:
             np.concatenate([self.train_counts, np.zeros_like(new.train_counts)]),
         )
 
+    def has_items_of(self, other: ItemTable) -> bool:
+        """Whether both have the same items with the same codes, in the same order."""
+        return np.array_equal(self.raw_ids, other.raw_ids) and np.array_equal(self.codes.codes, other.codes.codes)
+
     def write(self, path: Path) -> None:
         """Write the parquet table item, raw_id, title, train_count, level_1 .. level_T."""
         own = (np.arange(self.codes.items), self.raw_ids, self.titles, self.train_counts)

@@ -1,4 +1,4 @@
-"""Version of the code behind a stage's output: a hash that changes if and only if that code does.
+"""Version of the code behind a stage's output: a hash that changes if and only if that code does, save for ``NEUTRAL``.
 
 The hash is computed over the syntax trees of the stage's module and of all modules of this package that it imports,
 directly or indirectly. It excludes comments, docstrings, layout and modules that the stage does not import: an edit
@@ -60,10 +60,11 @@ def stage_version(stage: str, *models: object) -> str:
 
 
 def run_version(stage: str, run: TrainedParams | RunParams | TimedDecoding) -> str:
-    """Version of the code of a run's stage: only the training depends on the objective, only the others on decoding."""
-    if isinstance(run, TimedDecoding) or (isinstance(run, RunParams) and stage != "train"):
+    """Version of the code of a run's stage. An objective also decides how its runs are decoded."""
+    if isinstance(run, TimedDecoding):
         return stage_version(stage, run.backbone, run.decoding)
-    return stage_version(stage, run.backbone, run.objective)
+    decoding = [run.decoding] if isinstance(run, RunParams) and stage != "train" else []
+    return stage_version(stage, run.backbone, run.objective, *decoding)
 
 
 def report_version(study: Study) -> str:

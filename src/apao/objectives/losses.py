@@ -37,7 +37,7 @@ class _PrefixLoss(nn.Module):
         weights: ``eq17`` or ``algorithm1`` (paper), ``release`` (authors' code) or ``uniform``.
 
     Raises:
-        ValueError: for other weights; in a call, for codes of another number of tokens.
+        ValueError: for other weights, no level, or a negative beta or eta; in a call, for tensors of other shapes.
     """
 
     log_prefix_weights: Tensor
@@ -46,12 +46,17 @@ class _PrefixLoss(nn.Module):
         super().__init__()
         if weights not in get_args(Weighting):
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(get_args(Weighting))}")
+        if levels < 1 or beta < 0 or eta < 0:
+            raise ValueError(f"levels={levels}, beta={beta}, eta={eta}: expected levels from 1, beta and eta from 0")
         self.beta, self.eta, self.weights = beta, eta, weights
         self.register_buffer("log_prefix_weights", torch.full((levels,), -math.log(levels)))
 
+    def _check(self, logp: Tensor, name: str, shape: str) -> None:
+        levels = len(self.log_prefix_weights)
+        if logp.dim() != shape.count(",") + 1 or logp.shape[-1] != levels or not logp.numel():
+            raise ValueError(f"{name} {tuple(logp.shape)}: expected {shape} with T = levels = {levels}, and not empty")
+
     def _total(self, target_logp: Tensor, losses: Tensor) -> Tensor:
-        if losses.shape != self.log_prefix_weights.shape:
-            raise ValueError(f"levels={len(self.log_prefix_weights)}, but the codes have {len(losses)} tokens")
         kept = torch.ones_like(losses, dtype=torch.bool)
         updated = log_prefix_weights(losses.detach(), kept, self.weights, self.eta, self.log_prefix_weights)
         if self.training:
@@ -64,6 +69,7 @@ class PointwisePrefixLoss(_PrefixLoss):
 
     def forward(self, target_logp: Tensor) -> Tensor:
         """The loss (scalar) from the log-probabilities (B, T) of the target's tokens."""
+        self._check(target_logp, "target_logp", "(B, T)")
         return self._total(target_logp, pointwise_prefix_losses(target_logp.cumsum(dim=1)))
 
 
@@ -75,5 +81,7 @@ class PairwisePrefixLoss(_PrefixLoss):
 
     def forward(self, target_logp: Tensor, negative_logp: Tensor) -> Tensor:
         """The loss (scalar) from the log-probabilities of the tokens of the target (B, T) and negatives (B, N, T)."""
+        self._check(target_logp, "target_logp", "(B, T)")
+        self._check(negative_logp, "negative_logp", "(B, N, T)")
         margins = negative_logp.cumsum(dim=2) - target_logp.cumsum(dim=1)[:, None]
         return self._total(target_logp, pairwise_prefix_losses(margins))

@@ -236,7 +236,7 @@ class Results:
         return self._rows[path]
 
     def user_scores(self, runs: Sequence[Run]) -> pd.DataFrame:
-        """Metrics (columns) of every test user (index), means over the runs."""
+        """Metrics (columns) of every test user (index), means over the runs; raises as ``test_ranks``."""
         ranks = [self.test_ranks(run) for run in runs]
         metrics = [user_metrics(one) for one in ranks]
         means = {name: np.mean([one[name] for one in metrics], axis=0) for name in metrics[0]}

@@ -27,8 +27,8 @@ def entry(path: Path, data: Any, *keys: str | int) -> Any:
     return data
 
 
-def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] = ()) -> float:
-    """A finite number at ``keys`` of ``data``, which was read from ``path`` at the keys ``within``.
+def number(path: Path, data: Any, *keys: str | int) -> float:
+    """A finite number at ``keys`` of ``data``, which was read from ``path``.
 
     Raises:
         UserError: when there is no such entry, or it is not a finite number.
@@ -39,7 +39,7 @@ def number(path: Path, data: Any, *keys: str | int, within: Sequence[str | int] 
             return float(value)
     except OverflowError:  # a whole number of hundreds of digits
         pass
-    raise unexpected(path, (*within, *keys), "a finite number")
+    raise unexpected(path, keys, "a finite number")
 
 
 def entries(path: Path, data: Any, *keys: str | int) -> list[Any]:
@@ -60,8 +60,7 @@ def numbers(path: Path, data: Any, *keys: str | int) -> list[float]:
     Raises:
         UserError: when there is no such list, or one of its entries is not a finite number.
     """
-    values = entries(path, data, *keys)
-    return [number(path, values, i, within=keys) for i in range(len(values))]
+    return [number(path, data, *keys, i) for i in range(len(entries(path, data, *keys)))]
 
 
 def unexpected(path: Path, keys: Sequence[str | int], expected: str) -> UserError:

@@ -68,7 +68,8 @@ class Evaluated:
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
         if ranks.empty or split not in metrics:
             raise UserError(f"{folder}: holds no ranks of the split {split}; evaluate the run again")
-        return cls(record["run"], folder, record, metrics[split], ranks, _exact_ranks(folder / "exact.json", split))
+        decoded = {**record, "decoding": {key: metrics.get(key) for key in ("beam", "eos")}}
+        return cls(record["run"], folder, decoded, metrics[split], ranks, _exact_ranks(folder / "exact.json", split))
 
     @property
     def interactions(self) -> str | None:

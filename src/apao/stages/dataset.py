@@ -6,7 +6,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.data.histories import Histories
 from apao.errors import UserError
-from apao.files import read_table
+from apao.files import check_made_from, read_table
 from apao.study.paths import DatasetPaths
 
 
@@ -17,6 +17,7 @@ def load_dataset(paths: DatasetPaths) -> tuple[Histories, ItemCodes]:
         UserError: when a file is missing or damaged, or the codes belong to another catalogue.
     """
     histories, codes = Histories.load(paths.interactions), ItemCodes.read(paths.codes)
+    check_made_from(paths.codes, paths.items, DatasetPaths(paths.name).items)
     items = int(histories.items.max()) + 1
     if codes.items != items:
         raise UserError(

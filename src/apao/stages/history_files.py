@@ -59,7 +59,7 @@ def history_of(text: str, known: Known) -> list[str]:
     Raises:
         UserError: when it has none, or an unknown one.
     """
-    history = [item for item in text.split(",") if item]
+    history = [item for part in text.split(",") if (item := part.strip())]
     if not history:
         raise UserError(f"--history {text!r}: expected comma-separated item ids")
     for item in history:

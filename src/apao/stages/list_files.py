@@ -85,7 +85,7 @@ class Csv(Writer):
 TEXTS: dict[str, type[Writer]] = {"table": Table, "json": JsonLines, "csv": Csv}
 PARQUET = "parquet"
 FORMATS = (*TEXTS, PARQUET)
-_OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": PARQUET}
+_OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": PARQUET, ".txt": "table"}
 
 
 # Stated, because a frame without rows has no types.
@@ -123,7 +123,10 @@ def format_of(chosen: str | None, output: Path | None) -> str:
     Raises:
         UserError: when the format is unknown, or cannot be printed and there is no output file.
     """
-    name = chosen or (_OF_SUFFIX.get(output.suffix, "table") if output else "table")
+    name = chosen or ("table" if output is None else _OF_SUFFIX.get(output.suffix))
+    if name is None:
+        known = ", ".join(_OF_SUFFIX)
+        raise UserError(f"{output}: no format has this suffix; expected {known}, or --format {'|'.join(FORMATS)}")
     if name not in FORMATS:
         raise UserError(f"--format {name}: unknown format; {nearest(name, FORMATS)}")
     if name == PARQUET and output is None:

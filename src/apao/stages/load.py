@@ -37,7 +37,8 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
     """
     folder = Path(folder)
     if not (folder / RECORD_FILE).exists():
-        raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run")
+        known = "" if folder.is_absolute() else f", or train this one: snakemake -c2 {quote(str(folder / MODEL_FILE))}"
+        raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run{known}")
     record = RunRecord.at(folder / RECORD_FILE)
     run = Run.parse(record.run)
     if (folder / PUBLISHED_RECORD).exists():
@@ -65,8 +66,8 @@ def _items(folder: Path, run: Run, record: RunRecord, root: Path) -> ItemTable:
 def _new_items(path: Path, record: RunRecord) -> ItemTable:
     """New items, which must have been coded beside the codes that the run was trained on."""
     again = f"apao codes {record.dataset} --items FILE"
-    if not path.is_file():
-        raise UserError(f"{path}: not found; code the new items first: {again}")
+    if path.suffix != ".parquet" or not path.is_file():
+        raise UserError(f"{path}: expected a file new_items.parquet, which codes new items for a run; make it: {again}")
     written, codes = record_path(path.parent, "new_items"), str(DatasetPaths(record.dataset).codes)
     beside = read_record(written)["inputs"].get(codes) if written.exists() else None
     if beside not in (None, record.inputs.get(codes)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -112,11 +112,13 @@ class Recommender:
             ``code``, ``logp`` (log-probability of the code) and ``shared_by`` (number of items with that code).
 
         Raises:
-            UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of items.
+            UserError: for missing or empty histories, an unknown item, or a k outside 1 to the number of all items.
         """
-        query = Query(self._known(histories), self._part(_hashable(only), _hashable(without) or None), k, keep_seen)
-        if not 1 <= k <= query.part.items:
-            raise UserError(f"k is {k}; of {query.part.items} items expected 1 to {query.part.items}")
+        known, part = self._known(histories), self._part(_hashable(only), _hashable(without) or None)
+        items = len(self.catalogue.raw_ids)
+        if not 1 <= k <= items:
+            raise UserError(f"k is {k}; of {items} items expected 1 to {items}")
+        query = Query(known, part, min(k, part.items), keep_seen)
         if beam is not None and (exact or beam < 1):
             raise UserError(f"beam is {beam}; expected 1 or more, and none with exact, which scores every item")
         with torch.no_grad():
@@ -147,19 +149,19 @@ class Recommender:
         Reads ``data/<dataset>`` of the run's project folder, or of the working directory if the run's folder was moved.
 
         Raises:
-            UserError: when a file is missing or damaged.
+            UserError: for another split, or when a file is missing or damaged.
         """
+        if split not in get_args(Split):
+            raise UserError(f"split {split!r}: expected {' or '.join(get_args(Split))}")
         model = self.trained
         run = TrainedRun(model.run, model.params, model.device, self.root, self.folder, model.backbone)
         return evaluate_split(run, split).metrics
 
     def _known(self, histories: RawHistories) -> Histories:
         """The histories with item numbers instead of raw ids."""
-        if isinstance(histories, str) or not histories:
-            raise UserError("no histories; expected a list of lists of item ids")
+        _check_list(histories, "histories", "history")
         for place, history in enumerate(histories):
-            if isinstance(history, str) or not len(history):
-                raise UserError(f"history {place}: expected a list of at least one item id, found {history!r}")
+            _check_list(history, f"history {place}", "item id")
         offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
         flat = list(chain.from_iterable(histories))
         numbers = self.catalogue.numbers(flat)
@@ -171,8 +173,7 @@ class Recommender:
 
     def _numbers(self, raw_ids: Collection[str], what: str) -> IntArray:
         """Item numbers of raw ids; ``what`` names the argument in error messages."""
-        if isinstance(raw_ids, str) or not len(raw_ids):
-            raise UserError(f"{what}: expected a list of at least one item id, found {raw_ids!r}")
+        _check_list(raw_ids, what, "item id")
         ids = list(raw_ids)
         numbers = self.catalogue.numbers(ids)
         if (numbers < 0).any():
@@ -257,6 +258,11 @@ class Recommender:
                 "shared_by": codes.items_per_code[codes.code_of_item[found.items]],
             }
         )
+
+
+def _check_list(values: object, where: str, of: str) -> None:
+    if isinstance(values, str) or not isinstance(values, Collection) or not len(values):
+        raise UserError(f"{where}: expected a list of at least one {of}, found {values!r}")
 
 
 def _hashable(raw_ids: Collection[str] | None) -> tuple[str, ...] | str | None:

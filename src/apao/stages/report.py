@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apao.errors import UserError
+from apao.files import read_json, verified
 from apao.progress import console
 from apao.report.results import Results
 from apao.stages.record import Stage
 from apao.study.paths import OWN, Collection
-from apao.study.run_params import RunRecord
+from apao.study.run_params import RunParams, RunRecord, first_difference
 from apao.study.runs import Run
 from apao.study.studies import Study
 
@@ -72,7 +73,7 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
     if otherwise := _trained_otherwise(study, params, collection):
         run, difference = next(iter(otherwise.items()))
         more = f" (likewise {len(otherwise) - 1} more)" if len(otherwise) > 1 else ""
-        console.print(f"{name}: {run} was trained with {difference} as in params.yaml{more}; drawn as trained")
+        console.print(f"{name}: {run} was made with {difference} as in params.yaml{more}; drawn as it is")
         record["trained_otherwise"] = otherwise
     with Stage(name, written[0].parent, inputs(name, params, collection), record) as stage:
         study.write(name, params, stage.output, collection)
@@ -95,4 +96,16 @@ def _difference(run: Run, params: Params, collection: Collection) -> str | None:
             raise
         # Published by a revision whose parameters this one cannot read. Its files are verified like all others.
         return "parameters of another revision, not those"
-    return record.difference(params.resolve(run))
+    resolved = params.resolve(run)
+    return record.difference(resolved) or _decoded_otherwise(run, resolved, collection)
+
+
+def _decoded_otherwise(run: Run, params: RunParams, collection: Collection) -> str | None:
+    """The first difference between the decoding in metrics.json and params.yaml, if the run is evaluated."""
+    path = collection.place(run.folder / "metrics.json")
+    if not path.exists():
+        return None
+    beam, found = params.decoding.beam, read_json(verified(path))
+    # metrics.json has the number of codes in place of "all".
+    stated = {"eos": params.decodes_eos} | ({} if beam == "all" else {"beam": beam})
+    return first_difference({key: found.get(key, stated[key]) for key in stated}, stated)

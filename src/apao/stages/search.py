@@ -211,11 +211,13 @@ class ObjectiveSearch:
             if trial.should_prune() and not finished:
                 raise optuna.TrialPruned(f"epoch {row['epoch']:.0f} is worse than the median of earlier trials")
 
+        earlier = run.model.exists()  # trained with other code or data, and whole until the new training ends
         try:
             self._train(run, report)
         except (optuna.TrialPruned, Diverged) as stopped:
-            console.print(f"{run} is stopped and removed: {stopped}")
-            if run.folder.exists():
+            console.print(f"{run} is stopped{'' if earlier else ' and removed'}: {stopped}")
+            run.checkpoint.unlink(missing_ok=True)
+            if run.folder.exists() and not earlier:
                 shutil.rmtree(run.folder)
                 with suppress(OSError):  # other seeds of this run may be there
                     run.folder.parent.rmdir()

@@ -16,7 +16,7 @@ from apao.stages.history_files import Known, history_of
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
 from apao.stages.named import Users, run_folder, titles
-from apao.stages.search_page import Names, Search, page_case, user_history
+from apao.stages.shown_search import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
 from apao.study.paths import DatasetPaths
 
@@ -49,20 +49,21 @@ def show(run: str, user: str | None, history: str | None, output: Path | None, d
     trained = TrainedRun(loaded.run, loaded.params, loaded.device, model.root, folder, loaded.backbone)
     names, paths = Names(trained.codes, titles(model.items).tolist()), DatasetPaths(trained.run.dataset, model.root)
     path = output or folder / "show.html"
-    if history is not None:
-        items = model.catalogue.numbers(history_of(history, Known.of(model.catalogue))).tolist()
-        cases, said = [_case(trained, names, "A given history", items, None)], ""
-    elif user is not None:
-        (number,) = Users.read(paths).numbers([user])
-        if trained.histories.evaluation_targets("test")[number] < 0:
-            raise UserError(
-                f"user {user!r} has no test item, because the dataset is split by time; "
-                "take another user, or give the items with --history"
-            )
-        cases, said = [_user_case(trained, names, number, f"User {user}")], ""
-    else:
-        cases, said = _telling_cases(trained, names, Users.read(paths))
+    # First, so that a file that cannot be written ends the command at once.
     with atomic_path(path) as temporary:
+        if history is not None:
+            items = model.catalogue.numbers(history_of(history, Known.of(model.catalogue))).tolist()
+            cases, said = [_case(trained, names, "A given history", items, None)], ""
+        elif user is not None:
+            (number,) = Users.read(paths).numbers([user])
+            if trained.histories.evaluation_targets("test")[number] < 0:
+                raise UserError(
+                    f"user {user!r} has no test item, because the dataset is split by time; "
+                    "take another user, or give the items with --history"
+                )
+            cases, said = [_user_case(trained, names, number, f"User {user}")], ""
+        else:
+            cases, said = _telling_cases(trained, names, Users.read(paths))
         temporary.write_text(_page(trained, cases, said), encoding="utf-8")
     console.print(str(path))
     return path

@@ -64,10 +64,9 @@ def train(
         embeddings = read_embeddings(paths.embeddings, paths.items) if params.objective.needs().embeddings else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
-        checkpoint = run.folder / "checkpoint.safetensors"
         fingerprint = _fingerprint(record, list(decisive.values()), code)
         if not processes.is_first:
-            training.fit(checkpoint, fingerprint)
+            training.fit(run.checkpoint, fingerprint)
             return
         with tracking(tracker, Tracked(str(run), run.folder, RESULTS, record, fingerprint)) as feed:
 
@@ -75,7 +74,7 @@ def train(
                 feed.epoch(row)
                 on_epoch(row)
 
-            trained = training.fit(checkpoint, fingerprint, after_epoch)
+            trained = training.fit(run.checkpoint, fingerprint, after_epoch)
 
         stage.output_json(run.record.name, {"run": str(run), **record, "inputs": decisive})
         training.backbone.load_learned_state(trained.best)
@@ -89,7 +88,7 @@ def train(
             pd.DataFrame(trained.history).astype({"epoch": int, "steps": int, "examples": int, "best": bool}).to_csv(
                 path, index=False
             )
-    checkpoint.unlink(missing_ok=True)
+    run.checkpoint.unlink(missing_ok=True)
     epochs = len(trained.history)
     console.print(f"{run}: best of {epochs} epochs is {trained.best_epoch}")
 

@@ -28,7 +28,7 @@ from apao.decoding.fullsort import full_sort_scores
 from apao.devices import device_name, wait_for
 from apao.errors import UserError
 from apao.progress import console, progress
-from apao.stages.dataset import load_dataset
+from apao.stages.dataset import item_table, load_dataset
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 from apao.study.run_params import RunParams, RunRecord
@@ -162,12 +162,12 @@ class TrainedRun(TrainedModel):
         folder = folder or root / run.folder
         paths = DatasetPaths(run.dataset, root)
         self.histories, codes = load_dataset(paths)
+        changed = warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
         table = folder / CATALOGUE_FILE
-        recoded = DatasetPaths(run.dataset).codes in warn_of_changes(run, RunRecord.at(folder / RECORD_FILE), root)
-        if recoded and not np.array_equal(ItemTable.read(table).codes.codes, codes.codes):
+        if changed and not ItemTable.read(table).has_items_of(item_table(paths, self.histories, codes)):
             raise UserError(
-                f"{paths.codes}: has other codes than those that {run} was trained on ({table}); train the run again, "
-                "or restore the codes"
+                f"{paths.codes}: has other items or codes than those that {run} was trained on ({table}); train the "
+                "run again, or restore the dataset"
             )
         super().__init__(run, params, codes, folder / MODEL_FILE, device, backbone)
         self.examples = Examples(self.histories, codes, params.backbone.max_history, self.trie)

@@ -119,7 +119,9 @@ class Params(Model):
     def note_missing_tunings(self) -> None:
         """Print a line if the file under ``tuned`` does not exist."""
         if self._absent is not None:
-            console.print(f"{self._absent}: not found; objectives have the same values on all datasets")
+            console.print(
+                f"warning: {self._absent}: not found; objectives have the same values on all datasets", style="yellow"
+            )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -341,6 +343,8 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
 
     def at(message: str, key: Key) -> str:
         """The message with file, line and key, which may be those of the file of tunings."""
+        if key == ("scale",) and scale is not None:
+            return f"{message} of {path} (asked for by --scale, APAO_SCALE or --config scale=)"
         if key[:1] == ("tuned",) and file_of != path:
             return f"{file_of}:{line_of(key[1:], root_of)}: {spelled(message, key[1:])}"
         return f"{path}:{line_of(key, root)}: {spelled(message, key)}"

@@ -139,7 +139,10 @@ class RunRecord(TrainedParams):
         try:
             record = cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"{path}: {spelled(*first_mistake(error, values))}; {again(path)}") from error
+            raise UserError(
+                f"{path}: {spelled(*first_mistake(error, values))}; this version of apao cannot read it: use the one "
+                "that trained the run, or train it again"
+            ) from error
         run = run or Run.parse(record.run)
         if (record.run, record.dataset, record.seed) != (str(run), run.dataset, run.seed):
             found = f"{record.run}, dataset {record.dataset}, seed {record.seed}"

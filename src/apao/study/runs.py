@@ -122,6 +122,11 @@ class Run:
         return self.folder / MODEL_FILE
 
     @property
+    def checkpoint(self) -> Path:
+        """State of an unfinished training."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
     def catalogue(self) -> Path:
         """Path of the table of the run's items, with titles and codes (``codes.items.ItemTable``)."""
         return self.folder / CATALOGUE_FILE

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from apao.errors import UserError
+from apao.evaluation.metrics import MetricName
 from apao.parameters import Model, Registry, Seed
 from apao.study.paths import FIGURES, OWN, TABLES, Collection
 from apao.study.runs import Run
@@ -36,6 +37,7 @@ def distinct(given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Names = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(distinct)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)]
+Metrics = Annotated[tuple[MetricName, ...], Field(min_length=1), AfterValidator(distinct)]
 MAX_RUNS = 10_000
 """Maximum number of runs per study."""
 Output = Callable[[str], AbstractContextManager[Path]]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from typing_extensions import override
 
 from apao.evaluation.metrics import MetricName
 from apao.parameters import Model, SpelledObjective
 from apao.study.runs import Run, format_value
-from apao.study.studies import Names, Seeds, Study
+from apao.study.studies import Names, Seeds, Study, distinct
 
 
 class Sweep(Model):
@@ -23,7 +23,7 @@ class Sweep(Model):
     """Objectives, spelled as in a run's name; their overrides apply to the whole sweep."""
     key: str
     """Numeric parameter that all of these objectives have."""
-    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    values: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(distinct)]
 
     @property
     def spelled_values(self) -> list[str]:

@@ -25,8 +25,8 @@ from apao.study.yaml_lines import line_of, read_yaml
 
 HEAD = """\
 # Values that override an objective's own for one dataset and backbone; params.yaml names this file. `apao tune` and
-# `apao search` add the values that they found best on the validation items. If two tunings set the same key, the later
-# one applies.
+# `apao search` add the values that they found best on the validation items. If two tunings set the same key, that of a
+# backbone applies before that of its whole dataset, and of two alike the later one.
 """
 BY_SWEEP, BY_SEARCH = "apao tune", "apao search"
 """Beginning of ``chosen_by`` in tunings that these commands wrote."""

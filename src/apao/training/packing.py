@@ -102,13 +102,13 @@ class PackedSampler:
     def epoch(self, wanted: int, batch_size: int, generator: torch.Generator) -> Iterator[EffectiveBatch[PackedBatch]]:
         """Rows in a random order until ``wanted`` examples are reached."""
         order = torch.randperm(len(self.rows.first), generator=generator).numpy()
+        counts = self.rows.examples[order].cumsum()
         begin = done = 0
         while begin < len(order) and done < wanted:
-            counts = self.rows.examples[order[begin:]].cumsum()
-            end = begin + min(int(np.searchsorted(counts, min(batch_size, wanted - done))) + 1, len(counts))
-            chosen = self.rows[order[begin:end]]
-            yield EffectiveBatch(int(chosen.examples.sum()), self._micro_batches(chosen, generator))
-            begin, done = end, done + int(chosen.examples.sum())
+            end = min(int(np.searchsorted(counts, min(done + batch_size, wanted))) + 1, len(order))
+            reached = int(counts[end - 1])
+            yield EffectiveBatch(reached - done, self._micro_batches(self.rows[order[begin:end]], generator))
+            begin, done = end, reached
 
     def _micro_batches(self, rows: Rows, generator: torch.Generator) -> Iterator[PackedBatch]:
         order = np.argsort(rows.length + rows.examples * self.negatives, kind="stable")

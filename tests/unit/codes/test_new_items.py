@@ -243,7 +243,7 @@ def test_new_items_of_other_codes_are_refused(world):
     code()
     apao.load(RUN.folder, new_items=TOY.new_items)
     TOY.new_items.unlink()
-    with pytest.raises(UserError, match=r"not found; code the new items first: apao codes toy --items FILE"):
+    with pytest.raises(UserError, match=r"expected a file new_items\.parquet, .* make it: apao codes toy --items FILE"):
         apao.load(RUN.folder, new_items=TOY.new_items)
 
 

@@ -59,6 +59,14 @@ def targets(tmp_path, monkeypatch):
     return histories, items
 
 
+def test_other_decoding_is_a_difference(targets):
+    for name, beam in ((A, 20), (B, 40)):
+        path = Path("results") / name / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "beam": beam, "eos": True}))
+    differing = compare(A, B, "test").parameters
+    assert differing["decoding.beam"] == [20, 40] and "decoding.eos" not in differing
+
+
 def test_metrics_intervals_and_parameters_of_the_published_runs():
     found = compare(CE, APAO, "test")
     metrics = [json.loads((Path(run) / "metrics.json").read_text())["test"] for run in (CE, APAO)]

@@ -258,10 +258,20 @@ def test_a_model_changed_after_its_stage_is_named(toy):
 def test_codes_of_another_training_are_refused(toy):
     """With as many items and the same tokens, nothing else would be noticed."""
     ItemCodes(toy.codes.codes[::-1]).write(TOY.codes)
-    with pytest.raises(UserError, match=rf"{TOY.codes}: has other codes than those that {toy.run} was trained on"):
+    with pytest.raises(UserError, match=rf"{TOY.codes}: has other items or codes than those that {toy.run} was"):
         TrainedRun(toy.run, toy.params, CPU)
     toy.run.catalogue.unlink()
     with pytest.raises(UserError, match=rf"{toy.run.catalogue}: not found"):
+        TrainedRun(toy.run, toy.params, CPU)
+
+
+def test_items_with_other_numbers_are_refused(toy):
+    """As after sorting the user's own file: codes that do not depend on the items stay the same."""
+    for path in (TOY.interactions, TOY.items):
+        table = pd.read_parquet(path)
+        table["item"] = table["item"].replace({0: 1, 1: 0})
+        (table.sort_values("item") if path == TOY.items else table).to_parquet(path, index=False)
+    with pytest.raises(UserError, match=rf"{TOY.codes}: has other items or codes than those that {toy.run} was"):
         TrainedRun(toy.run, toy.params, CPU)
 
 

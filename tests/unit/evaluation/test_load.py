@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -75,7 +76,10 @@ def test_recommend_leaves_out_what_the_user_has(toy, model):
 @pytest.mark.parametrize(
     ("histories", "k", "message"),
     [
-        ([], 3, "no histories"),
+        ([], 3, "histories: expected a list of at least one history, found \\[\\]"),
+        (None, 3, "histories: expected a list of at least one history, found None"),
+        ([None], 3, "history 0: expected a list of at least one item id, found None"),
+        ([7], 3, "history 0: expected a list of at least one item id, found 7"),
         ([[]], 3, "history 0: expected a list of at least one item id"),
         (["i1"], 3, "history 0: expected a list of at least one item id, found 'i1'"),
         ([["i1"], ["nope"]], 3, "history 1: unknown item 'nope'; the catalogue has ids like 'i0'"),
@@ -195,7 +199,7 @@ def test_evaluate_gives_the_metrics_of_the_stage(toy, model):
         ({"only": ["i1", "nope"]}, "only: unknown item 'nope'"),
         ({"without": "i1"}, "without: expected a list of at least one item id, found 'i1'"),
         ({"only": ["i1"], "without": ["i1"]}, "only and without exclude all items"),
-        ({"only": ["i1", "i2"], "k": 3}, "k is 3; of 2 items expected 1 to 2"),
+        ({"only": ["i1", "i2"], "k": 31}, "k is 31; of 30 items expected 1 to 30"),
         ({"beam": 0}, "beam is 0; expected 1 or more"),
         ({"beam": 5, "exact": True}, "none with exact"),
     ],
@@ -203,6 +207,22 @@ def test_evaluate_gives_the_metrics_of_the_stage(toy, model):
 def test_recommend_refuses_parts_and_beams(model, how, message):
     with pytest.raises(UserError, match=message):
         model.recommend([["i1"]], **{"k": 1, **how})
+
+
+def test_a_part_with_fewer_than_k_items_is_recommended_whole(model):
+    found = model.recommend([["i1"]], k=20, only=["i2", "i5"])
+    assert sorted(found["item"]) == ["i2", "i5"]
+
+
+@pytest.mark.parametrize("form", [pd.Series, np.array, tuple])
+def test_histories_of_other_libraries(model, form):
+    expected = model.recommend([["i1", "i2"], ["i3", "i4"]], k=3)
+    pd.testing.assert_frame_equal(model.recommend(form([["i1", "i2"], ["i3", "i4"]]), k=3), expected)
+
+
+def test_evaluate_refuses_another_split(model):
+    with pytest.raises(UserError, match="split 'validation': expected valid or test"):
+        model.evaluate("validation")
 
 
 def test_load_refuses_a_folder_that_is_no_run(tmp_path):

@@ -175,6 +175,8 @@ REFUSED = [
     (["--history", "i1", "--without", "absent.txt"], "absent.txt: not found"),
     (["--history", "i1", "--format", "xml"], "--format xml: unknown format"),
     (["--history", "i1", "--format", "parquet"], "--format parquet: cannot be printed"),
+    (["--history", "i1", "--output", "lists.xlsx"], "lists.xlsx: no format has this suffix; expected .json, .jsonl"),
+    (["--history", "i1", "--new-items", "none.csv"], "none.csv: expected a file new_items.parquet, which codes new"),
 ]
 FILES = {
     "again.csv": "user,item\na,i1\nb,i2\na,i3\n",

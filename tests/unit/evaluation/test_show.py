@@ -16,8 +16,8 @@ from apao.decoding.fullsort import full_sort_scores
 from apao.errors import UserError
 from apao.evaluation.metrics import code_ranks
 from apao.stages.lost import survey
-from apao.stages.search_page import Names, Search, page_case, user_history
 from apao.stages.show import show
+from apao.stages.shown_search import Names, Search, page_case, user_history
 from apao.stages.trained import TrainedRun
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -156,6 +156,13 @@ def test_without_a_user_the_page_has_those_whose_target_is_lost(run, trained):
     users = [int(user) for user, _ in lost] or [0]
     assert [case["label"].split(":")[0] for case in data["cases"]] == [f"User u{user}" for user in users]
     assert f"for {len(lost)} more it is among the exact top 20" in data["footer"]
+
+
+@one
+def test_a_page_that_cannot_be_written_ends_the_command_before_the_survey(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("apao.stages.show.survey", lambda trained: pytest.fail("surveyed"))
+    with pytest.raises(UserError, match="a folder"):
+        show(str(run), None, None, tmp_path, "cpu")
 
 
 @one

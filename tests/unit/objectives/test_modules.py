@@ -66,5 +66,14 @@ def test_arguments_that_do_not_fit_are_refused(batch):
     with pytest.raises(ValueError, match="weights='nosuch': expected one of eq17, algorithm1, release, uniform"):
         PointwisePrefixLoss(levels=T, weights="nosuch")
     for levels in (1, T - 1):
-        with pytest.raises(ValueError, match=f"levels={levels}, but the codes have {T} tokens"):
+        with pytest.raises(ValueError, match=rf"target_logp .*: expected \(B, T\) with T = levels = {levels}"):
             PairwisePrefixLoss(levels=levels)(target_logp, negative_logp)
+    with pytest.raises(
+        ValueError, match=rf"negative_logp .*: expected \(B, N, T\) with T = levels = {T}, and not empty"
+    ):
+        PairwisePrefixLoss(levels=T)(target_logp, target_logp)
+    with pytest.raises(ValueError, match=r"target_logp \(0, .*and not empty"):
+        PointwisePrefixLoss(levels=T)(target_logp[:0])
+    for wrong in ({"levels": 0}, {"levels": T, "beta": -1.0}, {"levels": T, "eta": -1.0}):
+        with pytest.raises(ValueError, match="expected levels from 1, beta and eta from 0"):
+            PointwisePrefixLoss(**wrong)

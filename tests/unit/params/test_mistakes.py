@@ -58,6 +58,7 @@ MISTAKES = [
     ("      seeds: [1, 2]", "      seeds: [1, -2]", "studies.small.table1.seeds.1", "greater than or equal to 0"),
     ("      seeds: [1, 2]", "      seeds: [10000000000]", "studies.small.table1.seeds.0", "less than or equal to"),
     ("      seeds: [1, 2]", "      seeds: [1, 2, 1]", "studies.small.table1.seeds", "gives 1 twice"),
+    ("values: [0.1, 2]", "values: [0.1, 2, 0.10]", "sweeps.betas.values", "gives 0.1 twice"),
     ("      seeds: [1, 2]", "      seeds: [1, yes]", "studies.small.table1.seeds", "expected a number or a name"),
     ("      seeds: [1, 2]", "      seeds: 1", "studies.small.table1.seeds", "expected a list, found 1"),
     ("      seeds: [1, 2]", "      seeds: []", "studies.small.table1.seeds", "at least 1 item"),
@@ -234,6 +235,13 @@ def test_a_file_that_is_not_there(tmp_path):
         load(tmp_path / "nowhere.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path)
+
+
+def test_a_scale_that_the_command_line_names_is_not_blamed_on_the_file(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"'smal' .*did you mean 'small'.* \(asked for by --scale, APAO_SCALE or"):
+        load(path, scale="smal")
 
 
 def test_several_mistakes_are_counted(text, read):

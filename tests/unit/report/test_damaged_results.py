@@ -39,6 +39,7 @@ def in_ranks(value):
         ("exact-ranking", "exact.json", in_ranks(["x"]), "expected a finite number at 'ranks.beam.0'"),
         ("exact-ranking", "exact.json", in_ranks([1.5, 2]), "a rank at ranks.beam is no whole number"),
         ("figure4", "beams.json", lambda content: content.update(beams=3), "expected a list that is not empty"),
+        ("figure4", "beams.json", lambda content: content["beams"][1].pop("seconds"), "name at 'beams.1.seconds'"),
         ("figure1", "pruning.json", lambda content: content.update(kept=None), "expected a list that is not empty"),
         ("figure1", "pruning.json", lambda content: content.update(beam=50), "beam, top and users are"),
     ],

@@ -55,12 +55,20 @@ def test_runs_trained_with_other_parameters_are_named(project, capsys):
         training = params.resolve(run).training.model_dump()
         project.record(run, params, training={**training, "epochs": 3})
     report("table1", params)
-    said = (
-        "table1: office/llama/ce/seed1 was trained with training.epochs 3, not 200 as in params.yaml (likewise 1 more)"
-    )
+    said = "table1: office/llama/ce/seed1 was made with training.epochs 3, not 200 as in params.yaml (likewise 1 more)"
     assert said in capsys.readouterr().err.replace("\n", " ")
     record = json.loads(Path("results/tables/table1.provenance.json").read_text())
     assert set(record["params"]["trained_otherwise"]) == {"office/llama/ce/seed1", "office/llama/ce/seed2"}
+
+
+def test_runs_decoded_otherwise_are_named(project, capsys):
+    params = project.params(table1={**BOTH, "objectives": THREE})
+    project.fill("table1", params)
+    path = Path("results/office/llama/ce/seed1/metrics.json")
+    project.json(str(path), {**json.loads(path.read_text()), "beam": 50})
+    report("table1", params)
+    said = "table1: office/llama/ce/seed1 was made with beam 50, not 20 as in params.yaml; drawn as it is"
+    assert said in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_study_that_the_scale_lacks(project):

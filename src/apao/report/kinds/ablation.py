@@ -10,13 +10,13 @@ import pandas as pd
 from pydantic import Field
 from typing_extensions import override
 
-from apao.evaluation.metrics import MetricName, metric_title
+from apao.evaluation.metrics import metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.render import spread
 from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.study.runs import Run
-from apao.study.studies import STUDIES, Seeds, grid
+from apao.study.studies import STUDIES, Metrics, Seeds, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ class Ablation(FigureStudy):
     """Panel (a): label to objective, drawn in this order."""
     prefixes: Variants
     """Panel (b): label to objective, drawn in this order."""
-    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("ndcg@10", "recall@10")
+    metrics: Metrics = ("ndcg@10", "recall@10")
     """Code-level metrics, one column of panels each."""
     seeds: Seeds
 

@@ -147,13 +147,13 @@ def _mean_ends(of_runs: Sequence[Ends | None]) -> Ends:
 def user_intervals(run: Run, results: Results, quantity: str) -> dict[int, Ends]:
     """Beam size to the interval of a metric over the users, where the run's file has it."""
     path = results.file(run, "beams.json")
-    measured = entries(path, results.json(path), "beams")
+    data = results.json(path)
     found = {}
-    for i in range(len(measured)):
-        where = (i, "intervals", quantity)
-        if _has(measured, where):
-            low, high = (number(path, measured, *where, end, within=("beams",)) for end in (0, 1))
-            found[int(number(path, measured, i, "beam", within=("beams",)))] = low, high
+    for i in range(len(entries(path, data, "beams"))):
+        where = ("beams", i, "intervals", quantity)
+        if _has(data, where):
+            low, high = (number(path, data, *where, end) for end in (0, 1))
+            found[int(number(path, data, "beams", i, "beam"))] = low, high
     return found
 
 
@@ -161,16 +161,15 @@ def by_beam(run: Run, results: Results, quantity: str) -> dict[int, float]:
     """Beam size to quantity; NaN where the beam is smaller than the metric's cutoff."""
     path = results.file(run, "beams.json")
     data = results.json(path)
-    measured = entries(path, data, "beams")
     found = {}
-    for i in range(len(measured)):
-        beam = int(number(path, measured, i, "beam", within=("beams",)))
+    for i in range(len(entries(path, data, "beams"))):
+        beam = int(number(path, data, "beams", i, "beam"))
         if quantity == SECONDS:
-            seconds = number(path, measured, i, "seconds", within=("beams",))
+            seconds = number(path, data, "beams", i, "seconds")
             found[beam] = 1000 * seconds / number(path, data, "users")
         else:
             value = entry(path, data, "beams", i, quantity)
-            found[beam] = math.nan if value is None else number(path, measured, i, quantity, within=("beams",))
+            found[beam] = math.nan if value is None else number(path, data, "beams", i, quantity)
     return found
 
 

@@ -171,9 +171,10 @@ def _baselines(experiments: Sequence[Experiment]) -> list[str]:
 
 def _untrained(dataset: str, results: Results) -> list[Untrained]:
     path = results.collection.place(DatasetPaths(dataset).baselines)
+    found = results.baselines(dataset)
     return [
-        Untrained(name, {metric: Estimate((number(path, found, metric, within=(name,)),)) for metric in metric_names()})
-        for name, found in results.baselines(dataset).items()
+        Untrained(name, {metric: Estimate((number(path, found, name, metric),)) for metric in metric_names()})
+        for name in found
     ]
 
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from apao.data.histories import FloatArray
 from apao.errors import UserError
-from apao.evaluation.metrics import METRICS, MetricName, metric_title
+from apao.evaluation.metrics import MetricName, code_metrics, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.results import ESTIMATE, Estimate, Results, mean_interval, seeds_of
@@ -94,9 +94,7 @@ def user_gains(results: Results, run: Run, way: str, metric: str) -> FloatArray:
     ranks = np.asarray(numbers(path, results.json(path), "ranks", way))
     if (ranks % 1 != 0).any():
         raise UserError(f"{path}: a rank at ranks.{way} is no whole number; delete the file and run apao exact again")
-    kind, _, cutoff = metric.partition("@")
-    gains = METRICS[kind].gain(np.maximum(ranks, 1))
-    return np.where((ranks > 0) & (ranks <= int(cutoff)), gains, 0.0)
+    return code_metrics(ranks.astype(np.int64))[metric]
 
 
 def _users(results: Results, run: Run) -> str:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field
 from typing_extensions import override
 
-from apao.evaluation.metrics import MetricName, metric_title
+from apao.evaluation.metrics import metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import coverage, table1
 from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
 from apao.report.values import number
 from apao.study.paths import DatasetPaths
-from apao.study.studies import STUDIES, GridStudy
+from apao.study.studies import STUDIES, GridStudy, Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +39,7 @@ class MetricIntervals(GridStudy, FigureStudy):
     """Each metric of every objective with its 95 % interval and the paper's number, one row of panels per model."""
 
     kind: Literal["metric-intervals"]
-    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("recall@10", "ndcg@10")
+    metrics: Metrics = ("recall@10", "ndcg@10")
     """Code-level metrics, one column of panels each."""
 
     files: ClassVar[tuple[str, ...]] = ("metrics.json", "ranks.parquet")

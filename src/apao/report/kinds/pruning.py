@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 from typing_extensions import override
 
@@ -41,6 +40,8 @@ class Pruning(FigureStudy):
     backbones: Names
     objectives: Names
     seeds: Seeds
+    times: bool = True
+    """Whether (b) is drawn; no published file has decoding times."""
 
     files: ClassVar[tuple[str, ...]] = ("pruning.json",)
 
@@ -50,21 +51,26 @@ class Pruning(FigureStudy):
 
     @override
     def inputs(self) -> list[Path]:
-        return [decoding_time_file(self.dataset, backbone) for backbone in self.backbones]
+        return [decoding_time_file(self.dataset, backbone) for backbone in self.backbones if self.times]
 
     @override
     def build(self, results: Results) -> style.Drawing:
         figure = style.blank(style.WIDTH, 2.7)
-        left, right = np.asarray(figure.subfigures(1, 2))
-        timing, timed = self._draw_times(left.subplots(), results)
-        kept, of_whom = self._draw_kept(right.subplots(), results)
+        panels = figure.subfigures(1, 1 + self.times, squeeze=False)[0]
+        width = style.WIDTH / len(panels)
+        timing: list[Row] = []
+        said, above = "Panels have the paper's letters.", 0
+        if self.times:
+            timing, timed = self._draw_times(panels[0].subplots(), results)
+            said += f" (b) {timed}"
+            above = style.legend(panels[0], width, list(METHODS), self.backbones, first=FIRST_METHOD) if timing else 0
+        kept, of_whom = self._draw_kept(panels[-1].subplots(), results)
         nowhere, _ = results.gaps(product([self.dataset], self.backbones), self.objectives, self.seeds)
-        half = style.WIDTH / 2
-        above_left = style.legend(left, half, list(METHODS), self.backbones, first=FIRST_METHOD) if timing else 0
-        above_right = style.legend(right, half, self.objectives, self.backbones, absent=nowhere)
-        style.make_room(figure, max(above_left, above_right))
+        style.make_room(
+            figure, max(above, style.legend(panels[-1], width, self.objectives, self.backbones, absent=nowhere))
+        )
         caption = (
-            f"Panels have the paper's letters. (b) {timed} (c) Share of the {of_whom}. "
+            f"{said} (c) Share of the {of_whom}. "
             f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
@@ -149,10 +155,9 @@ def _measured_alike(paths: Sequence[Path], results: Results) -> tuple[int, int, 
 
 def _seconds(path: Path, data: object, key: str) -> dict[int, float]:
     """Number of items to seconds per user of one method, sorted by the number of items."""
-    measured = entries(path, data, "rows")
     found = {
-        int(number(path, measured, i, "items", within=("rows",))): number(path, measured, i, key, within=("rows",))
-        for i in range(len(measured))
+        int(number(path, data, "rows", i, "items")): number(path, data, "rows", i, key)
+        for i in range(len(entries(path, data, "rows")))
     }
     return dict(sorted(found.items()))
 

@@ -1,6 +1,6 @@
 "use strict";
 // Draws one history: its items, the search as a tree of prefixes, and both lists. The data is `page_case` in
-// search_page.py. Rows have one height, so links are drawn without measuring anything.
+// shown_search.py. Rows have one height, so links are drawn without measuring anything.
 const data = JSON.parse(document.getElementById("data").textContent);
 const ROW = 25, EDGE = 34, SVG = "http://www.w3.org/2000/svg";
 

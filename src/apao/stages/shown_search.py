@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from apao.codes.itemcodes import ItemCodes
@@ -69,10 +70,8 @@ class Search:
         """Search after a history of item numbers; ``target`` is the item to be found, if it is known."""
         softmax = trained.params.objective.softmax
         backbone, trie, codes = trained.backbone, trained.trie, trained.codes
-        newest = torch.as_tensor(codes.tokens[list(history[-trained.params.backbone.max_history :])])
-        tokens = newest.reshape(1, -1).to(trained.device)
         with torch.no_grad():
-            context = backbone.encode(tokens)
+            context = trained.encode(np.array([history[-trained.params.backbone.max_history :]]))
             exact = trained.scores(context)[0].double() * trained.decoded_tokens
         scores = dict(zip(map(tuple, codes.distinct_tokens.tolist()), exact.tolist(), strict=True))
         wanted = _best(scores, TOP)
