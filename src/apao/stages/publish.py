@@ -32,14 +32,14 @@ from apao.files import (
 from apao.progress import console
 from apao.study.paths import PUBLISHED, DatasetPaths
 from apao.study.run_params import first_difference
-from apao.study.runs import Run
+from apao.study.runs import MODEL_FILE, RECORD_FILE, Run
 
-REQUIRED = ("run.json", "history.csv", "metrics.json", "ranks.parquet")
+REQUIRED = (RECORD_FILE, "history.csv", "metrics.json", "ranks.parquet")
 MEASURED = ("pruning.json", "beams.json", "exact.json", "lists.parquet")
 """Files that are published if they exist."""
 LARGEST_LISTS = 2**20
 """Maximum bytes of a lists.parquet that is published."""
-RUN, METRICS = "run.json", "metrics.json"
+METRICS = "metrics.json"
 Records = Mapping[str, Mapping[str, Any]]
 """Provenance records by stage."""
 
@@ -221,16 +221,16 @@ def _origin(published: Mapping[str, Any]) -> str:
 
 def _changed(parcel: Parcel) -> str:
     """Difference between the parameters of a published run and those of the parcel, in words."""
-    if RUN not in parcel.files:
+    if RECORD_FILE not in parcel.files:
         return ""
-    old, new = read_json(parcel.folder / RUN), read_json(parcel.files[RUN])
+    old, new = read_json(parcel.folder / RECORD_FILE), read_json(parcel.files[RECORD_FILE])
     difference = first_difference(old, new)
     return f" with {difference}" if difference else " with the same parameters"
 
 
 def published_faults() -> Iterator[str]:
     """Yield one line for each inconsistency of the published runs, besides changed files."""
-    for path in sorted(PUBLISHED.results.rglob(RUN)):
+    for path in sorted(PUBLISHED.results.rglob(RECORD_FILE)):
         folder = path.parent
         if not (folder / PUBLISHED_RECORD).exists():
             name = quote(str(folder.relative_to(PUBLISHED.results)))
@@ -268,14 +268,14 @@ def _run_faults(run: Run, folder: Path, records: Records) -> Iterator[str]:
     if missing := {"train", "evaluate"} - records.keys():
         yield f"{folder}: has no record of {' and '.join(sorted(missing))}"
         return
-    record, trained = read_json(folder / RUN), records["train"]
+    record, trained = read_json(folder / RECORD_FILE), records["train"]
     # The training also reads the item table, which is not in run.json.
     inputs = {path: trained["inputs"].get(path) for path in record["inputs"]}
     if record != {"run": str(run), **trained["params"], "inputs": inputs}:
-        yield f"{folder / RUN}: has another run, parameters or inputs than the record of its training"
+        yield f"{folder / RECORD_FILE}: has another run, parameters or inputs than the record of its training"
     for stage, stage_record in records.items():
         weights = stage_record["inputs"].get(str(run.model))
-        if weights not in (None, trained["outputs"]["model.safetensors"]):
+        if weights not in (None, trained["outputs"][MODEL_FILE]):
             yield f"{folder}: {stage} read other weights than the training wrote; run that stage again"
         for path in sorted(trained["inputs"].keys() & stage_record["inputs"].keys()):
             if stage_record["inputs"][path] != trained["inputs"][path]:
