@@ -327,7 +327,7 @@ CASES = [
         "run.json with an unknown key",
         unrecorded(with_record(sed=4), TRAINED),
         EVALUATE,
-        (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "run its stage again"),
+        (str(RECORD), "unknown key 'sed'; did you mean 'seed'?", "train it again"),
     ),
     Case(
         "mirror without a file",

@@ -10,9 +10,9 @@ from helpers.project import ROOT
 
 import apao
 from apao.errors import UserError
-from apao.files import changed, digest_of, sha256_of
+from apao.files import changed, digest_of, sha256_of, write_json
 from apao.stages.compare import compare
-from apao.stages.publish import publish, published_faults
+from apao.stages.publish import _differences, publish, published_faults
 from apao.study.paths import PUBLISHED
 from apao.study.run_params import RunRecord
 from apao.study.runs import Run
@@ -330,3 +330,11 @@ def test_a_folder_that_is_no_runs_is_not_taken_for_a_name(finished):
         UserError, match=r"^results/office/llama: no folder of a run \(it has no run\.json\), and no name"
     ):
         compare(str(CE), "results/office/llama", "test")
+
+
+def test_a_number_that_rose_differs_as_one_that_fell(tmp_path):
+    low, high = tmp_path / "low.json", tmp_path / "high.json"
+    for path, value in ((low, 0.1), (high, 0.2)):
+        write_json(path, {"test": {"ndcg@10": value}, "valid": {"ndcg@10": value}})
+    assert list(_differences(low, high)) == ["test ndcg@10 0.1, now 0.2 (+0.1)"]
+    assert list(_differences(high, low)) == ["test ndcg@10 0.2, now 0.1 (-0.1)"]

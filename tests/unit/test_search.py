@@ -1,6 +1,7 @@
 """``apao search``: real searches of tiny runs, interrupted and continued, pruned and compared with brute force."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -342,3 +343,12 @@ def test_optuna_is_needed_only_here():
     )
     done = run(ROOT, "python", "-c", code)
     assert done.status == 1 and done.errors[0].endswith('pip install "apao[search]"')
+
+
+def test_trials_on_other_interactions_are_not_continued(study):
+    study()
+    searched()
+    shutil.rmtree(DatasetPaths("toy").folder)
+    write_dataset(random_codes(20, 3, 4), [5, 9, 4, 12, 3, 7, 6, 9])
+    with pytest.raises(UserError, match=r"its trials were made with inputs\.data/toy/interactions"):
+        searched()

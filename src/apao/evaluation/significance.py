@@ -18,6 +18,8 @@ Ends = tuple[float, float]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
+"""Ends of the interval in percent of the draws."""
 FEWEST_SEEDS = 3
 """For an interval over seeds. From two, Student's t would make it 12.7 standard errors wide to either side."""
 UNKNOWN: Ends = (float("nan"), float("nan"))
@@ -75,7 +77,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> FloatArray:
+def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
     """Percentile bootstrap interval of the mean of each column (Efron and Tibshirani 1993, chapter 13).
 
     For the interval of a difference pass a column of differences.
@@ -84,17 +86,11 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0, lev
         values: (users, columns).
         resamples: number of bootstrap resamples of the users.
         seed: seed of the draws.
-        level: confidence level.
 
     Returns:
         (columns, 2): low and high.
     """
-    return np.percentile(_resampled_means(values, resamples, seed), _tails(level), axis=0).T
-
-
-def _tails(level: float) -> list[float]:
-    tail = 100 * (1 - level) / 2
-    return [tail, 100 - tail]
+    return np.percentile(_resampled_means(values, resamples, seed), TAILS, axis=0).T
 
 
 def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
@@ -120,7 +116,7 @@ def gain_interval(ours: FloatArray, theirs: FloatArray, resamples: int = RESAMPL
     """
     means = _resampled_means(np.column_stack([ours, theirs]), resamples, seed)
     some = means[means[:, 1] > 0]
-    return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), _tails(LEVEL))) if len(some) else UNKNOWN
+    return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), TAILS)) if len(some) else UNKNOWN
 
 
 def seeds_interval(values: Sequence[float]) -> Ends:

@@ -344,7 +344,7 @@ def load(path: Path = PARAMS_FILE, scale: str | None = None, check_runs: bool = 
     def at(message: str, key: Key) -> str:
         """The message with file, line and key, which may be those of the file of tunings."""
         if key == ("scale",) and scale is not None:
-            return f"{message} of {path} (asked for by --scale, APAO_SCALE or --config scale=)"
+            return f"--scale (or APAO_SCALE, or --config scale=): {message}"
         if key[:1] == ("tuned",) and file_of != path:
             return f"{file_of}:{line_of(key[1:], root_of)}: {spelled(message, key[1:])}"
         return f"{path}:{line_of(key, root)}: {spelled(message, key)}"

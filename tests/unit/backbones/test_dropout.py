@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from apao.backbones.base import BACKBONES
 from apao.backbones.dropout import Dropout
 
 ELEMENTS = 400_000
@@ -83,3 +84,12 @@ def test_says_the_same_as_torchs_own_on_average():
     spread = theirs.std().item()
     assert abs(ours.mean() - theirs.mean()) < 5 * spread * (2 / 20_000) ** 0.5
     assert ours.std().item() == pytest.approx(spread, rel=0.03)
+
+
+def test_tiger_drops_what_both_stacks_put_out():
+    sizes = {"d_model": 32, "d_ff": 32, "d_kv": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    model = BACKBONES["tiger"](type="tiger", dropout=0.5, **sizes).build(30).train()
+    history, codes = torch.randint(3, 30, (64, 8)), torch.randint(3, 30, (64, 2, 3))
+    context = model.encode(history, codes[:, 0], codes)
+    for states in (model._encode_history(history)[0], context.along, context.after, model.extend(context, codes)[0]):
+        assert (states == 0).float().mean() > 0.45  # without this dropout about 0.1

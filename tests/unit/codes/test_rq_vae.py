@@ -192,3 +192,12 @@ def test_the_encoder_codes_other_items(inputs):
 def test_a_diverging_training_says_so(inputs):
     with pytest.raises(UserError, match=r"reconstruction loss is (nan|inf) in epoch .*; lower lr"):
         tokenizer(lr=1e20, epochs=200).fit(inputs)
+
+
+def test_each_epoch_has_its_own_order(inputs, monkeypatch):
+    seen, forward = [], Autoencoder.forward
+    monkeypatch.setattr(Autoencoder, "forward", lambda self, rows, beta: seen.append(rows) or forward(self, rows, beta))
+    rq_vae._Training(tokenizer(epochs=2), inputs).run()
+    first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)

@@ -224,3 +224,9 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
     assert set(threads) == {1}
     assert np.array_equal(found[0].codes, found[1].codes)
     assert all(np.array_equal(*both) for both in zip(found[0].codebooks, found[1].codebooks, strict=True))
+
+
+def test_restarts_of_balanced_clusters_differ():
+    rows = np.random.default_rng(3).normal(size=(60, 4))
+    errors = [residual_kmeans(rows, 1, 6, restarts=n, balanced=True).relative_errors[0] for n in (1, 8)]
+    assert errors[1] < errors[0]

@@ -285,3 +285,11 @@ def test_command_prints_a_table_or_json(targets, capsys):
     assert "Among the first 10: 2 users gained by B, 1 lost." in capsys.readouterr().out
     app(["compare", A, B, "--format", "json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["gained"] == 2
+
+
+def test_the_best_new_rank_comes_first_whatever_it_was_before(targets):
+    _, items = targets
+    write_run("toy/llama/ce/seed6", [0, 12, 0, 30, 1, 2], items)
+    write_run("toy/llama/ce/seed7", [5, 3, 0, 3, 1, 2], items)
+    found = compare("toy/llama/ce/seed6", "toy/llama/ce/seed7", "test").examples_gained
+    assert [(one.user, one.first_rank, one.second_rank) for one in found] == [(3, 30, 3), (1, 12, 3), (0, 0, 5)]

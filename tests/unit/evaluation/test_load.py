@@ -268,3 +268,24 @@ def test_readme_trains_somebody_elses_model():
         optimizer.zero_grad()
         losses.append(names["loss"].item())
     assert losses[-1] < losses[0]
+
+
+def test_exact_lists_are_full_beside_a_history_of_nearly_everything(toy, model):
+    for left in range(0, toy.codes.items, 5):
+        rest = [f"i{item}" for item in range(toy.codes.items) if item != left]
+        found = model.recommend([["i0"], rest], k=1, exact=True)
+        assert found.loc[found["history"] == 1, "item"].tolist() == [f"i{left}"]
+
+
+def test_items_of_a_code_are_listed_by_their_numbers(toy, model):
+    for exact in (False, True):
+        found = model.recommend([["i0"]], k=toy.codes.items, keep_seen=True, exact=exact)
+        for _, rows in found.groupby("code"):
+            assert rows["item"].tolist() == sorted(rows["item"], key=lambda item: int(item[1:]))
+
+
+def test_eos_without_the_record_of_an_evaluation(toy):
+    decoding = toy.params.decoding.model_copy(update={"eos": False})
+    evaluate(toy.run, toy.params.model_copy(update={"decoding": decoding}), torch.device("cpu"))
+    (toy.run.folder / "evaluate.provenance.json").unlink()
+    assert not apao.load(toy.run.folder, device="cpu").trained.params.decodes_eos

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from apao.codes.itemcodes import ItemCodes
 from apao.decoding.beam import Beams
+from apao.evaluation.list_metrics import popularity_groups
 from apao.evaluation.metrics import (
     CODE_LEVEL,
     CUTOFFS,
@@ -132,3 +133,7 @@ def test_prefixes_kept_by_hand():
     # Several codes of each user.
     several = torch.stack([targets, torch.tensor([[3, 5], [2, 5]])], dim=1)
     assert prefixes_kept(states, several).tolist() == [[[True, True], [False, True]], [[True, False], [True, True]]]
+
+
+def test_the_head_is_rounded_up():
+    assert popularity_groups(np.array([3, 2, 1, 1, 1, 0])).tolist() == [0, 0, 1, 1, 1, 2]

@@ -169,3 +169,8 @@ def test_the_eos_step_is_no_part_of_a_preference(kind):
     batch = batch_of(10, reference=True)
     loss = evaluate(objective_of(kind), batch.scores).loss
     assert torch.autograd.grad(loss, batch.leaves["eos_logits"], allow_unused=True) == (None,)
+
+
+def test_the_model_that_it_starts_from_is_the_reference():
+    assert objective_of("ce+s-dpo", start="ce").needs().reference
+    assert not objective_of("ce+s-dpo").needs().reference

@@ -240,7 +240,9 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_scale_that_the_command_line_names_is_not_blamed_on_the_file(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"'smal' .*did you mean 'small'.* \(asked for by --scale, APAO_SCALE or"):
+    with pytest.raises(
+        UserError, match=r"^--scale \(or APAO_SCALE, .*\): 'smal' is not defined .*did you mean 'small'"
+    ):
         load(path, scale="smal")
 
 

@@ -215,3 +215,12 @@ def test_an_override_has_one_owner(objective, backbone):
     fields = [set(owner.model_fields) - {"type", "tuned"} for owner in owners]
     for one, other in itertools.combinations(fields, 2):
         assert not one & other
+
+
+def test_a_start_keeps_the_sizes_that_it_is_spelled_with(read):
+    new = "objectives:\n  small-start: {type: ce, start: ce+hidden=16}\n  ce: {type: ce}"
+    params = read("objectives:\n  ce: {type: ce}", new)
+    start = params.resolve(Run.parse("office/llama/small-start+hidden=16/seed1")).start
+    assert start.run == "office/llama/ce+hidden=16/seed1"
+    with pytest.raises(UserError, match=r"starts from office/llama/ce\+hidden=16/seed1, whose model has other sizes"):
+        params.resolve(Run.parse("office/llama/small-start+hidden=24/seed1"))

@@ -219,3 +219,16 @@ def test_tunings_of_searches_side_by_side_are_all_kept(tmp_path):
         process.join()
         assert process.exitcode == 0
     assert set(read_tuned(path)[0]) == {f"{name}{value}" for name in ("ce", "msl") for value in range(20)}
+
+
+def test_the_objectives_own_tuned_values_take_precedence_over_the_files(project):
+    more = "- chosen_by: me\n  values:\n    films: {beta: 0.9}\n    films/llama: {eta: 0.5, negatives: 9}\n"
+    (project / "tuned.yaml").write_text(TUNED + more)
+    assert resolved("films/tiger/pairwise/seed1") == (0.2, 1e-3, 50)
+    assert resolved("films/llama/pairwise/seed1") == (0.3, 1e-3, 9)
+
+
+def test_tunings_are_those_of_the_file_and_the_objectives_own(project):
+    found = load(Path("params.yaml")).tunings("pairwise")
+    assert [one.get("chosen_by") for one in found] == ["the paper", "apao tune: by hand", None]
+    assert found[-1]["films/llama"] == {"beta": 0.3}

@@ -402,3 +402,27 @@ def test_ragged_levels_are_named(project):
     with pytest.raises(UserError, match=r"office/llama/ce/seed2/metrics\.json: expected a list .*prefix_recall@20"):
         report("figure5", params)
     assert not (project.folder / "figures").exists()
+
+
+def test_figure5_keeps_the_interval_over_users_where_seeds_agree(project):
+    study = {**WIDE, "datasets": ["office"], "backbones": ["tiger"], "seeds": [1, 2, 3]}
+    params = project.params(figure5={**study, "objectives": ["ce", "apao-pairwise"]})
+    ours, theirs = (
+        ([kept_first(project, name, seed, share) for seed in (1, 2, 3)], Estimate((share,) * 3))
+        for name, share in (("apao-pairwise", 0.4), ("ce", 0.2))
+    )
+    gain = _gain(Results(params), 0, ours, theirs)
+    assert gain.percent == pytest.approx(100) and gain.interval[0] < 95 < 105 < gain.interval[1]
+
+
+def test_exact_ranking_of_other_samples_has_no_interval_over_users(project):
+    study = {"kind": "exact-ranking", "datasets": ["office"], "backbones": ["tiger"], "objectives": ["ce"]}
+    params = project.params(beam_or_model={**study, "seeds": [1, 2]})
+    for seed, users in ((1, 100), (2, 50)):
+        ranks = {way: [1, 0] * (users // 2) for way in ("beam", "exact")}
+        project.json(
+            f"results/office/tiger/ce/seed{seed}/exact.json", {"users": users, "of_users": 100, "ranks": ranks}
+        )
+    report("beam_or_model", params)
+    frame = pd.read_csv("figures/beam_or_model.csv")
+    assert frame["value"].tolist() == [0.5, 0.5] and frame[["low", "high"]].isna().all(axis=None)

@@ -101,8 +101,6 @@ def test_interval_covers_as_often_as_it_says():
     samples = (rng.random((60, 400)) < 0.3).astype(float)
     low, high = intervals(samples, resamples=1000).T
     assert 0.90 <= np.mean((low <= 0.3) & (high >= 0.3)) <= 0.985
-    narrow = intervals(samples, resamples=1000, level=0.5)
-    assert (low <= narrow[:, 0]).all() and (narrow[:, 1] <= high).all()
 
 
 def test_equal_users_have_no_interval():

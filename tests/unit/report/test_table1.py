@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from apao.errors import UserError
-from apao.report.comparisons import Experiment, Verdict
-from apao.report.kinds.comparison import _gains_note, _marked
-from apao.report.results import Results
+from apao.report.comparisons import Experiment, Verdict, _gain_over_seeds
+from apao.report.kinds.comparison import _gain_cells, _gains_note, _marked
+from apao.report.results import Estimate, Results
 from apao.stages.report import report
 from apao.study.runs import Run
 from apao.study.tuned import Tuning
@@ -382,3 +382,23 @@ def test_rows_of_one_seed_beside_rows_of_several(project):
     assert "needs several seeds" in _gains_note({"office": 4}, {"office": [one]}, ["ce"])
     other = _gains_note({"office": 4, "beauty": 4}, {"office": [one], "beauty": [one, one]}, ["ce"])
     assert "(office 1, beauty 2: every" in other
+
+
+def experiment(objective, values, seeds=(1, 2, 3)):
+    runs = tuple(Run.of("office", "tiger", objective, seed) for seed in seeds)
+    return Experiment("tiger", objective, "", runs, {"ndcg@10": Estimate(values)}, pd.DataFrame(), objective)
+
+
+def test_a_gain_has_no_interval_over_seeds_that_differ():
+    ours = experiment("apao-pointwise", (0.1, 0.2, 0.3))
+    same, others = experiment("ce", (0.1,) * 3), experiment("ce", (0.1,) * 3, (1, 2, 4))
+    assert not np.isnan(_gain_over_seeds((ours, same), "ndcg@10")).any()
+    assert np.isnan(_gain_over_seeds((ours, others), "ndcg@10")).all()
+
+
+@pytest.mark.parametrize(("low", "gain_low", "marked"), [(0.5, -1.0, False), (-1.0, 0.5, True)])
+def test_the_papers_gain_is_marked_outside_the_interval_of_the_gain(low, gain_low, marked):
+    one, other = experiment("apao-pointwise", (0.2,), (1,)), experiment("ce", (0.1,), (1,))
+    verdict = Verdict(low=low, high=1, other="ce", gain_low=gain_low, gain_high=1)
+    cells = _gain_cells("office", one, [other, one], "ndcg@10", {("tiger", one.objective, "ndcg@10"): verdict})
+    assert cells["paper"].endswith("†") == marked

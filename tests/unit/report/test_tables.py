@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from apao.errors import UserError
+from apao.report.tuning import tunings
 from apao.stages.report import report
 
 
@@ -197,3 +198,10 @@ def test_table5_chooses_on_validation_and_shares_the_plain_run(project):
     assert frame.loc["beta", columns].tolist() == pytest.approx([0.4, 0.2, 0.04, 0.05, 0.045])
     text = (project.folder / "results/tables/table5.md").read_text()
     assert "β of apao-pairwise in 0.4, 0.1, 0.2; η of apao-pairwise in 0.0001, 3e-5; τ of msl in 1, 2" in text
+
+
+def test_only_the_named_objectives_are_tuned(project):
+    params = project.params(table5={"datasets": ["office"], "backbones": ["tiger"], "sweeps": ["beta"], "seeds": [1]})
+    project.fill("table5", params)
+    assert [name for name, _ in tunings("table5", params, ["apao-pairwise"])] == ["apao-pairwise"]
+    assert {name for name, _ in tunings("table5", params, [])} == {"apao-pointwise", "apao-pairwise"}
