@@ -15,7 +15,7 @@ from apao.stages.dataset import item_table, load_dataset
 from apao.stages.named import study_root
 from apao.stages.recommender import Recommender
 from apao.stages.trained import TrainedModel, warn_of_changes
-from apao.study.paths import DatasetPaths
+from apao.study.paths import RESULTS, DatasetPaths
 from apao.study.run_params import RunRecord
 from apao.study.runs import CATALOGUE_FILE, MODEL_FILE, RECORD_FILE, Run
 
@@ -37,8 +37,9 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
     """
     folder = Path(folder)
     if not (folder / RECORD_FILE).exists():
-        known = "" if folder.is_absolute() else f", or train this one: snakemake -c2 {quote(str(folder / MODEL_FILE))}"
-        raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run{known}")
+        ours = folder.parts[:1] == RESULTS.parts
+        train = f", or train this one: snakemake -c2 {quote(str(folder / MODEL_FILE))}" if ours else ""
+        raise UserError(f"{folder}: has no {RECORD_FILE}; name the folder of a trained run{train}")
     record = RunRecord.at(folder / RECORD_FILE)
     run = Run.parse(record.run)
     if (folder / PUBLISHED_RECORD).exists():

@@ -228,6 +228,10 @@ def test_evaluate_refuses_another_split(model):
 def test_load_refuses_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"has no run\.json; name the folder of a trained run"):
         apao.load(tmp_path)
+    with pytest.raises(
+        UserError, match=r"or train this one: snakemake -c2 results/toy/tiger/ce/seed99/model.safetensors"
+    ):
+        apao.load("results/toy/tiger/ce/seed99")
 
 
 def example(beginning):
