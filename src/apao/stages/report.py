@@ -18,6 +18,8 @@ from apao.study.studies import Study
 if TYPE_CHECKING:
     from apao.study.params import Params
 
+DECODED = ("metrics.json", "exact.json", "pruning.json")
+"""Files of a run that say how it was decoded."""
 NAMED_FILES = 12
 """Missing files that an error lists by name."""
 
@@ -83,12 +85,12 @@ def report(name: str, params: Params, collection: Collection = OWN) -> list[Path
 
 
 def _trained_otherwise(study: Study, params: Params, collection: Collection) -> dict[str, str]:
-    """The first difference between run.json and params.yaml, for each run that has one."""
-    differences = {str(run): _difference(run, params, collection) for run in _runs(study, params, collection)}
+    """The first difference between a run's files and params.yaml, for each run that has one."""
+    differences = {str(run): _difference(run, study, params, collection) for run in _runs(study, params, collection)}
     return {run: difference for run, difference in differences.items() if difference is not None}
 
 
-def _difference(run: Run, params: Params, collection: Collection) -> str | None:
+def _difference(run: Run, study: Study, params: Params, collection: Collection) -> str | None:
     try:
         record = RunRecord.at(collection.place(run.record), run)
     except UserError:
@@ -97,15 +99,20 @@ def _difference(run: Run, params: Params, collection: Collection) -> str | None:
         # Published by a revision whose parameters this one cannot read. Its files are verified like all others.
         return "parameters of another revision, not those"
     resolved = params.resolve(run)
-    return record.difference(resolved) or _decoded_otherwise(run, resolved, collection)
+    difference = record.difference(resolved)
+    for name in DECODED:
+        if difference is None and name in study.files:
+            difference = _decoded_otherwise(collection.place(run.folder / name), resolved)
+    return difference
 
 
-def _decoded_otherwise(run: Run, params: RunParams, collection: Collection) -> str | None:
-    """The first difference between the decoding in metrics.json and params.yaml, if the run is evaluated."""
-    path = collection.place(run.folder / "metrics.json")
+def _decoded_otherwise(path: Path, params: RunParams) -> str | None:
+    """The first difference between the decoding that a file names and params.yaml; None without the file."""
     if not path.exists():
         return None
     beam, found = params.decoding.beam, read_json(verified(path))
-    # metrics.json has the number of codes in place of "all".
+    if not isinstance(found, dict):
+        return None  # the drawing reads it too, and says what it expects
+    # Files have the number of codes in place of "all".
     stated = {"eos": params.decodes_eos} | ({} if beam == "all" else {"beam": beam})
     return first_difference({key: found.get(key, stated[key]) for key in stated}, stated)

@@ -71,6 +71,18 @@ def test_runs_decoded_otherwise_are_named(project, capsys):
     assert said in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_a_report_reads_no_other_files_of_a_run(project, capsys):
+    """An evaluation may be replacing metrics.json while a report of exact scoring is drawn."""
+    params = project.params(exact={**ONE, "kind": "exact-ranking", "objectives": ["ce"]})
+    exact = {"users": 2, "of_users": 2, "beam": 40, "ranks": {"user": [0, 1], "beam": [1, 0], "exact": [1, 2]}}
+    project.fill("exact", params)
+    for run in params.study("exact").runs():
+        project.json(f"results/{run}/exact.json", exact)
+        (project.folder / f"results/{run}/metrics.json").write_text("half a fi")
+    report("exact", params)
+    assert "was made with beam 40, not 20 as in params.yaml" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_study_that_the_scale_lacks(project):
     params = project.params(table2={"datasets": ["office", "ml-100k"]})
     with pytest.raises(UserError, match=r"studies\.tiny: unknown study 'table3'; did you mean 'table2'"):
