@@ -21,13 +21,19 @@ def quoted_by_default(separator: str) -> bool:
 
 
 def read_rows(
-    path: Path, separator: str, columns: Sequence[str], quoted: bool = True, warnings: list[str] | None = None
+    path: Path,
+    separator: str,
+    columns: Sequence[str],
+    quoted: bool = True,
+    warnings: list[str] | None = None,
+    remedy: str = "rename the columns",
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and the values of ``columns`` for every row; blank lines are skipped.
 
     The type in a header such as ``user_id:token`` may be left out of ``columns``. With ``quoted`` a value in quotation
     marks may contain separators and line breaks; without, a quotation mark is an ordinary character. After the last
-    row, a warning is appended to ``warnings`` if the other setting seems to be the right one.
+    row, a warning is appended to ``warnings`` if the other setting seems to be the right one. ``remedy`` is what to do
+    about missing columns.
 
     Raises:
         UserError: naming file and line, when the file is missing or not UTF-8, a column is missing from the header,
@@ -41,7 +47,7 @@ def read_rows(
                 file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
             )
             header = next(reader, [])
-            wanted = _places(path, header, columns, quoted)
+            wanted = _places(path, header, columns, quoted, remedy)
             line = reader.line_num
             doubtful, first_doubtful = 0, 0
             for row in reader:
@@ -86,30 +92,30 @@ def undecodable_line(path: Path, encoding: str) -> int:
     return len(content.splitlines())
 
 
-def _places(path: Path, header: list[str], columns: Sequence[str], quoted: bool) -> list[int]:
+def _places(path: Path, header: list[str], columns: Sequence[str], quoted: bool, remedy: str) -> list[int]:
     """Index of each column in the header, by its whole name or by that before a colon."""
     whole = [name.strip() for name in header]
     without_type = [name.partition(":")[0].strip() for name in header]
-    places = []
-    for column in columns:
-        names = whole if column in whole else without_type
-        if names.count(column) != 1:
-            raise UserError(f"{path}:1: the header {_misplaced(column, names, quoted)}")
-        places.append(names.index(column))
-    return places
+    named = {column: whole if column in whole else without_type for column in columns}
+    if absent := [column for column, names in named.items() if column not in names]:
+        raise UserError(f"{path}:1: the header has no {_absent(absent, without_type, quoted, remedy)}")
+    for column, names in named.items():
+        if (count := names.count(column)) > 1:
+            raise UserError(f"{path}:1: the header has {count} columns {column!r}; rename all but one")
+    return [names.index(column) for column, names in named.items()]
 
 
-def _misplaced(column: str, names: list[str], quoted: bool) -> str:
-    """What is wrong with a header in which ``column`` does not occur exactly once, and what to do."""
-    if column in names:
-        return f"has {names.count(column)} columns {column!r}; rename all but one"
-    hint = nearest(column, names)
-    if f'"{column}"' in names:
+def _absent(columns: list[str], names: list[str], quoted: bool, remedy: str) -> str:
+    """The columns that a header lacks, and what to do."""
+    lacks = f"column{'s' if len(columns) > 1 else ''} {', '.join(map(repr, columns))}"
+    if any(f'"{column}"' in names for column in columns):
         marks = "its names are in quotation marks"
-        hint = f"{marks} after blanks: remove the blanks" if quoted else f"{marks}: {_OTHERWISE[quoted]}"
-    elif len(names) == 1 and (others := [mark for mark in ";\t|," if mark in names[0]]):
-        hint = f"it is one name, {names[0]!r}: set separator: {others[0]!r} in the dataset's entry"
-    return f"has no column {column!r}; {hint}"
+        return (
+            f"{lacks}; {marks} after blanks: remove the blanks" if quoted else f"{lacks}; {marks}: {_OTHERWISE[quoted]}"
+        )
+    if len(names) == 1 and (others := [mark for mark in ";\t|," if mark in names[0]]):
+        return f"{lacks}; it is one name, {names[0]!r}: set separator: {others[0]!r} in the dataset's entry"
+    return f"{lacks}; {nearest(' '.join(columns), names)}; {remedy}"
 
 
 def _late_quotes(value: str) -> bool:

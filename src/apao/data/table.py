@@ -132,4 +132,5 @@ class Table(Source):
     ) -> Iterator[tuple[int, list[str]]]:
         separator = self.separator or SEPARATORS[given.suffix]
         quoted = quoted_by_default(separator) if self.quoted is None else self.quoted
-        return read_rows(path, separator, columns, quoted, warnings)
+        remedy = "name the table's own columns in the dataset's entry (user, item, timestamp, text)"
+        return read_rows(path, separator, columns, quoted, warnings, remedy)

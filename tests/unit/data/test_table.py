@@ -63,6 +63,11 @@ def test_texts_in_a_table_of_their_own(project):
     ("text", "line", "message"),
     [
         ("user,item,time\na,p,1\n", 1, r"the header has no column 'timestamp'; did you mean 'time'\?"),
+        (
+            "userId,movieId,timestamp\na,p,1\n",
+            1,
+            r"the header has no columns 'user', 'item'; .* known: .*; name the table's own columns",
+        ),
         ("user,item,timestamp,user\na,p,1,b\n", 1, "the header has 2 columns 'user'; rename all but one"),
         (
             'user, "item",timestamp\na,p,1\n',
@@ -70,7 +75,7 @@ def test_texts_in_a_table_of_their_own(project):
             "the header has no column 'item'; .* marks after blanks: remove the blanks",
         ),
         ('user,item,timestamp\na,p,1\na, "q",1\n', 3, "a blank before a quotation mark .* remove the blanks"),
-        ("", 1, "the header has no column 'user'"),
+        ("", 1, "the header has no columns 'user', 'item', 'timestamp'; known: none"),
         ("user,item,timestamp\na,p,1\na,p,soon\n", 3, "expected a timestamp, .* found 'soon'"),
         ("user,item,timestamp\na,p,1,5\n", 2, "4 values"),
         ('user,item,timestamp\na,p,"1,5"\n', 2, "expected a timestamp, .* found '1,5'"),
