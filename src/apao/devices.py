@@ -46,7 +46,7 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str) -> torch.device:
     """The device ``name``; ``auto`` is the GPU if there is one.
 
     Under torchrun each process gets the GPU of its local rank.

@@ -1,4 +1,4 @@
-"""Atomic writes, and reads that are verified against recorded hashes.
+"""Atomic writes, reads that are verified against recorded hashes, and locks.
 
 A stage writes ``<stage>.provenance.json``, the hashes of its outputs, beside them (``stages.record``); a published run
 has a ``provenance.json`` (``stages.publish``). ``verified`` raises an error that names a truncated or changed file, so
@@ -189,18 +189,21 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that an earlier stage or a download wrote.
 
     Raises:
-        UserError: when it is missing or not JSON, naming the line.
+        UserError: when it is missing, not JSON (naming the line), or not an object.
     """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise missing(path) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); {again(path, target=False)}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object; {again(path, target=False)}.")
+    return value
 
 
 def missing(path: Path) -> UserError:
@@ -279,7 +282,7 @@ def read_record(record: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is no record, or was changed.
     """
-    value: dict[str, Any] = read_json(record)
+    value = read_json(record)
     try:
         intact = is_intact(value)
         value["outputs"].items(), value.get("inputs", {}).items()  # those of published runs have no inputs

@@ -98,7 +98,7 @@ T = TypeVar("T", bound=Model)
 
 
 class Registry(Generic[T]):
-    """Parameter classes of one kind (objective, backbone, source, tokenizer, study), by their tag's value.
+    """Parameter classes of one kind (objective, backbone, source, tokenizer, tracker, study), by their tag's value.
 
     ``tag`` is the field whose ``Literal`` annotation holds the name of the class, for example ``type``. All modules
     of ``package`` are imported on first use, so a class in a new file there registers itself.

@@ -21,6 +21,11 @@ console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def warn(text: str) -> None:
+    """Print a warning, one line, on standard error."""
+    console.print(f"warning: {text}", style="yellow")
+
+
 class Advance(Protocol):
     """Callback that reports progress."""
 

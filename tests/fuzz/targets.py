@@ -497,7 +497,7 @@ def read_run_record() -> None:
     params = record.decoded(DecodingParams())
     json.dumps([params.for_training(), params.for_evaluation()], allow_nan=False)
     assert (record.difference(TRAINED) is None) == (record.for_training() == TRAINED.for_training())
-    assert record.changed_inputs() == ([] if record.inputs.get(str(PATHS.codes)) == SHA256 else [PATHS.codes])
+    assert record.changed_inputs(Path()) == ([] if record.inputs.get(str(PATHS.codes)) == SHA256 else [PATHS.codes])
     torch.set_num_threads(params.training.threads)
     torch.set_num_threads(1)
     try:

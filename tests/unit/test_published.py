@@ -1,6 +1,7 @@
 """The published runs are complete; ``apao publish`` accepts only finished runs and keeps published ones."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_the_same_numbers_leave_it_as_it_is(finished, capsys):
     publish([str(CE)], Path())
     assert "has the same numbers, by revision" in capsys.readouterr().err.replace("\n", " ")
     assert (FOLDER / "provenance.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"outputs": {}, "digest": "0"}'])
+def test_a_damaged_record_of_a_published_run_is_named(finished, content):
+    publish([str(CE)], Path())
+    (FOLDER / "provenance.json").write_text(content)
+    with pytest.raises(UserError, match=r"provenance\.json: .*; restore it \(git checkout"):
+        publish([str(CE)], Path())
 
 
 def test_a_new_measurement_is_added(finished, capsys):
@@ -304,7 +313,8 @@ def test_damage_of_a_published_run_is_named(finished):
 def test_what_has_another_form_is_named_too(finished, name, text):
     publish([str(CE)], Path())
     (FOLDER / name).write_text(text)
-    assert any(line.startswith(f"{FOLDER}") and "restore them (git checkout -- " in line for line in published_faults())
+    restored = re.compile(rf"{FOLDER}.* restore (it|them) \(git checkout -- ")
+    assert any(map(restored.match, published_faults()))
 
 
 def test_a_published_run_cannot_be_loaded(finished):

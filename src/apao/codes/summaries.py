@@ -17,7 +17,7 @@ from apao.codes.embeddings import Vectors
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.vocabulary import code_string
 from apao.data.histories import IntArray
-from apao.progress import console
+from apao.progress import console, warn
 
 ODD_ITEMS, ODD_SHARE = 3, 0.05
 """Warn from this number and share of items without text, or with the same text or code."""
@@ -39,7 +39,7 @@ class Summary:
         for line in self.lines:
             console.print(f"{dataset}: {line}")
         for warning in self.warnings:
-            console.print(f"warning: {dataset}: {warning}", style="yellow")
+            warn(f"{dataset}: {warning}")
 
 
 def share(part: int, whole: int, what: str) -> str:

@@ -160,13 +160,13 @@ def text_of(value: object) -> str:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
-def local_time(record: dict[str, Any], key: str, example: str) -> Time:
-    """The date without a time zone at ``key``; raises ``Malformed``, whose message has the ``example``."""
-    value = record.get(key)
+def date_of(record: dict[str, Any], example: str) -> Time:
+    """The ``date``, without a time zone; raises ``Malformed``, whose message has the ``example``."""
+    value = record.get("date")
     try:
         time = parse_time(value) if isinstance(value, str) else None
     except (ValueError, OverflowError):
         time = None
     if time is None or time.kind != LOCAL:
-        raise Malformed(f"without a {key} like {example}")
+        raise Malformed(f"without a date like {example}")
     return time

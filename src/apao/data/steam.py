@@ -11,7 +11,7 @@ from pydantic import Field
 from apao.data.amazon_formats import clean_text, metadata_record
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain, ways_out
-from apao.data.records import identifier, local_time, read_records, text_of
+from apao.data.records import date_of, identifier, read_records, text_of
 from apao.data.texts import Texts
 from apao.data.times import Clock
 
@@ -55,7 +55,7 @@ class Steam(Source):
         def review(text: str, line: int) -> tuple[str, str]:
             record = metadata_record(text)
             user, item = identifier(record, "username"), identifier(record, "product_id")
-            clock.append(local_time(record, "date", "2019-01-31"), record["date"], line)
+            clock.append(date_of(record, "2019-01-31"), record["date"], line)
             wanted.add(item)
             return known.setdefault(user, user), known.setdefault(item, item)
 

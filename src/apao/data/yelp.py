@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import link
-from apao.data.records import identifier, json_object, local_time, read_records, text_of
+from apao.data.records import date_of, identifier, json_object, read_records, text_of
 from apao.data.texts import Texts
 from apao.data.times import Clock, parse_time
 from apao.errors import UserError
@@ -74,7 +74,7 @@ class Yelp(Source):
             nonlocal earlier
             record = json_object(text)
             user, item = identifier(record, "user_id"), identifier(record, "business_id")
-            time = local_time(record, "date", "2019-01-31 12:00:00")
+            time = date_of(record, "2019-01-31 12:00:00")
             if time.value < since * 10**time.decimals:
                 earlier += 1
                 return None

@@ -32,6 +32,8 @@ CUTOFFS = (5, 10, 20)
 """Every metric over ranks is computed at each of these k."""
 PREFIX_CUTOFF = 20
 """k of prefix recall."""
+PREFIX_RECALL = f"prefix_recall@{PREFIX_CUTOFF}"
+"""Share of the users whose target's prefix was kept, of every length; in metrics.json."""
 PREFIX = "prefix_"
 """How the columns of ranks.parquet begin that say which prefixes of a target were kept; the length follows."""
 CODE_LEVEL, ITEM_LEVEL = "", "item_"

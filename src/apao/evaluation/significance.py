@@ -109,12 +109,12 @@ def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArra
     return means
 
 
-def gain_interval(ours: FloatArray, theirs: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+def gain_interval(ours: FloatArray, theirs: FloatArray) -> Ends:
     """Percentile bootstrap interval of the gain in percent: of the mean of ``ours`` over that of ``theirs``.
 
     Both (users,) hold one value for each of the same users, who are drawn together.
     """
-    means = _resampled_means(np.column_stack([ours, theirs]), resamples, seed)
+    means = _resampled_means(np.column_stack([ours, theirs]), RESAMPLES, seed=0)
     some = means[means[:, 1] > 0]
     return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), TAILS)) if len(some) else UNKNOWN
 

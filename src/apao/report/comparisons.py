@@ -10,7 +10,18 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from apao.evaluation.significance import UNKNOWN, Ends, holm, intervals, paired_p, seeds_interval, seeds_p, wider
+from apao.evaluation.significance import (
+    FEWEST_SEEDS,
+    RESAMPLES,
+    UNKNOWN,
+    Ends,
+    holm,
+    intervals,
+    paired_p,
+    seeds_interval,
+    seeds_p,
+    wider,
+)
 from apao.report.results import Estimate, Results
 from apao.study.runs import Run
 
@@ -20,6 +31,13 @@ COLUMNS = (
     *("gain_percent", "p_users", "p_users_holm", "p_seeds"),
     *("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"),
 )
+
+INTERVALS = (
+    f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
+    f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over them (gains: "
+    "of the differences with the same seed)."
+)
+"""How the intervals of ``Verdict`` are computed, for the notes of tables."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Result files of stages, read as numbers.
 
-A file without the expected content raises an error that names it. No NaN is ever read into a table.
+A file without the expected content raises an error that names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from apao.data.histories import FloatArray
 from apao.errors import UserError
 from apao.evaluation.list_metrics import LIST_METRICS
-from apao.evaluation.metrics import PREFIX, user_metrics
+from apao.evaluation.metrics import PREFIX, PREFIX_RECALL, user_metrics
 from apao.evaluation.significance import (
     FEWEST_SEEDS,
     RESAMPLES,
@@ -128,7 +128,7 @@ class Results:
         """Path of a file of a run."""
         return self.collection.place(run.folder / name)
 
-    def json(self, path: Path) -> Any:
+    def json(self, path: Path) -> dict[str, Any]:
         """Content of a JSON file."""
         if path not in self._read:
             self._read[path] = read_json(verified(path))
@@ -156,9 +156,9 @@ class Results:
             return found
         return replace(found, over_users=mean_interval(self.user_scores(runs)[name].to_numpy()))
 
-    def prefix_recall(self, runs: Sequence[Run], name: str) -> list[Estimate]:
+    def prefix_recall(self, runs: Sequence[Run]) -> list[Estimate]:
         """The recall on the test items of every prefix with its interval."""
-        found = self.levels(runs, "metrics.json", "test", name)
+        found = self.levels(runs, "metrics.json", "test", PREFIX_RECALL)
         if not runs:
             return found
         kept = self.user_prefixes(runs)
@@ -278,11 +278,11 @@ class Results:
         spread = "so no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
         return f"{means}, {spread}{f'; error bars are {of_users}' if over_users else ''}."
 
-    def seeds_sentence(self, study: Study, seeds: Sequence[int], shown: str) -> str:
-        """A sentence on the spread over seeds in a table; ``shown`` is how it is displayed, such as ``± is``."""
+    def seeds_sentence(self, study: Study, seeds: Sequence[int]) -> str:
+        """A sentence on the spread over seeds in a table."""
         if len(seeds) == 1:
             return "One seed, so the spread over seeds is unknown."
-        return f"{self._means_over(study, seeds)}; {shown} the sample standard deviation over them."
+        return f"{self._means_over(study, seeds)}; ± is the sample standard deviation over them."
 
     def _means_over(self, study: Study, seeds: Sequence[int]) -> str:
         if len(seeds) == 1:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
+from apao.codes.coding import FloatMatrix
 from apao.codes.collisions import apply_policy
 from apao.codes.embeddings import read_embeddings
 from apao.codes.given import own_file
@@ -19,7 +23,7 @@ from apao.codes.tokenizers.base import Inputs, Tokenizer
 from apao.data.base import Source
 from apao.devices import device_name
 from apao.errors import UserError
-from apao.files import digest_of, read_table
+from apao.files import again, digest_of, read_table, verified
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 
@@ -88,6 +92,20 @@ def build_codes(
     summary = code_summary(report, f"codes.{source.codes}", _remedy(tokenizer, paths, source.codes))
     summary.lines[:0] = fitted.notes
     summary.print(dataset)
+
+
+def read_codebooks(path: Path) -> tuple[list[FloatMatrix], dict[str, NDArray[np.float32]]]:
+    """Codebooks (tokens, width) of the levels and the encoder's tensors by name, from ``codebooks.safetensors``.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    try:
+        tensors = load_file(verified(path))
+        encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
+        return [tensors[f"level_{level}"].astype(np.float64) for level in range(1, len(tensors) + 1)], encoder
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path}: not the codebooks of a tokenizer ({error}); {again(path)}.") from error
 
 
 def _remedy(tokenizer: Tokenizer, paths: DatasetPaths, entry: str) -> str:

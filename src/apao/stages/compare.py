@@ -1,7 +1,7 @@
 """The command ``compare``: two evaluated runs on the same interactions, side by side.
 
 A run's folder is enough (run.json, metrics.json, ranks.parquet), also one of ``results/published``. Exact scoring is
-compared where both have exact.json; titles and histories are added where the study has the dataset.
+compared where both have exact.json; titles and histories are added where the project folder has the dataset.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pandas as pd
 
 from apao.data.histories import Histories, IntArray, Split
 from apao.errors import UserError
-from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_CUTOFF, code_metrics, metric_names, user_metrics
+from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, PREFIX_RECALL, code_metrics, metric_names, user_metrics
 from apao.evaluation.significance import holm, intervals, paired_p
 from apao.files import read_json, read_table, verified
-from apao.stages.named import Users, run_folder, study_root, titles
+from apao.stages.named import Users, project_folder_of, run_folder, titles
 from apao.study.paths import DatasetPaths
 from apao.study.runs import RECORD_FILE
 
@@ -66,7 +66,7 @@ class Evaluated:
         columns = ["split", "user", "item", "rank", "items_before", "group"]
         ranks = read_table(folder / "ranks.parquet", columns, "table of ranks")
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
-        if ranks.empty or split not in metrics:
+        if ranks.empty or not isinstance(metrics.get(split), dict):
             raise UserError(f"{folder}: holds no ranks of the split {split}; evaluate the run again")
         decoded = {**record, "decoding": {key: metrics.get(key) for key in ("beam", "eos")}}
         return cls(record["run"], folder, decoded, metrics[split], ranks, _exact_ranks(folder / "exact.json", split))
@@ -113,7 +113,7 @@ class MetricRow:
 class Example:
     """A user whose target enters or leaves the first codes. Rank 0: not found.
 
-    Raw id, titles and history are None without the data of the study.
+    Raw id, titles and history are None without the data of the project folder.
     """
 
     user: int
@@ -259,7 +259,7 @@ def _known(p: float) -> float | None:
 
 
 def _prefix_recall(first: Evaluated, second: Evaluated) -> list[list[float]]:
-    name = f"prefix_recall@{PREFIX_CUTOFF}"
+    name = PREFIX_RECALL
     ours, theirs = (one.metrics.get(name) for one in (first, second))
     if ours is None or theirs is None or len(ours) != len(theirs):
         return []
@@ -281,7 +281,7 @@ def _places(rank: pd.Series[int]) -> IntArray:
 
 @dataclass(frozen=True)
 class _Titles:
-    """Titles, user ids and histories, if the study has the dataset that the runs were evaluated on."""
+    """Titles, user ids and histories, if the project folder has the dataset that the runs were evaluated on."""
 
     names: Sequence[str]
     users: pd.Index
@@ -291,7 +291,7 @@ class _Titles:
     @classmethod
     def find(cls, run: Evaluated, split: Split) -> _Titles | None:
         """None if the data is missing, or numbers users and items differently."""
-        paths = DatasetPaths(run.record["dataset"], study_root(run.folder))
+        paths = DatasetPaths(run.record["dataset"], project_folder_of(run.folder))
         if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None
         histories = Histories.load(paths.interactions)

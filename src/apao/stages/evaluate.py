@@ -15,6 +15,7 @@ from apao.evaluation.list_metrics import LIST_LENGTH, RECALL, list_metrics
 from apao.evaluation.metrics import (
     PREFIX,
     PREFIX_CUTOFF,
+    PREFIX_RECALL,
     code_ranks,
     items_before,
     prefixes_kept,
@@ -127,7 +128,7 @@ def evaluate_split(
         "users": len(table),
         **rank_metrics(table, listed),
         **(of_lists if listed is None or listed >= LIST_LENGTH else dict.fromkeys(of_lists)),
-        f"prefix_recall@{PREFIX_CUTOFF}": (
+        PREFIX_RECALL: (
             None if listed is not None and listed < PREFIX_CUTOFF else [float(value) for value in prefix_recall]
         ),
     }

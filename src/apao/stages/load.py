@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from shlex import quote
 
+from pydantic import ValidationError
+
 from apao.codes.items import ItemTable
 from apao.devices import pick_device
 from apao.errors import UserError
@@ -12,7 +14,7 @@ from apao.evaluation.metrics import CUTOFFS
 from apao.evaluation.params import DecodingParams
 from apao.files import PUBLISHED_RECORD, read_json, read_record, record_path, sha256_of, verified
 from apao.stages.dataset import item_table, load_dataset
-from apao.stages.named import study_root
+from apao.stages.named import project_folder_of
 from apao.stages.recommender import Recommender
 from apao.stages.trained import TrainedModel, warn_of_changes
 from apao.study.paths import RESULTS, DatasetPaths
@@ -44,7 +46,7 @@ def load(folder: str | Path, device: str = "auto", new_items: str | Path | None 
     run = Run.parse(record.run)
     if (folder / PUBLISHED_RECORD).exists():
         raise UserError(f"{folder}: is a published run, without weights; train it here: apao train {quote(str(run))}")
-    root = study_root(folder)
+    root = project_folder_of(folder)
     items = _items(folder, run, record, root)
     params = record.decoded(_decoding(folder, record, len(items.codes.distinct)))
     if new_items is not None:
@@ -94,7 +96,13 @@ def _decoding(folder: Path, record: RunRecord, codes: int) -> DecodingParams:
     metrics = read_json(verified(path)) if path.exists() else {}
     beam, eos = metrics.get("beam", DecodingParams().beam), metrics.get("eos")
     # metrics.json has the resolved values: the number of codes for "all", true for "release".
-    return DecodingParams(
-        beam=beam if max(CUTOFFS) <= beam <= codes else "all",
-        eos="release" if eos and record.backbone.decodes_eos else eos,
-    )
+    try:
+        return DecodingParams(
+            beam=beam if max(CUTOFFS) <= beam <= codes else "all",
+            eos="release" if eos and record.backbone.decodes_eos else eos,
+        )
+    except (TypeError, ValidationError) as error:
+        raise UserError(
+            f"{path}: expected the decoding of an evaluation, found beam {beam!r} and eos {eos!r}; delete it, and "
+            "evaluate the run again for its metrics"
+        ) from error

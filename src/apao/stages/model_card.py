@@ -11,7 +11,7 @@ from apao.data.base import SOURCES, Source
 from apao.data.histories import Histories
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, metric_names, metric_title
 from apao.files import read_json, read_record, record_path, verified
-from apao.stages.named import study_root
+from apao.stages.named import project_folder_of
 from apao.stages.recommender import Recommender
 from apao.study.paths import DatasetPaths
 
@@ -25,7 +25,7 @@ def model_card(model: Recommender, folder: Path) -> str:
     dataset's files; what is absent is left out or said to be unknown.
     """
     record = read_json(folder / "run.json")
-    root = study_root(folder)
+    root = project_folder_of(folder)
     parts = [_head(record), _what(model), _use(model), _training(record, folder), _metrics(folder, root, record)]
     return "\n\n".join([*parts, _intended(record, root), _limitations(model), _files()]) + "\n"
 

@@ -32,8 +32,8 @@ def run_folder(run: str) -> Path:
         raise UserError(f"{run}: no folder of a run (it has no {RECORD_FILE}), and no name of one: {error}") from error
 
 
-def study_root(folder: Path) -> Path:
-    """The folder of the study that a run's folder is in: above ``results``, else the working directory."""
+def project_folder_of(folder: Path) -> Path:
+    """The project folder that a run's folder is in: above ``results``, else the working directory."""
     above = [path.parent for path in folder.resolve().parents if path.name == "results"]
     return above[0] if above else Path()
 

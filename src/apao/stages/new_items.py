@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.numpy import load_file
 
 from apao.codes.coding import Matrix, squared_errors
 from apao.codes.collisions import placed
@@ -24,9 +23,9 @@ from apao.data.delimited import SEPARATORS, quoted_by_default, read_rows
 from apao.data.prepared import joined_text, single_line
 from apao.devices import device_name
 from apao.errors import UserError
-from apao.files import read_table, verified
-from apao.progress import console
-from apao.stages.codes import ENCODER
+from apao.files import read_table
+from apao.progress import console, warn
+from apao.stages.codes import read_codebooks
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
 
@@ -70,9 +69,7 @@ def code_new_items(
         read += [paths.embeddings, *map(own_file, embedder.own_files() if embedder else ())]
     with Stage("new_items", paths.folder, read, params, device_name(device)) as stage:
         known = ItemCodes.read(paths.codes)
-        tensors = load_file(verified(paths.codebooks))
-        encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
-        codebooks = [tensors[f"level_{level}"].astype(np.float64) for level in range(1, len(tensors) + 1)]
+        codebooks, encoder = read_codebooks(paths.codebooks)
         vectors: Matrix | None = None
         if tokenizer.reads_embeddings:
             old = tokenizer.encoded(read_embeddings(paths.embeddings, paths.items), encoder)
@@ -119,7 +116,7 @@ def _read(file: Path, columns: Sequence[str], known: frozenset[str], needs_text:
             raise UserError(f"{file}:{line}: item {item!r} has no text in {', '.join(columns)}, so nothing to embed")
         rows[item] = (single_line(texts[0]) if texts else "", text)
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow")
+        warn(warning)
     if not rows:
         raise UserError(f"{file}: holds no items")
     return pd.DataFrame([(item, *texts) for item, texts in rows.items()], columns=["item", "title", "text"])

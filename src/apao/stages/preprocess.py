@@ -6,7 +6,7 @@ from apao.data.base import Source
 from apao.data.prepared import prepare
 from apao.data.summary import check_items, statistics, summary
 from apao.errors import UserError
-from apao.progress import console
+from apao.progress import console, warn
 from apao.stages.download import changed_hashes, check_raw
 from apao.stages.record import Stage
 from apao.study.paths import DatasetPaths
@@ -41,4 +41,4 @@ def preprocess(dataset: str, source: Source) -> None:
     for line in summary(stats):
         console.print(line)
     for line in stats["warnings"]:
-        console.print(f"warning: {line}", style="yellow")
+        warn(line)

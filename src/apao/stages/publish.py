@@ -72,7 +72,7 @@ class Parcel:
 
 
 def publish(names: Sequence[str], source: Path, replace: bool = False) -> None:
-    """Publish finished runs of the study in the folder ``source``.
+    """Publish finished runs of the project folder ``source``.
 
     All runs are checked before the first is written. A run that is already published with the same numbers, times
     apart, is left unchanged, except that new measurements are added.
@@ -154,7 +154,7 @@ def _planned(parcel: Parcel, replace: bool) -> tuple[Parcel | None, str]:
     there = parcel.folder / PUBLISHED_RECORD
     if not there.exists():
         return parcel, f"{parcel.folder}: published"
-    published = read_json(there)
+    published = read_record(there)
     lines = [*_differences(parcel.folder / METRICS, parcel.files[METRICS]), *_measured_again(parcel, published)]
     for line in lines:
         console.print(f"{parcel.folder}: {line}")

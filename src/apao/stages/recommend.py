@@ -10,7 +10,7 @@ from pathlib import Path
 
 from apao.codes.given import read_lines
 from apao.errors import UserError
-from apao.progress import console, progress
+from apao.progress import console, progress, warn
 from apao.stages.history_files import Asked, Known, history_of, read_histories, users_of_dataset
 from apao.stages.list_files import format_of, opened
 from apao.stages.load import load
@@ -80,6 +80,7 @@ def recommend(
     asked = _asked(wanted, model, known)
     only, without = (None if file is None else _listed(file, known) for file in (how.only, how.without))
     _warn_of_untrained(model, asked)
+    codes = model.reachable_codes(only, without)
     without_items = incomplete = 0
     # On a terminal the bar's unfinished line would stand before the first lines of the table.
     shown = output is not None or not sys.stdout.isatty()
@@ -95,17 +96,15 @@ def recommend(
             found.insert(0, "user", users)
             writer.write(found)
             advance(len(part))
-    if incomplete and how.beam is not None:
-        console.print(
-            f"warning: {incomplete:,} of {len(asked.users):,} histories get fewer than {how.k} items, "
-            f"{without_items:,} none: a beam of {how.beam} finds no more; raise --beam, or leave it out",
-            style="yellow",
+    if incomplete and how.beam is not None and how.beam < codes:
+        warn(
+            f"{incomplete:,} of {len(asked.users):,} histories get fewer than {how.k} items, "
+            f"{without_items:,} none: a beam of {how.beam} finds no more; raise --beam, or leave it out"
         )
     elif without_items:
-        console.print(
-            f"warning: {without_items:,} of {len(asked.users):,} histories get no item: all that is allowed is in them "
-            "(--keep-seen recommends it again)",
-            style="yellow",
+        warn(
+            f"{without_items:,} of {len(asked.users):,} histories get no item: all that is allowed is in them "
+            "(--keep-seen recommends it again)"
         )
     if output is not None:
         console.print(str(output))
@@ -144,7 +143,4 @@ def _warn_of_untrained(model: Recommender, asked: Asked) -> None:
     if untrained:
         more = f" and {len(untrained) - NAMED} more" if len(untrained) > NAMED else ""
         named = ", ".join(map(repr, untrained[:NAMED]))
-        console.print(
-            f"warning: {named}{more} not in the training data; the model knows only the tokens of their codes",
-            style="yellow",
-        )
+        warn(f"{named}{more} not in the training data; the model knows only the tokens of their codes")

@@ -124,6 +124,10 @@ class Recommender:
         with torch.no_grad():
             return self._frame(self._ranked(query) if exact else self._searched(query, beam))
 
+    def reachable_codes(self, only: Collection[str] | None = None, without: Collection[str] | None = None) -> int:
+        """Number of distinct codes that a recommendation with these parts of the catalogue can reach."""
+        return len(self._part(_hashable(only), _hashable(without) or None).codes)
+
     def score(self, histories: RawHistories, items: Sequence[str]) -> pd.DataFrame:
         """Exact log-probability of each item's code after each history: one row per history, one column per item.
 

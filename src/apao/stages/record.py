@@ -53,7 +53,7 @@ class Stage:
     ) -> None:
         self.code = code
         self.name, self.folder, self.params, self.device = name, folder, dict(params), device
-        self.inputs = {str(path): sha256_of(verified(path)) for path in inputs}
+        self.inputs = hashes_of(inputs)
         self.outputs: dict[str, str] = {}
         self.record = record_path(folder, name)
 
@@ -99,6 +99,11 @@ class Stage:
             "command": sys.argv[1:],
         }
         write_record(self.record, record)
+
+
+def hashes_of(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of input files by their paths; raises UserError for a file that differs from its stage's record."""
+    return {str(path): sha256_of(verified(path)) for path in paths}
 
 
 def machine_name() -> str:

@@ -11,7 +11,7 @@ before. A search that was interrupted therefore repeats the trial that it was at
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from apao.files import explained, locked, read_json, read_record, record_path, s
 from apao.progress import console
 from apao.report.values import number
 from apao.stages.evaluate import evaluate
+from apao.stages.record import hashes_of
 from apao.stages.train import train
 from apao.study.params import Params
 from apao.study.paths import SEARCHES, DatasetPaths
@@ -61,7 +62,7 @@ def search(
     objectives: Collection[str],
     device: torch.device,
     version: Version,
-    tracker: Tracker | None = None,
+    tracker: Tracker | None,
 ) -> Iterator[tuple[str, Tuning]]:
     """Search the best values of each objective, or continue; yields them as pairs of objective and tuning.
 
@@ -96,7 +97,7 @@ class ObjectiveSearch:
         params: Params,
         device: torch.device,
         version: Version,
-        tracker: Tracker | None = None,
+        tracker: Tracker | None,
     ) -> None:
         self.name, self.entry, self.objective, self.params = name, entry, objective, params
         self.device, self.version, self.tracker = device, version, tracker
@@ -168,7 +169,7 @@ class ObjectiveSearch:
             "median_stopping": self.entry.median_stopping,
             "space": {key: dimension.model_dump(mode="json") for key, dimension in self.space.items()},
             "params": {**fixed, "decoding": params.decoding.model_dump(mode="json")},
-            "inputs": _hashes([paths.interactions, paths.codes]),
+            "inputs": hashes_of([paths.interactions, paths.codes]),
         }
 
     def _run(self, drawn: dict[str, Any]) -> Run:
@@ -252,7 +253,7 @@ class ObjectiveSearch:
         if not path.exists() or read_record(path).get("code") != self.version(params):
             return False
         record = RunRecord.read(run)
-        return record.difference(params) is None and record.inputs == _hashes(params.training_inputs())
+        return record.difference(params) is None and record.inputs == hashes_of(params.training_inputs())
 
     def _score(self, run: Run) -> float:
         """The validation metric of a trained run, which is evaluated if that is not done."""
@@ -270,10 +271,6 @@ def _is_evaluated(run: Run, params: RunParams) -> bool:
         return False
     record = read_record(path)
     return record["params"] == params.for_evaluation() and record["inputs"][str(run.model)] == sha256_of(run.model)
-
-
-def _hashes(paths: Iterable[Path]) -> dict[str, str]:
-    return {str(path): sha256_of(verified(path)) for path in paths}
 
 
 @contextmanager

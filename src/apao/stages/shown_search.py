@@ -74,7 +74,7 @@ class Search:
             context = trained.encode(np.array([history[-trained.params.backbone.max_history :]]))
             exact = trained.scores(context)[0].double() * trained.decoded_tokens
         scores = dict(zip(map(tuple, codes.distinct_tokens.tolist()), exact.tolist(), strict=True))
-        wanted = _best(scores, TOP)
+        wanted = _best(scores)
         goal = None if target is None else tuple(codes.tokens[target].tolist())
         chosen = wanted if goal is None or goal in wanted else [*wanted, goal]
         logp = token_logp(backbone, context, trie, torch.tensor([chosen], device=trained.device), False, softmax)
@@ -97,12 +97,12 @@ class Search:
     @cached_property
     def exact(self) -> list[Prefix]:
         """The most probable codes."""
-        return _best(self.scores, TOP)
+        return _best(self.scores)
 
     @cached_property
     def found(self) -> list[Prefix]:
         """The codes that the search returns first."""
-        return _best({code: self.scores[code] for code in self.kept[-1]}, TOP)
+        return _best({code: self.scores[code] for code in self.kept[-1]})
 
     def rank(self, code: Prefix) -> int:
         """Exact rank of a code, from 1."""
@@ -119,8 +119,9 @@ class Search:
         return candidates.index(list(prefix)) + 1
 
 
-def _best(scores: dict[Prefix, float], count: int) -> list[Prefix]:
-    return sorted(scores, key=lambda code: -scores[code])[:count]
+def _best(scores: dict[Prefix, float]) -> list[Prefix]:
+    """The ``TOP`` most probable codes."""
+    return sorted(scores, key=lambda code: -scores[code])[:TOP]
 
 
 def page_case(search: Search, names: Names, label: str, history: Sequence[int], read: int) -> dict[str, Any]:

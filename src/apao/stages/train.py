@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 from apao.backbones.exchange import read_weights
 from apao.codes.embeddings import read_embeddings
 from apao.devices import device_name
+from apao.files import digest_of
 from apao.progress import console
 from apao.stages.dataset import item_table, load_dataset
 from apao.stages.record import Stage
@@ -64,7 +63,9 @@ def train(
         embeddings = read_embeddings(paths.embeddings, paths.items) if params.objective.needs().embeddings else None
         start = None if params.start is None else read_weights(Run.parse(params.start.run).model)
         training = Training(str(run), params, histories, codes, device, start, embeddings, processes)
-        fingerprint = _fingerprint(record, list(decisive.values()), code)
+        fingerprint = digest_of(
+            {"params": record, "inputs": list(decisive.values()), "code": code, "torch": torch.__version__}
+        )
         if not processes.is_first:
             training.fit(run.checkpoint, fingerprint)
             return
@@ -91,9 +92,3 @@ def train(
     run.checkpoint.unlink(missing_ok=True)
     epochs = len(trained.history)
     console.print(f"{run}: best of {epochs} epochs is {trained.best_epoch}")
-
-
-def _fingerprint(record: dict[str, object], hashes: list[str], code: str) -> str:
-    """Hash that identifies a training: its parameters, the hashes of its inputs, and its code."""
-    facts = {"params": record, "inputs": hashes, "code": code, "torch": torch.__version__}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -155,9 +155,9 @@ class TrainedRun(TrainedModel):
         folder: Path | None = None,
         backbone: Backbone | None = None,
     ) -> None:
-        """``params`` are those of run.json with the decoding; ``root`` is the root folder of the study.
+        """``params`` are those of run.json with the decoding; ``root`` is the project folder.
 
-        ``folder`` is the run's folder if it is not the one of the study, ``backbone`` the model if it is loaded.
+        ``folder`` is the run's folder if it is not there, ``backbone`` the model if it is loaded.
         """
         folder = folder or root / run.folder
         paths = DatasetPaths(run.dataset, root)

@@ -9,7 +9,6 @@ affects only that objective's runs.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -31,9 +30,9 @@ from apao.codes.tokenizers.base import TOKENIZERS, Tokenizer
 from apao.data.base import SOURCES, Source
 from apao.errors import AtKey, UserError, nearest
 from apao.evaluation.params import DecodingParams, MeasureParams
-from apao.files import atomic_path
+from apao.files import atomic_path, json_text
 from apao.parameters import NAME, OBJECTIVE_NAME, Key, Model, first_mistake, one_of, spelled
-from apao.progress import console
+from apao.progress import warn
 from apao.study.paths import PARAMS_FILE
 from apao.study.references import check_fit, check_references, owners, resolve_sweeps, with_values
 from apao.study.run_params import AnyBackbone, AnyObjective, RunParams, Start, TimedDecoding
@@ -119,9 +118,7 @@ class Params(Model):
     def note_missing_tunings(self) -> None:
         """Print a line if the file under ``tuned`` does not exist."""
         if self._absent is not None:
-            console.print(
-                f"warning: {self._absent}: not found; objectives have the same values on all datasets", style="yellow"
-            )
+            warn(f"{self._absent}: not found; objectives have the same values on all datasets")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -376,4 +373,4 @@ def schema() -> dict[str, Any]:
 
 def schema_text() -> str:
     """Text of schema.json in the repository."""
-    return json.dumps(schema(), indent=1) + "\n"
+    return json_text(schema())

@@ -45,7 +45,7 @@ class Collection:
 
 
 OWN = Collection(RESULTS, FIGURES, gaps=False)
-"""The runs trained in this study."""
+"""The runs trained in this project folder."""
 PUBLISHED = Collection(RESULTS / "published", FIGURES / "published", gaps=True, records=(PUBLISHED_RECORD,))
 """The small files of finished runs, in the repository."""
 
@@ -59,7 +59,7 @@ class DatasetPaths:
 
     name: str
     root: Path = Path()
-    """Root folder of the study."""
+    """The project folder."""
 
     @property
     def folder(self) -> Path:
@@ -135,7 +135,7 @@ class DatasetPaths:
 
     @property
     def codebooks(self) -> Path:
-        """Tensors ``level_1`` .. ``level_T`` (clusters, width)."""
+        """Codebooks and encoder of the tokenizer (``stages.codes.read_codebooks``)."""
         return self.folder / "codebooks.safetensors"
 
     @property

@@ -124,9 +124,9 @@ class RunRecord(TrainedParams):
     """SHA-256 by path of every file that the training read."""
 
     @classmethod
-    def read(cls, run: Run, root: Path = Path()) -> Self:
-        """Read run.json of a trained run of the study in ``root``; raises the errors of ``at``."""
-        return cls.at(root / run.record, run)
+    def read(cls, run: Run) -> Self:
+        """Read run.json of a trained run; raises the errors of ``at``."""
+        return cls.at(run.record, run)
 
     @classmethod
     def at(cls, path: Path, run: Run | None = None) -> Self:
@@ -160,7 +160,7 @@ class RunRecord(TrainedParams):
         except ValidationError as error:
             raise UserError(f"{self.run}: {spelled(*first_mistake(error))}") from error
 
-    def changed_inputs(self, root: Path = Path()) -> list[Path]:
+    def changed_inputs(self, root: Path) -> list[Path]:
         """Files of the dataset whose content has changed since the training."""
         paths = DatasetPaths(self.dataset)
         files = [path for path in (paths.interactions, paths.codes) if (root / path).exists()]

@@ -1,4 +1,4 @@
-"""MLflow: one MLflow run per training, in a database of the study or on the server of MLFLOW_TRACKING_URI."""
+"""MLflow: one MLflow run per training, in a database of the project folder or on the server of MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 

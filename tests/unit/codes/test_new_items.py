@@ -12,7 +12,7 @@ from helpers.models import run_params
 from helpers.project import ROOT, TOY
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 import apao
 from apao.codes.coding import nearest_codes
@@ -218,6 +218,14 @@ def test_mistakes_name_file_and_line(world, tmp_path, name):
         code(name)
     with pytest.raises(UserError, match=r"absent\.csv: not found; --items names an existing table"):
         code("absent.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 20, save({"level_2": np.ones((2, 2), np.float32)})])
+def test_damaged_codebooks_are_named(world, content):
+    TOY.codebooks.write_bytes(content)
+    record_path(TOY.folder, "codes").unlink()
+    with pytest.raises(UserError, match=r"codebooks\.safetensors: not the codebooks of a tokenizer"):
+        code()
 
 
 def test_a_quotation_mark_in_a_tsv_is_a_character(world, tmp_path, capsys):

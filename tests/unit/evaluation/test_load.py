@@ -187,6 +187,14 @@ def test_decoding_without_the_record_of_an_evaluation(toy, model, kept):
     assert (again.beam, again.params.decodes_eos) == (model.trained.beam, model.trained.params.decodes_eos)
 
 
+@pytest.mark.parametrize("metrics", ['{"beam": "x"}', '{"beam": null}', "[]"])
+def test_a_damaged_decoding_is_named(toy, model, metrics):
+    (toy.run.folder / "evaluate.provenance.json").unlink()
+    (toy.run.folder / "metrics.json").write_text(metrics)
+    with pytest.raises(UserError, match=r"metrics\.json: expected (the decoding of an evaluation|a JSON object)"):
+        apao.load(toy.run.folder, device="cpu")
+
+
 def test_evaluate_gives_the_metrics_of_the_stage(toy, model):
     metrics = read_json(toy.run.folder / "metrics.json")
     assert model.evaluate() == metrics["test"] and model.evaluate("valid") == metrics["valid"]

@@ -226,6 +226,13 @@ def test_a_narrow_beam_is_named_as_the_reason(run, tmp_path):
     assert "fewer than" not in recommend(name, "--history", "i1", "-k", 20).stderr
 
 
+def test_a_beam_wider_than_the_part_is_not_the_reason(run, tmp_path):
+    (tmp_path / "only.txt").write_text("i2\ni5\n")
+    arguments = (run[0], "--history", "i1", "-k", 20, "--only", tmp_path / "only.txt", "--beam")
+    assert "fewer than" not in recommend(*arguments, 30).stderr
+    assert "a beam of 1 finds no more" in " ".join(recommend(*arguments, 1).stderr.split())
+
+
 def test_a_table_on_a_terminal_begins_a_line(run, monkeypatch):
     """The unfinished line of a bar would stand before it."""
 

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.text import Text
 
 from apao.errors import UserError
+from apao.evaluation.metrics import PREFIX_RECALL
 from apao.report import style
-from apao.report.kinds.prefix_recall import QUANTITY, _gain, gain_percent
+from apao.report.kinds.prefix_recall import _gain, gain_percent
 from apao.report.results import Estimate, Results
 from apao.stages.report import report
 from apao.study.runs import Run
@@ -311,7 +312,7 @@ def test_figure5_of_two_seeds_has_intervals_over_the_users(project):
             users.assign(prefix_1=users["user"].isin(hits)).to_parquet(path)
     report("figure5", params)
     frame = pd.read_csv("figures/figure5.csv").set_index(["series", "quantity"])[["value", "low", "high"]]
-    recall, gain = (frame.loc[key].tolist() for key in (("ce", QUANTITY), ("apao-pairwise", "gain_percent")))
+    recall, gain = (frame.loc[key].tolist() for key in (("ce", PREFIX_RECALL), ("apao-pairwise", "gain_percent")))
     assert recall == pytest.approx([0.5] * 3) and gain == pytest.approx([100] * 3)
     assert "Means over 2 seeds, too few for an interval over seeds" in Path("figures/figure5.rst").read_text()
 

@@ -13,10 +13,9 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.evaluation.metrics import CODE_LEVEL, ITEM_LEVEL, METRICS, metric_names, short_name
-from apao.evaluation.significance import FEWEST_SEEDS, RESAMPLES
 from apao.report import comparisons
 from apao.report.base import TableStudy
-from apao.report.comparisons import ALPHA, Experiment, Pair, Verdict, best_other, corrected, judged
+from apao.report.comparisons import ALPHA, INTERVALS, Experiment, Pair, Verdict, best_other, corrected, judged
 from apao.report.paper import coverage, table1, uses
 from apao.report.render import ABSENT, Cell, Grid, Table, bold_best, fixed, p_text, spread
 from apao.report.results import Estimate, Results, seeds_of
@@ -91,10 +90,8 @@ class Comparison(GridStudy, TableStudy):
             "Test items. Code level: a hit is the target's code, as in the paper. Item level, strict: the items of "
             "one code share its rank in expectation. The untrained baselines rank items; at code level, most-popular "
             "gives a code the place of its most popular item, and random ranks the codes. Bold: the best objective per "
-            "backbone. " + results.seeds_sentence(self, self.seeds, "± is"),
-            f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
-            f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over them (gains: "
-            "of the differences with the same seed). None has both causes; of fewer seeds that of the seed is unknown."
+            "backbone. " + results.seeds_sentence(self, self.seeds),
+            f"{INTERVALS} None has both causes; of fewer seeds that of the seed is unknown."
             + (
                 f" {OUTSIDE}: the paper's number, whose own uncertainty is not known, lies outside ours."
                 if any(map(uses, self.datasets))

@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
+from apao.evaluation.metrics import PREFIX_RECALL
 from apao.evaluation.significance import Ends, gain_interval, seeds_interval, wider
 from apao.report import style
 from apao.report.base import FigureStudy
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ["dataset", "backbone", "series", "prefix", "quantity", *ESTIMATE, "seeds"]
 BARS: dict[str, Any] = {"facecolor": "#bbbbbb", "edgecolor": "black", "linewidth": 0.6, "hatch": style.HATCHES[1]}
-QUANTITY = "prefix_recall@20"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PrefixRecall(GridStudy, FigureStudy):
         rows: list[tuple[object, ...]] = []
         for j, place in enumerate(places):
             runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
-            recalls = {name: results.prefix_recall(some, QUANTITY) for name, some in runs.items() if some}
+            recalls = {name: results.prefix_recall(some) for name, some in runs.items() if some}
             gains = self._gains(results, runs, recalls)
             self._draw_recalls(axes[0, j], recalls)
             _draw_gains(axes[1, j], gains)
@@ -72,7 +72,7 @@ class PrefixRecall(GridStudy, FigureStudy):
             axes[1, j].set_xlabel("Prefix")
             seeds = {name: seeds_of(some) for name, some in runs.items()}
             for name, recall in recalls.items():
-                rows += [(*place, name, m, QUANTITY, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
+                rows += [(*place, name, m, PREFIX_RECALL, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
             rows += [
                 (*place, last, m, "gain_percent", gain.percent, math.nan, *gain.interval, seeds[last])
                 for m, gain in enumerate(gains)

@@ -47,7 +47,7 @@ class SweepBest(SweepStudy, TableStudy):
             f"Each sweep changes one value and keeps the objective's others: {ranges(self)}. The best value has the "
             f"highest {title} on the validation items (code level: a hit is the target's code, as in the paper; item "
             "level, strict: the items of one code share its rank in expectation). "
-            + results.seeds_sentence(self, self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds),
             coverage(self.datasets),
         ]
         long = pd.DataFrame(rows, columns=self._columns())

@@ -52,7 +52,7 @@ class TrainingCost(GridStudy, TableStudy):
             f"Seconds: mean wall time of training per epoch {on}; the "
             "paper's are from another machine. Epochs: number of the epoch with the best validation loss, without the "
             "epochs of patience after it; the paper does not state what it counts. "
-            + results.seeds_sentence(self, self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds),
             coverage(self.datasets),
         ]
         return Table("Training cost", pd.DataFrame(rows, columns=COLUMNS), [grid], notes)

@@ -9,10 +9,9 @@ from pydantic import model_validator
 from typing_extensions import override
 
 from apao.evaluation.metrics import ITEM_LEVEL, MetricName, metric_title
-from apao.evaluation.significance import RESAMPLES
 from apao.report import comparisons
 from apao.report.base import TableStudy
-from apao.report.comparisons import Experiment, Key, Pair, Verdict, best, corrected, judged
+from apao.report.comparisons import INTERVALS, Experiment, Key, Pair, Verdict, best, corrected, judged
 from apao.report.paper import coverage, printed
 from apao.report.render import COMPARED, Cell, Grid, Table, bold_best, compared, spread
 from apao.report.results import Results, seeds_of
@@ -75,7 +74,7 @@ class TrainingStages(TableStudy):
             results.origin(self),
             f"{title} on the test items. Code level: a hit is the target's code, as in the paper. Item level, "
             "strict: the items of one code share its rank in expectation. Bold: the best of each column. "
-            + results.seeds_sentence(self, self.seeds, "± is"),
+            + results.seeds_sentence(self, self.seeds),
             _comparison_note(trained) if self.one_stage and len(self._objectives()) > 1 else "",
             "" if self.two_stage else "This study has no two-stage objective.",
             "" if self.one_stage else "This study has no one-stage objective.",
@@ -162,6 +161,5 @@ def _comparison_note(trained: dict[Place, list[Experiment]]) -> str:
     return (
         "The CSV compares the best one-stage objective with every other one of its column: gain, two-sided paired "
         "t-test over users, plain and with Holm's correction for the comparisons of the column, one-sample t-test of "
-        "its seeds against the other's mean, and 95 % percentile bootstrap intervals "
-        f"({RESAMPLES:,} resamples of the test users). Test users: {counted}."
+        f"its seeds against the other's mean, and 95 % intervals. {INTERVALS} Test users: {counted}."
     )
