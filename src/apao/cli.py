@@ -98,6 +98,9 @@ app.add_typer(params_app, name="params")
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="dataset/backbone/objective[+key=value...]/seedN")]
 TrainedRunName = Annotated[str, typer.Argument(metavar="RUN", help="A trained run, by its name or its folder.")]
+ComparedName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A trained run by its name or its folder; or without the seed, all seeds.")
+]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="An entry under datasets in params.yaml.")]
 Resolved = Annotated[
     str | None,
@@ -335,17 +338,26 @@ def report(
 
 @app.command()
 def compare(
-    first: TrainedRunName,
-    second: TrainedRunName,
+    first: ComparedName,
+    second: ComparedName,
     split: Annotated[Split, typer.Option(help="Split of the targets.")] = "test",
     output_format: Annotated[OutputFormat, typer.Option("--format", help="For people or for programs.")] = "table",
 ) -> None:
-    """Print how two runs differ: parameters, metrics with intervals, users gained and lost."""
-    from apao.stages.compare import compare as stage
-    from apao.stages.compare_text import as_text
+    """Print how two runs differ: parameters, metrics with intervals, users gained and lost.
 
-    found = stage(first, second, split)
-    typer.echo(as_text(found) if output_format == "table" else found.json(), nl=output_format != "table")
+    Without the seed (DATASET/BACKBONE/OBJECTIVE) in both names, how two objectives differ over all their seeds.
+    """
+    from apao.stages.compare import compare as stage
+    from apao.stages.compare_seeds import compare_seeds, seed_folders
+    from apao.stages.compare_text import as_text, seeds_as_text
+
+    if any(map(seed_folders, (first, second))):
+        over_seeds = compare_seeds(first, second, split)
+        text, found = seeds_as_text(over_seeds), over_seeds.json()
+    else:
+        of_runs = stage(first, second, split)
+        text, found = as_text(of_runs), of_runs.json()
+    typer.echo(text if output_format == "table" else found, nl=output_format != "table")
 
 
 @app.command()

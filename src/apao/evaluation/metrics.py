@@ -36,6 +36,8 @@ PREFIX_RECALL = f"prefix_recall@{PREFIX_CUTOFF}"
 """Share of the users whose target's prefix was kept, of every length; in metrics.json."""
 PREFIX = "prefix_"
 """How the columns of ranks.parquet begin that say which prefixes of a target were kept; the length follows."""
+MOVED = ("lost@", "won@")
+"""How the names of the shares of ``moved`` begin; the cutoff follows."""
 CODE_LEVEL, ITEM_LEVEL = "", "item_"
 """Prefixes of the names of code-level and item-level metrics."""
 
@@ -128,6 +130,19 @@ def code_metrics(rank: IntArray) -> dict[str, FloatArray]:
         for kind, gain in gains.items()
         for k in CUTOFFS
     }
+
+
+def moved(beam: IntArray, exact: IntArray) -> dict[str, FloatArray]:
+    """Whether each user's code is in the top k by only one of two rankings, for every cutoff.
+
+    ``lost@k``: by exact scoring and not by beam search; ``won@k`` the reverse, because the beam has dropped codes above
+    it. Ranks from 1; a ``beam`` rank of 0 is a code that is not in the beam.
+    """
+    tops = {k: ((beam > 0) & (beam <= k), exact <= k) for k in CUTOFFS}
+    lost, won = MOVED
+    found = {f"{lost}{k}": by_exact & ~by_beam for k, (by_beam, by_exact) in tops.items()}
+    found |= {f"{won}{k}": by_beam & ~by_exact for k, (by_beam, by_exact) in tops.items()}
+    return {name: values.astype(np.float64) for name, values in found.items()}
 
 
 def user_metrics(ranks: pd.DataFrame) -> dict[str, FloatArray]:

@@ -163,7 +163,7 @@ def compare(first: str, second: str, split: Split) -> Comparison:
         UserError: when a file is missing, or the runs are of other datasets, users or targets.
     """
     ours, theirs = Evaluated.read(first, split), Evaluated.read(second, split)
-    _check_same_users(ours, theirs)
+    check_same_users(ours, theirs)
     gained, lost = _changed(ours, theirs), _changed(theirs, ours)
     exact_users, exact, beam = _exactly(ours.exact, theirs.exact)
     known = _Titles.find(ours, split)
@@ -173,7 +173,7 @@ def compare(first: str, second: str, split: Split) -> Comparison:
         split=split,
         users=len(ours.ranks),
         parameters=different_parameters(ours.record, theirs.record),
-        other_inputs=_other_inputs(ours.record["inputs"], theirs.record["inputs"]),
+        other_inputs=other_inputs(ours, theirs),
         metrics=metric_rows(ours.ranks, theirs.ranks),
         exact_users=exact_users,
         exact=exact,
@@ -186,7 +186,8 @@ def compare(first: str, second: str, split: Split) -> Comparison:
     )
 
 
-def _check_same_users(first: Evaluated, second: Evaluated) -> None:
+def check_same_users(first: Evaluated, second: Evaluated) -> None:
+    """Raise UserError for runs of other datasets, users or targets."""
     datasets = [one.record["dataset"] for one in (first, second)]
     if datasets[0] != datasets[1] and (first.interactions is None or first.interactions != second.interactions):
         raise UserError(
@@ -218,8 +219,10 @@ def _flat(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
                 yield path, value
 
 
-def _other_inputs(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    return [name for name in first if name in second and first[name] != second[name]]
+def other_inputs(first: Evaluated, second: Evaluated) -> list[str]:
+    """Files of which two runs were trained on different versions."""
+    ours, theirs = (run.record["inputs"] for run in (first, second))
+    return [name for name in ours if name in theirs and ours[name] != theirs[name]]
 
 
 def metric_rows(first: pd.DataFrame, second: pd.DataFrame) -> list[MetricRow]:
@@ -236,7 +239,7 @@ def _rows(names: Sequence[str], first: pd.DataFrame, second: pd.DataFrame) -> li
     p = [paired_p(second[name], first[name]) for name in names]
     cells = zip(names, differences.mean(axis=0), intervals(differences), p, holm(p), strict=True)
     return [
-        MetricRow(name, first[name].mean(), second[name].mean(), float(mean), *map(float, ends), *map(_known, tests))
+        MetricRow(name, first[name].mean(), second[name].mean(), float(mean), *map(float, ends), *map(or_none, tests))
         for name, mean, ends, *tests in cells
     ]
 
@@ -254,7 +257,8 @@ def _exactly(first: pd.DataFrame | None, second: pd.DataFrame | None) -> tuple[i
     return len(first), _rows(names, *exact), _rows(names, *lost)
 
 
-def _known(p: float) -> float | None:
+def or_none(p: float) -> float | None:
+    """``p``, or None, which JSON can say, for NaN."""
     return None if np.isnan(p) else p
 
 

@@ -1,4 +1,4 @@
-"""A comparison of two runs as text for a terminal."""
+"""A comparison of two runs, or of two objectives over their seeds, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from apao.evaluation.metrics import ITEM_LEVEL, PREFIX_CUTOFF, metric_title
+from apao.evaluation.metrics import ITEM_LEVEL, MOVED, PREFIX_CUTOFF, metric_title
 from apao.stages.compare import CUTOFF, Comparison, Example, MetricRow
+from apao.stages.compare_seeds import SeedsComparison, SeedsRow
 
 
 def as_text(found: Comparison) -> str:
@@ -20,6 +21,19 @@ def as_text(found: Comparison) -> str:
         _metrics("beam search - exact scoring", found.beam),
         _prefixes(found),
         _users(found),
+    ]
+    return "\n\n".join("\n".join(part) for part in map(list, parts) if part) + "\n"
+
+
+def seeds_as_text(found: SeedsComparison) -> str:
+    """Parameters, and metrics with the difference of every seed."""
+    scored = f"exact scoring, {found.exact_users:,} users"
+    parts = [
+        _seeds_heads(found),
+        _parameters(found),
+        _seeds_metrics("metric", found.metrics, found.seeds),
+        _seeds_metrics(scored, found.exact, found.exact_seeds),
+        _seeds_metrics("beam search - exact scoring", found.beam, found.exact_seeds),
     ]
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part) + "\n"
 
@@ -38,7 +52,19 @@ def _heads(found: Comparison) -> Iterator[str]:
     yield f"{found.users:,} users, split {found.split}"
 
 
-def _parameters(found: Comparison) -> Iterator[str]:
+def _seeds_heads(found: SeedsComparison) -> Iterator[str]:
+    yield f"A  {found.first}"
+    yield f"B  {found.second}"
+    yield f"{found.users:,} users, split {found.split}; means over the seeds {_listed(found.seeds)}"
+    for name, seeds in found.seeds_of_one.items():
+        yield f"Left out: {_listed(seeds)} of {name}, which the other lacks."
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _parameters(found: Comparison | SeedsComparison) -> Iterator[str]:
     rows = [(key, *map(_value, values)) for key, values in found.parameters.items()]
     if rows:
         yield from aligned([("parameter", "A", "B"), *rows], "<<<")
@@ -59,9 +85,29 @@ def _metrics(what: str, rows: Sequence[MetricRow]) -> Iterator[str]:
 
 
 def _metric(row: MetricRow) -> tuple[str, ...]:
-    name = metric_title(row.metric) + (", item level" if row.metric.startswith(ITEM_LEVEL) else "")
+    return *_values(row), _p(row.p), _p(row.p_holm)
+
+
+def _seeds_metrics(what: str, rows: Sequence[SeedsRow], seeds: Sequence[int]) -> Iterator[str]:
+    heads = (what, "A", "B", "B - A", "95 % interval", "p (users)", "p (seeds)", *(f"seed {seed}" for seed in seeds))
+    if rows:
+        yield from aligned([heads, *map(_seeds_metric, rows)], "<" + ">" * (len(heads) - 1))
+
+
+def _seeds_metric(row: SeedsRow) -> tuple[str, ...]:
+    return *_values(row), _p(row.p_users), _p(row.p_seeds), *(f"{value:+.4f}" for value in row.by_seed)
+
+
+def _values(row: MetricRow | SeedsRow) -> tuple[str, ...]:
+    """Name, both values, their difference and its interval."""
     ends = f"{row.low:+.4f} to {row.high:+.4f}"
-    return name, f"{row.first:.4f}", f"{row.second:.4f}", f"{row.difference:+.4f}", ends, _p(row.p), _p(row.p_holm)
+    return _name(row.metric), f"{row.first:.4f}", f"{row.second:.4f}", f"{row.difference:+.4f}", ends
+
+
+def _name(metric: str) -> str:
+    if metric.startswith(MOVED):
+        return metric
+    return metric_title(metric) + (", item level" if metric.startswith(ITEM_LEVEL) else "")
 
 
 def _p(p: float | None) -> str:

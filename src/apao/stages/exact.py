@@ -5,13 +5,11 @@ Shapes: B users of a batch, T levels, U distinct codes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from apao.data.histories import IntArray
-from apao.evaluation.metrics import CUTOFFS, code_metrics, code_ranks, exact_ranks, prefixes_kept
+from apao.evaluation.metrics import code_metrics, code_ranks, exact_ranks, moved, prefixes_kept
 from apao.stages.trained import measuring
 from apao.study.run_params import RunParams
 from apao.study.runs import Run
@@ -28,9 +26,8 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
     Exact scoring ranks all codes of the catalogue by the score that beam search computes, without pruning. Both are
     done for the same random sample of ``users`` test users, or for all if there are fewer.
 
-    exact.json has the code-level metrics of both. ``lost@k`` is the share of users whose target code is in the exact
-    top k but not in that of the beam, ``won@k`` the reverse: a code moves up when beam search prunes a code with a
-    higher score. Ranks count from 1; 0 means that the code is not in the beam.
+    exact.json has the code-level metrics of both, the shares ``lost@k`` and ``won@k`` of ``evaluation.metrics.moved``,
+    and both ranks of every user, from 1; 0 means that the code is not in the beam.
 
     pruning.json has the share of each user's exact top 20 (``top``: all codes, where there are fewer) whose prefix is
     still in the beam after each step.
@@ -57,7 +54,7 @@ def exact(run: Run, params: RunParams, users: int, device: torch.device) -> None
                 "of_users": trained.users,
                 **{name: float(values.mean()) for name, values in code_metrics(by_beam).items()},
                 **{f"exact_{name}": float(values.mean()) for name, values in code_metrics(by_score).items()},
-                **_moved(by_beam, by_score),
+                **{name: float(values.mean()) for name, values in moved(by_beam, by_score).items()},
                 "ranks": {"user": chosen.tolist(), "beam": by_beam.tolist(), "exact": by_score.tolist()},
             },
         )
@@ -69,12 +66,3 @@ def sample(users: IntArray, count: int) -> IntArray:
     if count >= len(users):
         return users
     return np.sort(np.random.default_rng(SEED).choice(users, count, replace=False))
-
-
-def _moved(beam: IntArray, exact: IntArray) -> dict[str, Any]:
-    """Shares of users whose code is in the top k of only one of the two methods."""
-    shares: dict[str, Any] = {}
-    for k in CUTOFFS:
-        by_beam, by_exact = (beam > 0) & (beam <= k), exact <= k
-        shares |= {f"lost@{k}": float((by_exact & ~by_beam).mean()), f"won@{k}": float((by_beam & ~by_exact).mean())}
-    return shares

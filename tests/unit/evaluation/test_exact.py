@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from apao.stages.exact import _moved, exact, sample
+from apao.evaluation.metrics import moved
+from apao.stages.exact import exact, sample
 
 CPU = torch.device("cpu")
 
@@ -48,5 +49,6 @@ def test_a_sample_has_every_user_once_in_order():
 
 
 def test_shares_that_only_one_of_beam_and_exact_scoring_finds():
-    found = _moved(np.array([0, 3, 7, 5]), np.array([5, 6, 4, 40]))
-    assert (found["lost@5"], found["won@5"], found["lost@10"], found["won@10"]) == (0.5, 0.5, 0.25, 0.25)
+    found = moved(np.array([0, 3, 7, 5]), np.array([5, 6, 4, 40]))
+    assert found["lost@5"].tolist() == [1, 0, 1, 0] and found["won@5"].tolist() == [0, 1, 0, 1]
+    assert found["lost@10"].tolist() == [1, 0, 0, 0] and found["won@10"].tolist() == [0, 0, 0, 1]

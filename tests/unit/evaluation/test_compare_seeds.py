@@ -1,0 +1,101 @@
+"""Two objectives over their seeds: beside ``apao compare`` of single pairs, the files themselves, and scipy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.project import ROOT
+from scipy.stats import ttest_1samp
+from typer.testing import CliRunner
+
+from apao.cli import app
+from apao.errors import UserError
+from apao.files import read_json
+from apao.stages.compare import compare
+from apao.stages.compare_seeds import compare_seeds
+
+PUBLISHED = ROOT / "results" / "published" / "office" / "llama"
+CE, APAO = str(PUBLISHED / "ce"), str(PUBLISHED / "apao-pointwise")
+SEEDS = [42, 43, 44, 45, 46]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return compare_seeds(CE, APAO, "test")
+
+
+def test_each_difference_is_that_of_the_pair(found):
+    assert (found.first, found.second, found.seeds, found.seeds_of_one) == (
+        "office/llama/ce",
+        "office/llama/apao-pointwise",
+        SEEDS,
+        {},
+    )
+    pair = compare(f"{CE}/seed44", f"{APAO}/seed44", "test")
+    assert [row.metric for row in found.metrics] == [row.metric for row in pair.metrics]
+    assert found.parameters == pair.parameters and found.other_inputs == pair.other_inputs == []
+    for ours, theirs in ((found.metrics, pair.metrics), (found.exact, pair.exact), (found.beam, pair.beam)):
+        of_seed = {row.metric: row.by_seed[-1 if ours is not found.metrics else SEEDS.index(44)] for row in ours}
+        for row in theirs:
+            assert of_seed[row.metric] == pytest.approx(row.difference)
+
+
+def test_means_intervals_and_tests_over_the_seeds(found):
+    recall = [
+        [read_json(Path(folder) / f"seed{seed}" / "metrics.json")["test"]["recall@10"] for seed in SEEDS]
+        for folder in (CE, APAO)
+    ]
+    (row,) = (row for row in found.metrics if row.metric == "recall@10")
+    gains = [after - before for before, after in zip(*recall, strict=True)]
+    assert row.by_seed == pytest.approx(gains) and row.difference == pytest.approx(sum(gains) / 5)
+    assert (row.first, row.second) == pytest.approx(tuple(sum(values) / 5 for values in recall))
+    test = ttest_1samp(gains, 0)
+    assert row.p_seeds == pytest.approx(test.pvalue)
+    # The spread over these seeds is wider than that over the users.
+    assert (row.low, row.high) == pytest.approx(tuple(test.confidence_interval()))
+
+
+def test_of_two_seeds_the_interval_is_over_the_users(found):
+    assert found.exact_seeds == [42, 44] and found.exact_users == 4905
+    for row in (*found.exact, *found.beam):
+        assert row.p_seeds is None and len(row.by_seed) == 2
+        assert row.low <= row.difference <= row.high
+
+
+def test_lost_and_won_are_those_of_the_files_and_make_up_the_difference(found):
+    rows = {row.metric: row for row in found.beam}
+    for k in (5, 10, 20):
+        for what in ("lost", "won"):
+            files = [read_json(Path(CE) / f"seed{seed}" / "exact.json")[f"{what}@{k}"] for seed in (42, 44)]
+            assert rows[f"{what}@{k}"].first == pytest.approx(sum(files) / 2)
+        assert rows[f"recall@{k}"].difference == pytest.approx(
+            rows[f"won@{k}"].difference - rows[f"lost@{k}"].difference
+        )
+
+
+def test_seeds_of_one_are_left_out_and_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PUBLISHED / "ce" / "seed43", "results/office/llama/ce/seed43")
+    shutil.copytree(PUBLISHED / "ce" / "seed44", "results/office/llama/ce/seed44")
+    result = CliRunner().invoke(app, ["compare", "office/llama/ce", APAO])
+    assert result.exit_code == 0 and "means over the seeds 43, 44\n" in result.stdout
+    assert "Left out: 42, 45, 46 of office/llama/apao-pointwise, which the other lacks." in result.stdout
+    assert "exact scoring" in result.stdout and "seed 43  seed 44\n" in result.stdout
+    printed = json.loads(CliRunner().invoke(app, ["compare", "office/llama/ce", APAO, "--format", "json"]).stdout)
+    assert printed["seeds"] == [43, 44] and printed["seeds_of_one"] == {"office/llama/apao-pointwise": [42, 45, 46]}
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (f"{APAO}/seed42", "the first has 42, 43, 44, 45, 46, the second none"),
+        (str(PUBLISHED / "absent"), "no seed with which both"),
+        (str(PUBLISHED.parents[1] / "beauty" / "llama" / "ce"), "is of office, beauty/llama/ce/seed42 of beauty"),
+    ],
+)
+def test_what_cannot_be_compared(second, message):
+    with pytest.raises(UserError, match=message):
+        compare_seeds(CE, second, "test")
