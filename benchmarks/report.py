@@ -138,7 +138,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
             band, column = divmod(i, COLUMNS)
             _draw_size(axes[2 * band, column], axes[2 * band + 1, column], size, series, names)
             if column == 0:
-                axes[2 * band, 0].set_ylabel("Rate a second")
+                axes[2 * band, 0].set_ylabel("Examples or users a second")
                 axes[2 * band + 1, 0].set_ylabel("Peak memory (GB)")
         for unused in axes.reshape(bands, 2, COLUMNS)[-1, :, (len(curves) - 1) % COLUMNS + 1 :].flat:
             unused.set_axis_off()

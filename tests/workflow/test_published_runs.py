@@ -89,20 +89,32 @@ def number(cell):
     return re.match(r"[+−]?\d+\.", cell)
 
 
+def drawn_rows(table):
+    """The rows of a drawn table; a backbone stands in its first row only."""
+    rows, backbone = [], ""
+    for line in table.splitlines():
+        if line.startswith("|"):
+            first, *others = cells(line)
+            backbone = first or backbone
+            rows.append([backbone, *others])
+    return rows
+
+
 def stands_for(row, drawn):
     """Whether a row of a page has the label and, in their order, some of the numbers of a drawn row."""
-    label = next((cell for cell in reversed(row) if cell and cell != "–" and not number(cell)), "").partition(",")[0]
+    labels = row[: next(place for place, cell in enumerate(row) if number(cell))]
+    label = [cell for cell in labels if cell not in ("", "–")][-1]
     left = iter(drawn)
-    return label in drawn and all(cell in left for cell in row if number(cell))
+    return not {label, label.partition(",")[0]}.isdisjoint(drawn) and all(cell in left for cell in row if number(cell))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_tables_of_the_documentation_are_those_that_are_drawn(printed, clone, page):
-    """Each row behind a mark that names a table has the numbers of one of its rows."""
+    """Each row behind a mark that names a table has the label and numbers of one of its rows."""
     _, *parts = re.split(r"<!-- (results/published/tables/.*\.md) -->", (ROOT / page).read_text())
     assert parts
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        drawn = [cells(line) for line in (clone.folder / name).read_text().splitlines() if line.startswith("|")]
+        drawn = drawn_rows((clone.folder / name).read_text())
         for line in text.partition("\n## ")[0].splitlines():
             if line.startswith("|") and any(map(number, cells(line))):
                 assert any(stands_for(cells(line), row) for row in drawn), f"{page}: not in {name}: {line}"

@@ -7,16 +7,18 @@ Tests over users treat the trained models as fixed and do not account for the va
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from apao.data.histories import FloatArray
 
 Ends = tuple[float, float]
 """Low and high end of an interval."""
 
-RESAMPLES = 2000
+RESAMPLES = 10_000
 LEVEL = 0.95
 TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
 """Ends of the interval in percent of the draws."""
@@ -96,17 +98,24 @@ def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> 
 def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
     """Means (resamples, columns) over users (rows) drawn with replacement, the same draws for all columns."""
     users = len(values)
+    drawn = _draws(users, resamples, seed)
+    step = max(1, _CHUNK // users)
+    parts = [drawn[start : start + step].astype(np.float64) @ values for start in range(0, resamples, step)]
+    return np.concatenate(parts) / users
+
+
+@lru_cache(1)
+def _draws(users: int, resamples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each resample draws each user (resamples, users); kept, since a table has many intervals."""
     rng = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
+    counts = np.empty((resamples, users), dtype=np.uint8)
     step = max(1, _CHUNK // users)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        # Count of draws per user, one row per resample; int32 draws use half the memory of int64.
         drawn = rng.integers(0, users, size=(rows, users), dtype=np.int32)
         drawn += (np.arange(rows, dtype=np.int32) * users)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        means[start : start + rows] = counts.astype(np.float64) @ values / users
-    return means
+        counts[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
+    return counts
 
 
 def gain_interval(ours: FloatArray, theirs: FloatArray) -> Ends:

@@ -352,6 +352,13 @@ def seed_list(seeds: Iterable[int]) -> str:
     return " ".join(map(str, seeds))
 
 
+def with_seeds(name: str, runs: Sequence[Run], seeds: Sequence[int]) -> str:
+    """``name`` with the number of its runs, in a study of several seeds, of which some may be missing."""
+    if len(seeds) == 1 or not runs:
+        return name
+    return f"{name} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
+
+
 def seeds_of(runs: Iterable[Run]) -> str:
     """The seeds of the runs that there are, which may be fewer than a study's."""
     return seed_list(run.seed for run in runs)

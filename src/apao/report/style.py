@@ -114,7 +114,7 @@ def draw_line(
     means = [scale * one.mean for one in estimates]
     beyond = scale * reach(estimates)
     bars = not np.isnan(beyond).all()
-    places = [place + (0.05 * (series - (of - 1) / 2) if bars else 0.0) for place in x]
+    places = [place + (0.08 * (series - (of - 1) / 2) if bars else 0.0) for place in x]
     # A marker of full size would hide a short error bar.
     size = {"markersize": 3.5} if bars else {}
     axes.errorbar(places, means, yerr=beyond, elinewidth=1, **(look(series, dashes) | size))

@@ -372,7 +372,7 @@ def test_figure5_pairs_the_users_of_both_objectives(project):
         (
             [[1] * 100 + [0] * 100, [1] * 100 + [0] * 100, [1] * 160 + [0] * 40],
             (0.6 - 0.43027, 0.6 + 0.43027),
-            "Means over 3 seeds; error bars are 95 % bootstrap intervals over the test users (2,000 resamples), or, "
+            "Means over 3 seeds; error bars are 95 % bootstrap intervals over the test users (10,000 resamples), or, "
             "where it is wider, the 95 % t-interval of that mean over 3 seeds or more.",
         ),
         # Three equal seeds: the interval over the users is the wider one.

@@ -65,7 +65,7 @@ class BeamSizes(GridStudy, FigureStudy):
             missing = [f"{name} ({backbone})" for backbone in self.backbones for name in gaps[dataset, backbone]]
             for panel in axes[:, j]:
                 style.mark_gaps(panel, missing, empty=not beams)
-            axes[0, j].set_title(dataset)
+            axes[0, j].set_title(dataset if len(self.backbones) > 1 else f"{dataset}, {self.backbones[0]}")
             axes[-1, j].set_xlabel("Beam size")
         axes[0, 0].set_ylabel(title)
         if self.times:

@@ -14,7 +14,7 @@ from apao.errors import UserError
 from apao.evaluation.metrics import MetricName, code_metrics, metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Estimate, Results, mean_interval, seeds_of
+from apao.report.results import ESTIMATE, Estimate, Results, mean_interval, seeds_of, with_seeds
 from apao.report.values import number, numbers
 from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy
@@ -55,9 +55,11 @@ class ExactRanking(GridStudy, FigureStudy):
         furthest = 0.0
         for panel, place in zip(panels, places, strict=True):
             scores: dict[str, list[Estimate]] = {}
+            labels: list[str] = []
             for objective in self.objectives:
                 runs = results.experiment(*place, objective, self.seeds)
                 users |= {_users(results, run) for run in runs}
+                labels.append(with_seeds(objective, runs, self.seeds))
                 scores[objective] = [self._score(results, runs, way) for way in WAYS]
                 ranked = ", ".join(dict.fromkeys(_users(results, run) for run in runs))
                 rows += [
@@ -65,6 +67,7 @@ class ExactRanking(GridStudy, FigureStudy):
                     for way, one in zip(WAYS, scores[objective], strict=True)
                 ]
             furthest = max(furthest, _draw(panel, scores))
+            panel.set_yticks(range(len(labels)), labels=labels)
             panel.set_title(", ".join(place))
         # The panels share their axis.
         panels[0].set_xlim(0, 1.25 * furthest or 1.0)
@@ -119,7 +122,6 @@ def _draw(axes: Axes, scores: dict[str, list[Estimate]]) -> float:
         labels = [f"{one.mean:.4f}" if one.values else "not run" for one in estimates]
         for text, one in zip(axes.bar_label(bars, labels=labels, padding=4, fontsize=7.5), estimates, strict=True):
             text.set_color("black" if one.values else style.ABSENT)
-    axes.set_yticks(range(len(scores)), labels=list(scores))
     axes.invert_yaxis()
     axes.grid(visible=False)
     ends = [(one.mean, *one.interval) for found in scores.values() for one in found if one.values]

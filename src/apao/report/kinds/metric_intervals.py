@@ -14,9 +14,10 @@ from apao.evaluation.metrics import metric_title
 from apao.report import style
 from apao.report.base import FigureStudy
 from apao.report.paper import coverage, table1
-from apao.report.results import ESTIMATE, Estimate, Results, seeds_of
+from apao.report.results import ESTIMATE, Estimate, Results, seeds_of, with_seeds
 from apao.report.values import number
 from apao.study.paths import DatasetPaths
+from apao.study.runs import Run
 from apao.study.studies import STUDIES, GridStudy, Metrics
 
 if TYPE_CHECKING:
@@ -54,24 +55,31 @@ class MetricIntervals(GridStudy, FigureStudy):
 
         models = list(product(self.datasets, self.backbones))
         popular = {key: _most_popular(results, *key) for key in product(self.datasets, self.metrics)}
-        figure = style.blank(style.WIDTH, 0.3 + (0.65 + ROW * len(self.objectives)) * len(models))
-        axes = figure.subplots(len(models), len(self.metrics), squeeze=False, sharey="row")
+        shown = {model: self._shown(results, *model) for model in models}
+        heights = [0.65 + ROW * len(runs) for runs in shown.values()]
+        figure = style.blank(style.WIDTH, 0.3 + sum(heights))
+        axes = figure.subplots(
+            len(models), len(self.metrics), squeeze=False, sharex="col", sharey="row", height_ratios=heights
+        )
         rows: list[tuple[Any, ...]] = []
         for (i, model), (j, metric) in product(enumerate(models), enumerate(self.metrics)):
             if not math.isnan(popular[model[0], metric]):
                 axes[i, j].axvline(popular[model[0], metric], **POPULAR)
-            for place, objective in enumerate(self.objectives):
-                runs = results.experiment(*model, objective, self.seeds)
+            for place, (objective, runs) in enumerate(shown[model].items()):
                 name = results.name_in_paper(*model, objective)
                 score, paper = results.test_metric(runs, metric), table1(model[0], model[1], name, metric)
                 _draw(axes[i, j], place, score, paper)
                 seeds = seeds_of(runs)
                 rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
-            axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(len(self.objectives) - 0.5, -0.5))
-            axes[i, j].set_yticks(range(len(self.objectives)), labels=self.objectives)
-            axes[i, j].set_xlim(left=0)
+            places = len(shown[model])
+            axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(places - 0.5, -0.5))
+            labels = [with_seeds(objective, runs, self.seeds) for objective, runs in shown[model].items()]
+            axes[i, j].set_yticks(range(places), labels=labels)
+            axes[i, j].tick_params(labelbottom=True)
             axes[i, j].xaxis.set_major_locator(MaxNLocator(5))
             axes[i, j].grid(visible=False, axis="y")
+        for column in axes[0]:
+            column.set_xlim(left=0)  # of all panels that share it, and only now that they are drawn
         with_paper = any(not math.isnan(row[-1]) for row in rows)
         with_popular = not all(map(math.isnan, popular.values()))
         style.make_room(figure, _legend(figure, with_paper, with_popular))
@@ -84,6 +92,16 @@ class MetricIntervals(GridStudy, FigureStudy):
             f"{results.origin(self)} {results.error_bars(self, self.seeds)} {coverage(self.datasets)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption.strip())
+
+    def _shown(self, results: Results, dataset: str, backbone: str) -> dict[str, list[Run]]:
+        """The runs of each objective that has some, or a number in the paper; of all where none has."""
+        runs = {name: results.experiment(dataset, backbone, name, self.seeds) for name in self.objectives}
+        printed = {
+            name: [table1(dataset, backbone, results.name_in_paper(dataset, backbone, name), m) for m in self.metrics]
+            for name in self.objectives
+        }
+        shown = {name: some for name, some in runs.items() if some or not all(map(math.isnan, printed[name]))}
+        return shown or runs
 
 
 def _legend(figure: Any, with_paper: bool, with_popular: bool) -> int:

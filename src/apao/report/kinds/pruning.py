@@ -13,9 +13,10 @@ import pandas as pd
 from typing_extensions import override
 
 from apao.errors import UserError
+from apao.evaluation.significance import FEWEST_SEEDS
 from apao.report import style
 from apao.report.base import FigureStudy
-from apao.report.results import ESTIMATE, Results, machine, seeds_of
+from apao.report.results import ESTIMATE, Results, few, machine, seeds_of
 from apao.report.values import entries, number
 from apao.study.paths import decoding_time_file
 from apao.study.runs import Run
@@ -28,6 +29,7 @@ METHODS = {"beam search": "beam_seconds_per_user", "full sorting": "full_sort_se
 FIRST_METHOD = 4
 """The methods of (b) take looks that the objectives of (c) leave alone, unless those are more than four."""
 COLUMNS = ["panel", "backbone", "series", "x", *ESTIMATE, "seeds", "unit"]
+THIN = f"Thin lines are single seeds, of which fewer than {FEWEST_SEEDS} have no interval. "
 Row = tuple[object, ...]
 
 
@@ -59,21 +61,27 @@ class Pruning(FigureStudy):
         panels = figure.subfigures(1, 1 + self.times, squeeze=False)[0]
         width = style.WIDTH / len(panels)
         timing: list[Row] = []
-        said, above = "Panels have the paper's letters.", 0
+        said = ""
+        letter, above = "", 0
         if self.times:
             timing, timed = self._draw_times(panels[0].subplots(), results)
-            said += f" (b) {timed}"
+            said, letter = f"Panels have the paper's letters. (b) {timed} ", "(c) "
             above = style.legend(panels[0], width, list(METHODS), self.backbones, first=FIRST_METHOD) if timing else 0
-        kept, of_whom = self._draw_kept(panels[-1].subplots(), results)
+        kept, of_whom = self._draw_kept(panels[-1].subplots(), letter, results)
         nowhere, _ = results.gaps(product([self.dataset], self.backbones), self.objectives, self.seeds)
         style.make_room(
             figure, max(above, style.legend(panels[-1], width, self.objectives, self.backbones, absent=nowhere))
         )
         caption = (
-            f"{said} (c) Share of the {of_whom}. "
+            f"{said}{letter}Share of the {of_whom}. "
+            f"{THIN if self._draws_single(results) else ''}"
             f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame([*timing, *kept], columns=COLUMNS), caption)
+
+    def _draws_single(self, results: Results) -> bool:
+        places = product([self.dataset], self.backbones, self.objectives)
+        return any(_singly(results.experiment(*place, self.seeds)) for place in places)
 
     def _draw_times(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
         """Rows, and what they are in words."""
@@ -105,7 +113,7 @@ class Pruning(FigureStudy):
             f"{self.dataset}'s recipe and synthetic codes, measured on {measured_on}."
         )
 
-    def _draw_kept(self, axes: Axes, results: Results) -> tuple[list[Row], str]:
+    def _draw_kept(self, axes: Axes, letter: str, results: Results) -> tuple[list[Row], str]:
         """Rows, and what they are shares of, in words."""
         rows: list[Row] = []
         found: list[Run] = []
@@ -116,6 +124,10 @@ class Pruning(FigureStudy):
                 kept = results.levels(runs, "pruning.json", "kept")
                 steps = list(range(1, len(kept) + 1))
                 style.draw_line(axes, steps, kept, s, len(self.objectives), b, scale=100)
+                if _singly(runs):
+                    for seed in range(len(runs)):
+                        values = [100 * one.values[seed] for one in kept]
+                        axes.plot(steps, values, **(style.look(s, b) | {"marker": "", "linewidth": 0.6, "alpha": 0.6}))
                 rows += [
                     ("c", backbone, objective, step, *one.numbers(), seeds_of(runs), "share kept")
                     for step, one in zip(steps, kept, strict=True)
@@ -126,11 +138,17 @@ class Pruning(FigureStudy):
         beam, top, users = _measured_alike([results.file(run, "pruning.json") for run in found], results)
         axes.set(xlabel="Beam step", ylabel=f"Exact top {top} still in the beam (%)")
         axes.set_xticks(sorted({int(str(row[3])) for row in rows}))
-        axes.set_title(f"(c) {self.dataset}: exact top {top} kept, beam {beam}")
+        where = self.dataset if len(self.backbones) > 1 else f"{self.dataset}, {self.backbones[0]}"
+        axes.set_title(f"{letter}{where}: exact top {top} kept, beam {beam}")
         return rows, (
             f"{top} codes that full sorting ranks highest whose prefix is still in the beam after each step, mean over "
             f"{users:,} test users"
         )
+
+
+def _singly(runs: Sequence[Run]) -> bool:
+    """Whether the seeds are drawn one by one, because they are too few for an interval."""
+    return len(runs) > 1 and few(runs)
 
 
 def _measured_alike(paths: Sequence[Path], results: Results) -> tuple[int, int, int]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TERMS = {"valid_ce": "validation", "train_ce": "training"}
 """Column of history.csv to its name. The cross-entropy, unlike the loss, is comparable between objectives."""
+FIRST = 3
+"""Epochs whose losses need not be shown."""
 MARKED = 5
 """Epochs between markers of a line."""
 COLUMNS = ["dataset", "backbone", "objective", "seed", "epoch", "quantity", "value", "best"]
@@ -44,12 +46,16 @@ class TrainingCurves(GridStudy, FigureStudy):
             self._draw(panel, curves)
             style.mark_gaps(panel, gaps[place], empty=not curves)
             panel.set(title=", ".join(place), xlabel="Epoch")
-        axes[0].set_ylabel("Cross-entropy per token")
+        axes[0].set_ylabel("Cross-entropy per token (nats)")
+        cut = _cut(frames)
+        if cut is not None:
+            axes[0].set_ylim(top=cut)
         style.make_room(figure, style.legend(figure, width, self.objectives, list(TERMS.values()), absent=nowhere))
         caption = (
             "Mean cross-entropy of the target's tokens (nats) on the validation items after every epoch, and on the "
             "training items during it, while the weights change. A ring marks the epoch whose weights are kept: that "
             "with the lowest validation loss of the objective itself; training stops when no later one is better. "
+            f"{'' if cut is None else f'The larger losses of the first {FIRST} epochs are above the figure. '}"
             f"{results.origin(self)}"
         )
         numbers = pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
@@ -73,13 +79,21 @@ class TrainingCurves(GridStudy, FigureStudy):
         for curve in curves:
             objective, quantity = str(curve["objective"].iloc[0]), str(curve["quantity"].iloc[0])
             series, dashes = self.objectives.index(objective), list(TERMS).index(quantity)
-            look: dict[str, Any] = style.look(series, dashes)
+            look: dict[str, Any] = style.look(series, dashes) | {"markersize": 3.5}
             # Markers at every epoch would cover the line. The offset differs by series.
             axes.plot(curve["epoch"], curve["value"], markevery=(series % MARKED, MARKED), **look)
             if dashes == 0:
                 kept = curve[curve["best"]]
                 axes.plot(kept["epoch"], kept["value"], **(style.RING | {"color": look["color"]}))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _cut(curves: list[pd.DataFrame]) -> float | None:
+    """Where the axis ends so that the first losses do not flatten the rest; None if the trainings are short."""
+    later = [curve.loc[curve["epoch"] > FIRST, "value"] for curve in curves]
+    if not later or max(map(len, later)) < 2 * FIRST:
+        return None
+    return 1.05 * float(pd.concat(later).max())
 
 
 def _curve(history: pd.DataFrame, term: str) -> pd.DataFrame:
