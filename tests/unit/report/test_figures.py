@@ -15,6 +15,7 @@ from apao.report import style
 from apao.report.kinds.prefix_recall import _gain, gain_percent
 from apao.report.results import Estimate, Results
 from apao.stages.report import report
+from apao.study.paths import FIGURES, OWN, RESULTS, Collection
 from apao.study.runs import Run
 
 SEEDS = [1, 2, 3]
@@ -427,3 +428,58 @@ def test_exact_ranking_of_other_samples_has_no_interval_over_users(project):
     report("beam_or_model", params)
     frame = pd.read_csv("figures/beam_or_model.csv")
     assert frame["value"].tolist() == [0.5, 0.5] and frame[["low", "high"]].isna().all(axis=None)
+
+
+GAPS = Collection(RESULTS, FIGURES, gaps=True)
+
+
+def drawn(params, name, collection=OWN, files=("metrics.json",)):
+    with style.applied():
+        return params.study(name).build(Results(params, collection, files))
+
+
+def test_rows_say_their_seeds_and_what_has_neither_run_nor_paper_has_none(project):
+    """The paper has numbers of apao-pairwise and none of mine; the panels of a metric share their axis."""
+    study = {"kind": "metric-intervals", "datasets": ["office"], "backbones": ["tiger", "llama"], "seeds": SEEDS}
+    params = project.params(metrics={**study, "objectives": ["ce", "mine", "apao-pairwise"], "metrics": ["recall@10"]})
+    for backbone, seeds, level in (("tiger", (1,), 0.2), ("llama", (1, 2), 0.4)):
+        for seed in seeds:
+            project.metrics(f"office/{backbone}/ce/seed{seed}", {"recall@10": level})
+            project.ranks(f"office/{backbone}/ce/seed{seed}", [1] * round(100 * level) + [0] * round(100 - 100 * level))
+    figure = drawn(params, "metrics", GAPS, ("metrics.json", "ranks.parquet")).figure
+    labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert labels == [["ce (1 seed)", "apao-pairwise"], ["ce (2 seeds)", "apao-pairwise"]]
+    # The upper end of llama's interval is drawn in a panel that tiger's ended first.
+    assert {axes.get_xlim() for axes in figure.axes} == {figure.axes[0].get_xlim()}
+    assert figure.axes[0].get_xlim()[0] == 0 and figure.axes[0].get_xlim()[1] > 0.49
+
+
+@pytest.mark.parametrize(("seeds", "thin"), [([1], 0), ([1, 2], 2), (SEEDS, 0)])
+def test_seeds_too_few_for_an_interval_are_drawn_one_by_one(project, seeds, thin):
+    study = {"dataset": "office", "backbones": ["llama"], "objectives": ["ce"], "seeds": seeds, "times": False}
+    params = project.params(figure1=study)
+    for seed in seeds:
+        kept = [0.9, 0.5 + 0.1 * seed]
+        project.json(
+            f"results/office/llama/ce/seed{seed}/pruning.json", {"beam": 20, "top": 20, "users": 10, "kept": kept}
+        )
+    drawing = drawn(params, "figure1")
+    (axes,) = drawing.figure.axes
+    singly = [line.get_ydata().tolist() for line in axes.get_lines() if line.get_linewidth() == 0.6]
+    assert singly == [pytest.approx([90, 50 + 10 * seed]) for seed in seeds[:thin]]
+    assert ("Thin lines are single seeds" in drawing.caption) == bool(thin)
+    assert axes.get_title() == "office, llama: exact top 20 kept, beam 20" and "(c)" not in drawing.caption
+
+
+@pytest.mark.parametrize(("epochs", "cut"), [(6, False), (12, True)])
+def test_the_losses_of_the_first_epochs_do_not_flatten_the_rest(project, epochs, cut):
+    study = {"kind": "training-curves", "datasets": ["office"], "backbones": ["llama"], "objectives": ["ce"]}
+    params = project.params(curves={**study, "seeds": [1]})
+    losses = [9.0, 8.0, 7.0, *([2.0] * (epochs - 3))]
+    frame = {"epoch": range(1, epochs + 1), "seconds": 1.0, "best": [True] + [False] * (epochs - 1)}
+    path = project.path("results/office/llama/ce/seed1/history.csv")
+    pd.DataFrame({**frame, **dict.fromkeys(("train_ce", "valid_ce"), losses)}).to_csv(path, index=False)
+    drawing = drawn(params, "curves")
+    top = drawing.figure.axes[0].get_ylim()[1]
+    assert top == pytest.approx(2.1) if cut else top > 9
+    assert ("first 3 epochs are above the figure" in drawing.caption) == cut
