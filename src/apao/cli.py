@@ -17,7 +17,7 @@ import typer
 import typer.core
 from typing_extensions import override
 
-from apao.errors import UserError, one_line
+from apao.errors import UserError, first_line, one_line
 from apao.progress import console
 from apao.study.paths import PARAMS_FILE
 from apao.study.runs import Run
@@ -70,10 +70,10 @@ def _explain(error: Exception) -> None:
             _stop(f"error: out of memory ({one_line(str(error)) or 'no details'}); use a machine with more", 1)
         case RuntimeError():
             # torch has an exception class for exhausted GPU memory, but none for exhausted main memory.
-            first_line = str(error).partition("\n")[0]
-            if "out of memory" in first_line or "can't allocate memory" in first_line:
+            said = first_line(error)
+            if "out of memory" in said or "can't allocate memory" in said:
                 advice = "lower micro_batch_tokens, batch_users or the model's sizes in params.yaml"
-                _stop(f"error: {first_line}; {advice}", 1)
+                _stop(f"error: {said}; {advice}", 1)
 
 
 def _stop(message: str, status: int) -> NoReturn:

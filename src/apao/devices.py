@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from apao.errors import UserError
+from apao.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -67,9 +67,8 @@ def pick_device(name: str) -> torch.device:
             raise RuntimeError("it is neither cpu nor cuda")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
         hint = "start one process per GPU, or use --device cpu" if number else "use auto, cpu or cuda"
-        raise UserError(f"device {name!r} cannot be used here ({reason}); {hint}") from error
+        raise UserError(f"device {name!r} cannot be used here ({first_line(error)}); {hint}") from error
     if device.type == "cuda":
         if device.index is not None:
             torch.cuda.set_device(device)

@@ -37,7 +37,9 @@ def test_a_run_is_what_was_resolved_at_the_start(project: Project, finished: Pro
     if spawned:
         # As on a cluster, Snakemake starts a second Snakemake for such a job, which reads the rules again.
         rule = project.folder / "workflow/rules/train.smk"
-        rule.write_text(rule.read_text().replace("    shell:", '    shadow:\n        "minimal"\n    shell:'))
+        text = rule.read_text()
+        assert "    shell:" in text
+        rule.write_text(text.replace("    shell:", '    shadow:\n        "minimal"\n    shell:'))
     target = f"{RUN}/metrics.json"
     assert {"codes", "train"} <= project.snakemake(target).rules.keys()
     assert edited(project)

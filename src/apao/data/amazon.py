@@ -14,13 +14,12 @@ from apao.data.amazon_formats import (
     check_same,
     item_text,
     metadata_format,
-    metadata_record,
     review,
     reviews_format,
 )
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain, ways_out
-from apao.data.records import identifier, json_object, read_records
+from apao.data.records import identifier, json_object, literal_object, read_records
 from apao.data.texts import Texts
 from apao.data.times import Clock
 
@@ -87,7 +86,7 @@ class Amazon(Source):
         texts = Texts(self.text, wanted)
 
         def one_item(text: str, line: int) -> None:
-            record = metadata_record(text)
+            record = literal_object(text)
             item = identifier(record, forms[1].of(record, line))
             texts.add(item, [item_text(record, column) if item in wanted else "" for column in self.text])
 

@@ -8,14 +8,11 @@ and flat ``categories``. The item id of 2014 and 2018 is ``asin``, that of 2023 
 
 from __future__ import annotations
 
-import ast
-import html
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from apao.data.records import Malformed, identifier, json_object, text_of
+from apao.data.records import Malformed, clean_text, identifier, text_of
 from apao.data.times import NUMBER, Time
 from apao.errors import UserError
 
@@ -24,8 +21,6 @@ KEYS = {"title": ("title",), "description": ("description",), "brand": ("brand",
 """Keys of each column in the formats; for categories see ``_categories``."""
 EARLIER, LATER = "asin", "parent_asin"
 """Key of the item id: up to 2018, and in 2023."""
-_LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
-_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 
 
 class Recognised:
@@ -107,22 +102,6 @@ def review(record: dict[str, Any], item_key: str) -> tuple[str, str, Time]:
     return user, identifier(record, item_key), Time(NUMBER, time, 0)
 
 
-def metadata_record(line: str) -> dict[str, Any]:
-    """Parse a line of metadata: JSON or the literal of a Python dictionary. No code in it is executed."""
-    try:
-        return json_object(line)
-    except Malformed:
-        pass
-    try:
-        value = ast.literal_eval(line)
-    except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
-        # The parser raises MemoryError for excessive nesting, OverflowError for a sum like 10...0+1j.
-        raise Malformed("neither JSON nor a Python literal") from error
-    if not isinstance(value, dict):
-        raise Malformed("not a dictionary")
-    return value
-
-
 def item_text(record: dict[str, Any], column: Column) -> str:
     """A column of an item's metadata, cleaned; empty if the record lacks it."""
     if column == "categories":
@@ -138,10 +117,3 @@ def _categories(record: dict[str, Any]) -> list[str]:
     entries = value if isinstance(value, list) else []
     paths = [entry if isinstance(entry, list) else [entry] for entry in entries]
     return list(dict.fromkeys(name for path in paths for name in path if isinstance(name, str)))
-
-
-def clean_text(text: str) -> str:
-    """``text`` without HTML entities, tags and line breaks, single-spaced."""
-    # No character has this many digits; unescape raises ValueError for a few thousand.
-    text = _LONG_ENTITY.sub(" ", text)
-    return " ".join(_TAG.sub(" ", html.unescape(text)).split())

@@ -5,9 +5,12 @@ Public dumps have broken lines. They are skipped and counted by reason; more tha
 
 from __future__ import annotations
 
+import ast
 import gzip
+import html
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +30,9 @@ MAX_EXPANSION = 50
 """Maximum ratio of decompressed to compressed size; records have a ratio of about five."""
 SMALL_BYTES = 1 << 22
 """Decompressed size that is always accepted, whatever the ratio."""
+
+_LONG_ENTITY = re.compile(r"&#[xX]?[0-9a-fA-F]{100,};?")
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 
 Record = TypeVar("Record")
 
@@ -158,6 +164,29 @@ def identifier(record: dict[str, Any], key: str) -> str:
 def text_of(value: object) -> str:
     """``value`` as a string that can be encoded, with ``?`` for a lone surrogate; empty if it is no string."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def literal_object(line: str) -> dict[str, Any]:
+    """Parse a line of JSON or the literal of a Python dictionary. No code in it is executed."""
+    try:
+        return json_object(line)
+    except Malformed:
+        pass
+    try:
+        value = ast.literal_eval(line)
+    except (ValueError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
+        # The parser raises MemoryError for excessive nesting, OverflowError for a sum like 10...0+1j.
+        raise Malformed("neither JSON nor a Python literal") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a dictionary")
+    return value
+
+
+def clean_text(text: str) -> str:
+    """``text`` without HTML entities, tags and line breaks, single-spaced."""
+    # No character has this many digits; unescape raises ValueError for a few thousand.
+    text = _LONG_ENTITY.sub(" ", text)
+    return " ".join(_TAG.sub(" ", html.unescape(text)).split())
 
 
 def date_of(record: dict[str, Any], example: str) -> Time:

@@ -8,10 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from apao.data.amazon_formats import clean_text, metadata_record
 from apao.data.base import SOURCES, RawTables, Source
 from apao.data.fetch import Expected, obtain, ways_out
-from apao.data.records import date_of, identifier, read_records, text_of
+from apao.data.records import clean_text, date_of, identifier, literal_object, read_records, text_of
 from apao.data.texts import Texts
 from apao.data.times import Clock
 
@@ -53,7 +52,7 @@ class Steam(Source):
         clock = Clock(folder / REVIEWS)
 
         def review(text: str, line: int) -> tuple[str, str]:
-            record = metadata_record(text)
+            record = literal_object(text)
             user, item = identifier(record, "username"), identifier(record, "product_id")
             clock.append(date_of(record, "2019-01-31"), record["date"], line)
             wanted.add(item)
@@ -64,7 +63,7 @@ class Steam(Source):
         texts = Texts(self.text, wanted)
 
         def game(text: str, _: int) -> None:
-            record = metadata_record(text)
+            record = literal_object(text)
             # Some games have no id; their reviews refer to none either.
             if record.get("id") is not None:
                 texts.add(identifier(record, "id"), [_text(record, column) for column in self.text])

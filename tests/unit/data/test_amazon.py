@@ -8,8 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from apao.data.amazon import Amazon
-from apao.data.amazon_formats import clean_text
-from apao.data.records import MAX_EXPANSION, MAX_LINE_BYTES, SMALL_BYTES
+from apao.data.records import MAX_EXPANSION, MAX_LINE_BYTES, SMALL_BYTES, clean_text
 from apao.errors import UserError
 from apao.stages.download import download
 from apao.stages.preprocess import preprocess

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.models import histories_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +14,6 @@ from apao.errors import UserError
 from apao.stages.record import Stage
 
 lists = st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=12), min_size=1, max_size=8)
-
-
-def histories_of(rows):
-    offsets = np.cumsum([0, *map(len, rows)])
-    return Histories(offsets, np.array([item for row in rows for item in row]))
 
 
 @given(lists)

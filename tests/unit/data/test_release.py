@@ -123,7 +123,7 @@ def test_a_wrong_mirror_file_is_named(project, tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("inter", "[]", "expected keys and values, found []"),
+        ("inter", "[]", "expected a JSON object"),
         ("inter", '{"0": 5}', "0: Input should be a valid list, found 5"),
         ("inter", '{"0": [1, "2"]}', "0.1: Input should be a valid integer, found '2'"),
         ("inter", '{"0": [-1]}', "0.0: Input should be greater than or equal to 0, found -1"),

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from family_batches import evaluate, objective_of
 from helpers.models import prefix_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from apao.objectives.apao import CARRIED, FORWARD_EXAMPLES, first_occurrences, log_prefix_weights
-from apao.objectives.base import OBJECTIVES, Scores
+from apao.objectives.base import Scores
 
 WEIGHTINGS = ("uniform", "release", "eq17", "algorithm1")
 FORMS = ("plain", "release")
@@ -47,14 +48,6 @@ def consistent(scores):
     for b, c, t in np.ndindex(*ids.shape):
         logp[b, c, t] = table.setdefault((b, ids[b, c, t].item()), logp[b, c, t].item())
     return replace(scores, negative_logp=logp[:, 1:])
-
-
-def objective_of(kind, **options):
-    return OBJECTIVES[kind](type=kind, **options)
-
-
-def evaluate(objective, scores):
-    return objective(scores, objective.initial_state(scores.targets.shape[1], torch.device("cpu")))
 
 
 @given(seed=st.integers(0, 10**6), form=st.sampled_from(FORMS), data=st.data())
