@@ -50,7 +50,8 @@ def study(tmp_path, monkeypatch):
 
 
 def searched(*objectives, version="version"):
-    found = list(stage.search("s", load(Path("params.yaml")), objectives, torch.device("cpu"), lambda params: version))
+    params = load(Path("params.yaml"))
+    found = list(stage.search("s", params, objectives, torch.device("cpu"), lambda params: version, tracker=None))
     return dict(found)
 
 
