@@ -55,6 +55,8 @@ class SeedsComparison:
     """Seeds that only one of them has, which are left out."""
     parameters: dict[str, list[Any]]
     """Key to the values of both, with the first seed."""
+    other_parameters: list[int]
+    """Seeds with which other parameters differ than with the first."""
     other_inputs: list[str]
     """Files of which some pair was trained on different versions."""
     metrics: list[SeedsRow]
@@ -101,6 +103,7 @@ def compare_seeds(first: str, second: str, split: Split) -> SeedsComparison:
     for pair in pairs:
         for run in pair:
             check_same_users(pairs[0][0], run)
+    parameters = [different_parameters(*(run.record for run in pair)) for pair in pairs]
     names = [one.name.rpartition("/")[0] for one in pairs[0]]
     exact = _scored_alike(dict(zip(seeds, pairs, strict=True)))
     return SeedsComparison(
@@ -114,7 +117,8 @@ def compare_seeds(first: str, second: str, split: Split) -> SeedsComparison:
             for name, runs in zip(names, (ours, theirs), strict=True)
             if (left := sorted(runs.keys() - set(seeds)))
         },
-        parameters=different_parameters(*(run.record for run in pairs[0])),
+        parameters=parameters[0],
+        other_parameters=[seed for seed, these in zip(seeds, parameters, strict=True) if these != parameters[0]],
         other_inputs=list(dict.fromkeys(path for pair in pairs for path in other_inputs(*pair))),
         metrics=_rows([[_metrics(run.ranks) for run in pair] for pair in pairs]),
         exact_seeds=list(exact),

@@ -30,7 +30,7 @@ def seeds_as_text(found: SeedsComparison) -> str:
     scored = f"exact scoring, {found.exact_users:,} users"
     parts = [
         _seeds_heads(found),
-        _parameters(found),
+        [*_parameters(found), *_other_seeds(found)],
         _seeds_metrics("metric", found.metrics, found.seeds),
         _seeds_metrics(scored, found.exact, found.exact_seeds),
         _seeds_metrics("beam search - exact scoring", found.beam, found.exact_seeds),
@@ -62,6 +62,11 @@ def _seeds_heads(found: SeedsComparison) -> Iterator[str]:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
+
+
+def _other_seeds(found: SeedsComparison) -> Iterator[str]:
+    if found.other_parameters:
+        yield f"With the seeds {_listed(found.other_parameters)} it is other parameters that differ."
 
 
 def _parameters(found: Comparison | SeedsComparison) -> Iterator[str]:

@@ -16,6 +16,7 @@ from apao.errors import UserError
 from apao.files import read_json
 from apao.stages.compare import compare
 from apao.stages.compare_seeds import compare_seeds
+from apao.stages.compare_text import seeds_as_text
 
 PUBLISHED = ROOT / "results" / "published" / "office" / "llama"
 CE, APAO = str(PUBLISHED / "ce"), str(PUBLISHED / "apao-pointwise")
@@ -86,6 +87,20 @@ def test_seeds_of_one_are_left_out_and_named(tmp_path, monkeypatch):
     assert "exact scoring" in result.stdout and "seed 43  seed 44\n" in result.stdout
     printed = json.loads(CliRunner().invoke(app, ["compare", "office/llama/ce", APAO, "--format", "json"]).stdout)
     assert printed["seeds"] == [43, 44] and printed["seeds_of_one"] == {"office/llama/apao-pointwise": [42, 45, 46]}
+
+
+def test_seeds_of_other_parameters_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in (42, 43, 44):
+        shutil.copytree(PUBLISHED / "ce" / f"seed{seed}", f"results/office/llama/ce/seed{seed}")
+    edited = Path("results/office/llama/ce/seed43")
+    (edited / "provenance.json").unlink()  # its hashes are those of the published run
+    record = read_json(edited / "run.json")
+    record["training"]["lr"] = 0.5
+    (edited / "run.json").write_text(json.dumps(record))
+    found = compare_seeds("office/llama/ce", APAO, "test")
+    assert found.other_parameters == [43] and "training.lr" not in found.parameters
+    assert "With the seeds 43 it is other parameters that differ." in seeds_as_text(found)
 
 
 @pytest.mark.parametrize(
