@@ -33,6 +33,8 @@ POPULAR: dict[str, Any] = {"color": "#555555", "linestyle": ":", "linewidth": 1.
 POPULAR_SAID = "The dotted line is recommending the most popular items to everyone. "
 ROW = 0.24
 """Inches per objective."""
+LONGEST = 36
+"""Characters of a label in one line."""
 
 
 @STUDIES.register
@@ -73,7 +75,7 @@ class MetricIntervals(GridStudy, FigureStudy):
                 rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
             places = len(shown[model])
             axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(places - 0.5, -0.5))
-            labels = [with_seeds(objective, runs, self.seeds) for objective, runs in shown[model].items()]
+            labels = [_label(with_seeds(name, runs, self.seeds)) for name, runs in shown[model].items()]
             axes[i, j].set_yticks(range(places), labels=labels)
             axes[i, j].tick_params(labelbottom=True)
             axes[i, j].xaxis.set_major_locator(MaxNLocator(5))
@@ -102,6 +104,12 @@ class MetricIntervals(GridStudy, FigureStudy):
         }
         shown = {name: some for name, some in runs.items() if some or not all(map(math.isnan, printed[name]))}
         return shown or runs
+
+
+def _label(text: str) -> str:
+    """``text`` in two lines if it is long, so that it leaves room for the panels."""
+    before, plus, after = text[:LONGEST].rpartition("+")
+    return text if len(text) <= LONGEST or not plus else f"{before}\n+{after}{text[LONGEST:]}"
 
 
 def _legend(figure: Any, with_paper: bool, with_popular: bool) -> int:
