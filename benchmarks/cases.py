@@ -15,7 +15,7 @@ import torch
 
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 from apao.stages.decoding_time import synthetic_codes
 from apao.training.batches import Batch, EffectiveBatch
 from apao.training.loop import Sums
@@ -171,7 +171,7 @@ def searcher(
     def work() -> int:
         context = model.encode(tokens[chosen].flatten(1))
         if beam is None:
-            full_sort_scores(model, context, trie, tokens, resolved.decodes_eos).topk(20, dim=1)
+            exact_scores(model, context, trie, tokens, resolved.decodes_eos).topk(20, dim=1)
         else:
             beam_search(model, context, trie, beam, resolved.decodes_eos)
         return users
@@ -234,7 +234,7 @@ def cases(scope: str, overrides: Mapping[str, Value] | None = None) -> dict[str,
             found[f"train/tiger/ce@runs={runs}"] = train("tiger", "ce", LARGE, **{**tokens, "threads": 1})
     for backbone in BACKBONES:
         found[f"decode/{backbone}/beam20"] = decode(backbone, 20, 1024 if gpu else 128, **tokens)
-        found[f"decode/{backbone}/full-sort"] = decode(backbone, None, 64 if gpu else 8, **tokens)
+        found[f"decode/{backbone}/exact"] = decode(backbone, None, 64 if gpu else 8, **tokens)
     found |= _curves(gpu, tokens) if scope != "quick" else {}
     return found if overrides else found | _fixed()
 
@@ -289,5 +289,5 @@ def _curves(gpu: bool, tokens: dict[str, Value]) -> dict[str, Case]:
     for items in (1_000, 10_000, 100_000, 1_000_000):
         found[f"decode/tiger/beam20@items={items}"] = decode("tiger", 20, 128, items, **tokens)
         if items <= 100_000 or gpu:
-            found[f"decode/tiger/full-sort@items={items}"] = decode("tiger", None, 2, items, **tokens)
+            found[f"decode/tiger/exact@items={items}"] = decode("tiger", None, 2, items, **tokens)
     return found

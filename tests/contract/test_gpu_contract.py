@@ -8,7 +8,7 @@ from helpers.models import SIZES, backbone_of, random_codes, random_histories, r
 
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 from apao.training.loop import Sums, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -111,7 +111,7 @@ def test_decoding_equals_that_of_the_processor(backbone):
         model = backbone_of(backbone, len(CODES.vocabulary), **FORMS[backbone]).to(device)
         trie = Trie.of(CODES, device)
         context = model.encode(codes[:8].reshape(4, -1).to(device))
-        exact = full_sort_scores(model, context, trie, codes.to(device), True)
+        exact = exact_scores(model, context, trie, codes.to(device), True)
         searched = beam_search(model, context, trie, 10, True)
         found.append([exact.cpu(), searched.scores.cpu(), searched.tokens.cpu()])
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=0)

@@ -176,7 +176,7 @@ class MadeUp:
                     {
                         "items": n,
                         "beam_seconds_per_user": 0.02 + 0.004 * math.log(n),
-                        "full_sort_seconds_per_user": n / 4e3,
+                        "exact_seconds_per_user": n / 4e3,
                     }
                     for n in SIZES
                 ]

@@ -125,7 +125,7 @@ def test_nothing_that_computes_is_neutral():
         ("codes", {"codes.coding", "codes.collisions"}),
         ("train", {"training.loop", "training.optimizer", "training.batches", "data.histories", "objectives.base"}),
         ("evaluate", {"decoding.beam", "decoding.lists", "evaluation.metrics", "codes.trie", "backbones.softmax"}),
-        ("exact", {"decoding.fullsort", "evaluation.metrics"}),
+        ("exact", {"decoding.exact", "evaluation.metrics"}),
     ],
 )
 def test_what_a_stage_computes_with_is_part_of_its_version(package: Path, monkeypatch, stage: str, modules: set[str]):

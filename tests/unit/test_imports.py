@@ -23,7 +23,7 @@ ABSENT = (
     "optuna",
     "peft",
 )
-NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.fullsort", "apao.stages.evaluate", "apao.cli")
+NEEDED = ("apao.stages.train", "apao.decoding.beam", "apao.decoding.exact", "apao.stages.evaluate", "apao.cli")
 
 
 def printed(code: str) -> str:

@@ -85,4 +85,4 @@ class MeasureParams(Model):
     exact: PositiveInt = 1000
     """Test users, drawn at random, for whom every code of the catalogue is scored."""
     decoding_time: TimingParams = TimingParams()
-    """Time of beam search and full sorting with an untrained model."""
+    """Time of beam search and exact scoring with an untrained model."""

@@ -1,4 +1,4 @@
-"""The stage ``decoding-time``: time of beam search and of full sorting by catalogue size."""
+"""The stage ``decoding-time``: time of beam search and of exact scoring by catalogue size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.data.histories import IntArray
 from apao.decoding.beam import beam_search
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 from apao.devices import device_name, wait_for
 from apao.evaluation.metrics import CUTOFFS
 from apao.progress import progress
@@ -35,7 +35,7 @@ def synthetic_codes(items: int, levels: int, clusters: int, seed: int) -> ItemCo
 
 
 def decoding_time(dataset: str, backbone: str, params: TimedDecoding, device: torch.device) -> None:
-    """Write decoding_time.json: seconds per user of beam search and full sorting, by catalogue size.
+    """Write decoding_time.json: seconds per user of beam search and exact scoring, by catalogue size.
 
     Uses synthetic codes of 4 levels and 256 clusters and an untrained model, since the time does not depend on the
     weights. For a catalogue with fewer items than the beam, the beam is the number of items.
@@ -89,13 +89,13 @@ def _time_catalogue(params: TimedDecoding, codes: ItemCodes, device: torch.devic
         def search() -> object:
             return beam_search(backbone, read(), trie, beam, eos, Softmax())
 
-        def sort() -> object:
-            return full_sort_scores(backbone, read(), trie, tokens, eos, Softmax()).topk(beam, dim=1)
+        def score_all() -> object:
+            return exact_scores(backbone, read(), trie, tokens, eos, Softmax()).topk(beam, dim=1)
 
         return {
             "items": codes.items,
             "beam_seconds_per_user": _seconds(search, device) / users,
-            "full_sort_seconds_per_user": _seconds(sort, device) / users,
+            "exact_seconds_per_user": _seconds(score_all, device) / users,
         }
 
 

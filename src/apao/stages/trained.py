@@ -24,7 +24,7 @@ from apao.codes.items import ItemTable
 from apao.codes.trie import Trie
 from apao.data.histories import IntArray, Split, by_length
 from apao.decoding.beam import Beams, beam_search
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 from apao.devices import device_name, wait_for
 from apao.errors import UserError
 from apao.progress import console, progress
@@ -103,7 +103,7 @@ class TrainedModel:
         """Exact scores (B, U) of all distinct codes, or of those given as token ids (U, T)."""
         eos, softmax = self.params.decodes_eos, self.params.objective.softmax
         tokens = self.distinct_tokens if codes is None else codes
-        return full_sort_scores(self.backbone, context, self.trie, tokens, eos, softmax)
+        return exact_scores(self.backbone, context, self.trie, tokens, eos, softmax)
 
     @property
     def decoded_tokens(self) -> int:

@@ -113,6 +113,11 @@ class GridStudy(Study):
     objectives: Names
     seeds: Seeds
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (dataset, backbone); each gets a panel of a figure, or rows of their own."""
+        return list(product(self.datasets, self.backbones))
+
     @override
     def runs(self) -> list[Run]:
         return grid(self.datasets, self.backbones, self.objectives, self.seeds)

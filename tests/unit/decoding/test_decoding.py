@@ -1,4 +1,4 @@
-"""Beam search and full sorting against slow searches that score one prefix at a time."""
+"""Beam search and exact scoring against slow searches that score one prefix at a time."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from apao.backbones.softmax import Softmax
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.trie import Trie
 from apao.codes.vocabulary import EOS
-from apao.decoding import fullsort
+from apao.decoding import exact
 from apao.decoding.beam import beam_search
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 
 # Few continuations under some prefixes, many under others; "10" sorts before "2" in the vocabulary.
 SKEWED = np.array([[0, 0, 0], [1, 2, 0], [1, 10, 3], *([2, 10, i] for i in range(11)), [10, 1, 1], [10, 1, 2]])
@@ -92,14 +92,14 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_everything(name, codes, eos):
 @pytest.mark.parametrize("eos", [True, False])
 @pytest.mark.parametrize("codes", CATALOGUES.values(), ids=CATALOGUES.keys())
 @pytest.mark.parametrize("name", BOTH)
-def test_full_sorting_scores_everything(name, codes, eos, monkeypatch):
+def test_exact_scores_of_all_codes(name, codes, eos, monkeypatch):
     backbone, histories, context, trie, slow = setting(name, codes)
     tokens = torch.as_tensor(codes.distinct_tokens)
     expected = [[slow.model.score(history, tuple(code), eos) for code in tokens.tolist()] for history in histories]
     # All codes at once, and in pieces that split prefixes and leave a remainder.
     for at_once in (8192, 4 * len(histories), 1):
-        monkeypatch.setattr(fullsort, "CPU_CANDIDATES", at_once)
-        scores = full_sort_scores(backbone, context, trie, tokens, eos)
+        monkeypatch.setattr(exact, "CPU_CANDIDATES", at_once)
+        scores = exact_scores(backbone, context, trie, tokens, eos)
         torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-4, rtol=0)
 
 
@@ -167,9 +167,7 @@ def test_eos_among_legal_tokens_is_counted_but_not_computed(name, monkeypatch):
     assert len(passes) == 2 * (codes.levels - 1)
     assert torch.equal(with_eos.tokens, without.tokens)
     torch.testing.assert_close(4 * with_eos.scores, 3 * without.scores)
-    sorted_with, sorted_without = (
-        full_sort_scores(backbone, context, trie, tokens, eos, softmax) for eos in (True, False)
-    )
+    sorted_with, sorted_without = (exact_scores(backbone, context, trie, tokens, eos, softmax) for eos in (True, False))
     torch.testing.assert_close(4 * sorted_with, 3 * sorted_without)
 
 
@@ -180,4 +178,4 @@ def test_searching_leaves_no_graph():
     trie = Trie.of(codes)
     assert not beam_search(backbone, context, trie, 3, eos=True).scores.requires_grad
     tokens = torch.as_tensor(codes.distinct_tokens)
-    assert not full_sort_scores(backbone, context, trie, tokens, eos=True).requires_grad
+    assert not exact_scores(backbone, context, trie, tokens, eos=True).requires_grad

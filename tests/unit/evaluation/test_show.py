@@ -12,7 +12,7 @@ from helpers.runs import LENGTHS, wide_codes, write_run, write_wide_dataset
 
 import apao
 from apao.cli import app
-from apao.decoding.fullsort import full_sort_scores
+from apao.decoding.exact import exact_scores
 from apao.errors import UserError
 from apao.evaluation.metrics import code_ranks
 from apao.stages.lost import survey
@@ -54,7 +54,7 @@ def exact_logp(trained, history):
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
     newest = trained.codes.tokens[history[-trained.params.backbone.max_history :]]
     context = trained.backbone.encode(torch.as_tensor(newest.reshape(1, -1)))
-    scores = full_sort_scores(trained.backbone, context, trained.trie, codes, eos, softmax)[0]
+    scores = exact_scores(trained.backbone, context, trained.trie, codes, eos, softmax)[0]
     return dict(zip(map(tuple, codes.tolist()), (scores * (codes.shape[1] + eos)).tolist(), strict=True))
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from apao.codes.coding import Coding, FloatMatrix, Matrix
+from apao.codes.coding import Coding, FloatMatrix, Matrix, nearest_codes
 from apao.codes.collisions import CollisionPolicy
 from apao.data.histories import IntArray
 from apao.errors import UserError
@@ -129,12 +129,14 @@ class Tokenizer(Model, ABC):
     def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
         """Assign codes (I, T) to items that ``fit`` did not have, before the collision policy.
 
-        ``codebooks`` are those that the dataset's codes came with, and ``inputs.vectors`` what they approximate (of
-        ``encoded``, if the tokenizer reads embeddings). A tokenizer that cannot do this leaves it out.
+        ``codebooks`` are those of the dataset's codes, and ``inputs.vectors`` what they approximate (of ``encoded``, if
+        the tokenizer reads embeddings). Each level takes the nearest row of its codebook.
 
         Raises:
-            UserError: when it cannot, or a file of codes has no code for an item.
+            UserError: when there are no codebooks, or a file of codes has no code for an item.
         """
+        if codebooks:
+            return nearest_codes(inputs.embeddings, codebooks)
         raise UserError(
             f"codes by {self.method!r} cannot be given to new items; use a tokenizer with codebooks (rq-kmeans), or "
             "make codes for them where the others were made and add both with method file"

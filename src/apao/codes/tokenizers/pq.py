@@ -17,11 +17,10 @@ from pydantic import PositiveInt
 from threadpoolctl import threadpool_limits
 from typing_extensions import override
 
-from apao.codes.coding import Coding, FloatMatrix, Matrix, nearest_codes
+from apao.codes.coding import Coding, FloatMatrix, Matrix
 from apao.codes.collisions import CollisionPolicy
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.codes.tokenizers.rqkmeans import centroids, clustered
-from apao.data.histories import IntArray
 from apao.errors import UserError
 from apao.parameters import Seed
 from apao.progress import progress
@@ -70,10 +69,6 @@ class ProductQuantisation(LevelledTokenizer):
                 advance()
         codebooks[0] += mean
         return Coding(np.stack(codes, axis=1), codebooks, inputs.embeddings)
-
-    @override
-    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
-        return nearest_codes(inputs.embeddings, codebooks)
 
 
 def rotated_parts(vectors: Matrix, parts: int, rotation: Rotation, seed: int) -> list[FloatMatrix]:

@@ -116,10 +116,6 @@ class ResidualVAE(LevelledTokenizer):
                 latents: FloatMatrix = model.encoder.double()(torch.from_numpy(distinct).double()).numpy()
         return latents[index.reshape(-1)]
 
-    @override
-    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
-        return nearest_codes(inputs.embeddings, codebooks)
-
     @staticmethod
     def _decoded(
         model: Autoencoder, embeddings: Matrix, codes: IntArray, codebooks: Sequence[FloatMatrix]

@@ -12,7 +12,6 @@ million items. The residuals are then kept in float32, half as large, and conver
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -20,7 +19,7 @@ from pydantic import PositiveInt, model_validator
 from threadpoolctl import threadpool_limits
 from typing_extensions import override
 
-from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_spread, nearest, nearest_codes, pieces, squared_lengths
+from apao.codes.coding import Coding, FloatMatrix, Matrix, mean_spread, nearest, pieces, squared_lengths
 from apao.codes.collisions import CollisionPolicy
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
 from apao.data.histories import IntArray
@@ -73,16 +72,12 @@ class ResidualKMeans(LevelledTokenizer):
             inputs.embeddings,
             self.levels,
             self.clusters,
-            self.restarts,
-            self.iterations,
-            self.seed,
-            self.mini_batches,
-            self.balanced,
+            restarts=self.restarts,
+            iterations=self.iterations,
+            seed=self.seed,
+            mini_batches=self.mini_batches,
+            balanced=self.balanced,
         )
-
-    @override
-    def code_new(self, inputs: Inputs, codebooks: Sequence[FloatMatrix]) -> IntArray:
-        return nearest_codes(inputs.embeddings, codebooks)
 
 
 def residual_kmeans(

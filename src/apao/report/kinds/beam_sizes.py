@@ -48,7 +48,7 @@ class BeamSizes(GridStudy, FigureStudy):
         axes = figure.subplots(len(quantities), len(self.datasets), squeeze=False, sharex="col")
         rows = []
         machines: dict[str, None] = {}
-        nowhere, gaps = results.gaps(product(self.datasets, self.backbones), self.objectives, self.seeds)
+        nowhere, gaps = results.gaps(self.pairs, self.objectives, self.seeds)
         for j, dataset in enumerate(self.datasets):
             beams = self._beams(dataset, results)
             for (b, backbone), (s, objective) in product(enumerate(self.backbones), enumerate(self.objectives)):

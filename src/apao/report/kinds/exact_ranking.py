@@ -47,28 +47,27 @@ class ExactRanking(GridStudy, FigureStudy):
 
     @override
     def build(self, results: Results) -> style.Drawing:
-        places = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
-        figure = style.blank(style.WIDTH, 0.9 + 0.42 * len(self.objectives) * len(places))
-        panels = figure.subplots(len(places), 1, squeeze=False, sharex=True)[:, 0]
+        figure = style.blank(style.WIDTH, 0.9 + 0.42 * len(self.objectives) * len(self.pairs))
+        panels = figure.subplots(len(self.pairs), 1, squeeze=False, sharex=True)[:, 0]
         rows: list[tuple[object, ...]] = []
         users: set[str] = set()
         furthest = 0.0
-        for panel, place in zip(panels, places, strict=True):
+        for panel, pair in zip(panels, self.pairs, strict=True):
             scores: dict[str, list[Estimate]] = {}
             labels: list[str] = []
             for objective in self.objectives:
-                runs = results.experiment(*place, objective, self.seeds)
+                runs = results.experiment(*pair, objective, self.seeds)
                 users |= {_users(results, run) for run in runs}
                 labels.append(with_seeds(objective, runs, self.seeds))
                 scores[objective] = [self._score(results, runs, way) for way in WAYS]
                 ranked = ", ".join(dict.fromkeys(_users(results, run) for run in runs))
                 rows += [
-                    (*place, objective, way, self.metric, *one.numbers(), seeds_of(runs), ranked)
+                    (*pair, objective, way, self.metric, *one.numbers(), seeds_of(runs), ranked)
                     for way, one in zip(WAYS, scores[objective], strict=True)
                 ]
             furthest = max(furthest, _draw(panel, scores))
             panel.set_yticks(range(len(labels)), labels=labels)
-            panel.set_title(", ".join(place))
+            panel.set_title(", ".join(pair))
         # The panels share their axis.
         panels[0].set_xlim(0, 1.25 * furthest or 1.0)
         panels[-1].set_xlabel(f"{metric_title(self.metric)}, code level")

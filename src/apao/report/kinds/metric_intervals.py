@@ -39,7 +39,7 @@ LONGEST = 36
 
 @STUDIES.register
 class MetricIntervals(GridStudy, FigureStudy):
-    """Each metric of every objective with its 95 % interval and the paper's number, one row of panels per model."""
+    """Each metric of every objective with its 95 % interval and the paper's number, one row per dataset and backbone."""
 
     kind: Literal["metric-intervals"]
     metrics: Metrics = ("recall@10", "ndcg@10")
@@ -55,27 +55,26 @@ class MetricIntervals(GridStudy, FigureStudy):
     def build(self, results: Results) -> style.Drawing:
         from matplotlib.ticker import MaxNLocator
 
-        models = list(product(self.datasets, self.backbones))
         popular = {key: _most_popular(results, *key) for key in product(self.datasets, self.metrics)}
-        shown = {model: self._shown(results, *model) for model in models}
+        shown = {pair: self._shown(results, *pair) for pair in self.pairs}
         heights = [0.65 + ROW * len(runs) for runs in shown.values()]
         figure = style.blank(style.WIDTH, 0.3 + sum(heights))
         axes = figure.subplots(
-            len(models), len(self.metrics), squeeze=False, sharex="col", sharey="row", height_ratios=heights
+            len(self.pairs), len(self.metrics), squeeze=False, sharex="col", sharey="row", height_ratios=heights
         )
         rows: list[tuple[Any, ...]] = []
-        for (i, model), (j, metric) in product(enumerate(models), enumerate(self.metrics)):
-            if not math.isnan(popular[model[0], metric]):
-                axes[i, j].axvline(popular[model[0], metric], **POPULAR)
-            for place, (objective, runs) in enumerate(shown[model].items()):
-                name = results.name_in_paper(*model, objective)
-                score, paper = results.test_metric(runs, metric), table1(model[0], model[1], name, metric)
+        for (i, pair), (j, metric) in product(enumerate(self.pairs), enumerate(self.metrics)):
+            if not math.isnan(popular[pair[0], metric]):
+                axes[i, j].axvline(popular[pair[0], metric], **POPULAR)
+            for place, (objective, runs) in enumerate(shown[pair].items()):
+                name = results.name_in_paper(*pair, objective)
+                score, paper = results.test_metric(runs, metric), table1(pair[0], pair[1], name, metric)
                 _draw(axes[i, j], place, score, paper)
                 seeds = seeds_of(runs)
-                rows.append((*model, objective, metric, *score.numbers(), seeds, paper))
-            places = len(shown[model])
-            axes[i, j].set(title=f"{', '.join(model)}: {metric_title(metric)}", ylim=(places - 0.5, -0.5))
-            labels = [_label(with_seeds(name, runs, self.seeds)) for name, runs in shown[model].items()]
+                rows.append((*pair, objective, metric, *score.numbers(), seeds, paper))
+            places = len(shown[pair])
+            axes[i, j].set(title=f"{', '.join(pair)}: {metric_title(metric)}", ylim=(places - 0.5, -0.5))
+            labels = [_label(with_seeds(name, runs, self.seeds)) for name, runs in shown[pair].items()]
             axes[i, j].set_yticks(range(places), labels=labels)
             axes[i, j].tick_params(labelbottom=True)
             axes[i, j].xaxis.set_major_locator(MaxNLocator(5))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -51,30 +50,29 @@ class PrefixRecall(GridStudy, FigureStudy):
     def build(self, results: Results) -> style.Drawing:
         from matplotlib.patches import Patch
 
-        places = list(product(self.datasets, self.backbones))
-        width = max(style.WIDTH, 1.8 * len(places))
+        width = max(style.WIDTH, 1.8 * len(self.pairs))
         figure = style.blank(width, 3.7)
-        axes = figure.subplots(2, len(places), squeeze=False, sharey="row", height_ratios=(3, 2))
+        axes = figure.subplots(2, len(self.pairs), squeeze=False, sharey="row", height_ratios=(3, 2))
         *others, last = self.objectives
-        nowhere, gaps = results.gaps(places, self.objectives, self.seeds)
+        nowhere, gaps = results.gaps(self.pairs, self.objectives, self.seeds)
         rows: list[tuple[object, ...]] = []
-        for j, place in enumerate(places):
-            runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
+        for j, pair in enumerate(self.pairs):
+            runs = {name: results.experiment(*pair, name, self.seeds) for name in self.objectives}
             recalls = {name: results.prefix_recall(some) for name, some in runs.items() if some}
             gains = self._gains(results, runs, recalls)
             self._draw_recalls(axes[0, j], recalls)
             _draw_gains(axes[1, j], gains)
-            style.mark_gaps(axes[0, j], gaps[place], empty=not recalls)
+            style.mark_gaps(axes[0, j], gaps[pair], empty=not recalls)
             style.mark_gaps(axes[1, j], [], empty=not gains)
             for panel in axes[:, j]:
                 style.places(panel, [str(m) for m in range(max(map(len, recalls.values()), default=1))])
-            axes[0, j].set_title(", ".join(place))
+            axes[0, j].set_title(", ".join(pair))
             axes[1, j].set_xlabel("Prefix")
             seeds = {name: seeds_of(some) for name, some in runs.items()}
             for name, recall in recalls.items():
-                rows += [(*place, name, m, PREFIX_RECALL, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
+                rows += [(*pair, name, m, PREFIX_RECALL, *one.numbers(), seeds[name]) for m, one in enumerate(recall)]
             rows += [
-                (*place, last, m, "gain_percent", gain.percent, math.nan, *gain.interval, seeds[last])
+                (*pair, last, m, "gain_percent", gain.percent, math.nan, *gain.interval, seeds[last])
                 for m, gain in enumerate(gains)
             ]
         axes[0, 0].set_ylabel("Recall@20 of the prefix")

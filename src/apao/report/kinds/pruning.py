@@ -1,4 +1,4 @@
-"""A figure of (b) the time of beam search and full sorting and (c) the exact top items kept by each beam step."""
+"""A figure of (b) the time of beam search and exact scoring and (c) the exact top items kept by each beam step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from apao.study.studies import STUDIES, Names, Seeds, grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METHODS = {"beam search": "beam_seconds_per_user", "full sorting": "full_sort_seconds_per_user"}
+METHODS = {"beam search": "beam_seconds_per_user", "exact scoring": "exact_seconds_per_user"}
 FIRST_METHOD = 4
 """The methods of (b) take looks that the objectives of (c) leave alone, unless those are more than four."""
 COLUMNS = ["panel", "backbone", "series", "x", *ESTIMATE, "seeds", "unit"]
@@ -35,7 +35,7 @@ Row = tuple[object, ...]
 
 @STUDIES.register
 class Pruning(FigureStudy):
-    """(b) Time of beam search and full sorting; (c) top items that beam search loses (the paper's Figure 1)."""
+    """(b) Time of beam search and exact scoring; (c) top items that beam search loses (the paper's Figure 1)."""
 
     kind: Literal["pruning"]
     dataset: str
@@ -109,7 +109,7 @@ class Pruning(FigureStudy):
         axes.set_title(fill(f"(b) Decoding time on {measured_on}", 44))
         return rows, (
             f"Time of decoding the top items of one user by beam search (beam {number(path, data, 'beam'):.0f}) and by "
-            "full sorting, which scores every item, against the number of items; untrained models of the sizes of "
+            "exact scoring, which scores every item, against the number of items; untrained models of the sizes of "
             f"{self.dataset}'s recipe and synthetic codes, measured on {measured_on}."
         )
 
@@ -141,7 +141,7 @@ class Pruning(FigureStudy):
         where = self.dataset if len(self.backbones) > 1 else f"{self.dataset}, {self.backbones[0]}"
         axes.set_title(f"{letter}{where}: exact top {top} kept, beam {beam}")
         return rows, (
-            f"{top} codes that full sorting ranks highest whose prefix is still in the beam after each step, mean over "
+            f"{top} codes with the highest exact scores whose prefix is still in the beam after each step, mean over "
             f"{users:,} test users"
         )
 

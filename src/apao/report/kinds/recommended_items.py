@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -41,22 +40,21 @@ class RecommendedItems(GridStudy, FigureStudy):
 
     @override
     def build(self, results: Results) -> style.Drawing:
-        places = list(product(self.datasets, self.backbones))
-        figure = style.blank(style.WIDTH, 0.4 + 1.7 * len(places))
+        figure = style.blank(style.WIDTH, 0.4 + 1.7 * len(self.pairs))
         widths = [len(metrics) for metrics in PANELS.values()]
-        axes = figure.subplots(len(places), len(PANELS), squeeze=False, width_ratios=widths)
-        nowhere, _ = results.gaps(places, self.objectives, self.seeds)
+        axes = figure.subplots(len(self.pairs), len(PANELS), squeeze=False, width_ratios=widths)
+        nowhere, _ = results.gaps(self.pairs, self.objectives, self.seeds)
         rows: list[tuple[object, ...]] = []
-        for row, place in zip(axes, places, strict=True):
-            runs = {name: results.experiment(*place, name, self.seeds) for name in self.objectives}
+        for row, pair in zip(axes, self.pairs, strict=True):
+            runs = {name: results.experiment(*pair, name, self.seeds) for name in self.objectives}
             found = {name: results.list_metrics(some) for name, some in runs.items()}
             lacking = [name for name, estimates in found.items() if not estimates and name not in nowhere]
             for panel, metrics in zip(row, PANELS.values(), strict=True):
                 _draw(panel, found, metrics)
-            row[0].set_ylabel(", ".join(place))
+            row[0].set_ylabel(", ".join(pair))
             style.mark_gaps(row[0], lacking, empty=not any(found.values()))
             rows += [
-                (*place, name, metric, *one.numbers(), seeds_of(runs[name]))
+                (*pair, name, metric, *one.numbers(), seeds_of(runs[name]))
                 for name, estimates in found.items()
                 for metric, one in estimates.items()
             ]

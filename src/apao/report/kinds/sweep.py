@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import ClassVar, Literal
 
 import pandas as pd
@@ -30,7 +31,7 @@ class SweepFigure(SweepStudy, FigureStudy):
     @override
     def build(self, results: Results) -> style.Drawing:
         keys, objectives = self.keys, self.objectives
-        models = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
+        models = list(product(self.datasets, self.backbones))
         figure = style.blank(max(style.WIDTH, 2.6 * len(keys)), 0.3 + 2.1 * len(models))
         # The panels of a model share the y axis, so that the effects of the keys can be compared.
         axes = figure.subplots(len(models), len(keys), squeeze=False, sharey="row")
@@ -38,7 +39,7 @@ class SweepFigure(SweepStudy, FigureStudy):
             key: sorted({float(value) for sweep in self.sweeps if sweep.key == key for value in sweep.values})
             for key in keys
         }
-        for (i, model), (j, key) in ((row, column) for row in enumerate(models) for column in enumerate(keys)):
+        for (i, model), (j, key) in product(enumerate(models), enumerate(keys)):
             style.places(axes[i, j], [format_value(value) for value in ticks[key]])
             axes[i, j].set_title(f"{', '.join(model)}: along {symbol(key)}")
             axes[i, j].set_xlabel(symbol(key) if i == len(models) - 1 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
@@ -35,17 +34,16 @@ class TrainingCurves(GridStudy, FigureStudy):
 
     @override
     def build(self, results: Results) -> style.Drawing:
-        columns = list(product(self.datasets, self.backbones))
-        width = max(style.WIDTH, 3.2 * len(columns))
+        width = max(style.WIDTH, 3.2 * len(self.pairs))
         figure = style.blank(width, 2.9)
-        axes = figure.subplots(1, len(columns), squeeze=False, sharey="row")[0]
-        panels = {place: self._curves(results, *place) for place in columns}
+        axes = figure.subplots(1, len(self.pairs), squeeze=False, sharey="row")[0]
+        panels = {pair: self._curves(results, *pair) for pair in self.pairs}
         frames = [frame for panel in panels.values() for frame in panel]
-        nowhere, gaps = results.gaps(columns, self.objectives, self.seeds)
-        for panel, (place, curves) in zip(axes, panels.items(), strict=True):
+        nowhere, gaps = results.gaps(self.pairs, self.objectives, self.seeds)
+        for panel, (pair, curves) in zip(axes, panels.items(), strict=True):
             self._draw(panel, curves)
-            style.mark_gaps(panel, gaps[place], empty=not curves)
-            panel.set(title=", ".join(place), xlabel="Epoch")
+            style.mark_gaps(panel, gaps[pair], empty=not curves)
+            panel.set(title=", ".join(pair), xlabel="Epoch")
         axes[0].set_ylabel("Cross-entropy per token (nats)")
         cut = _cut(frames)
         if cut is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import ClassVar, Literal
 
 import pandas as pd
@@ -54,7 +55,7 @@ class TrainingStages(TableStudy):
 
     @override
     def build(self, results: Results) -> Table:
-        places = [(dataset, backbone) for dataset in self.datasets for backbone in self.backbones]
+        places = list(product(self.datasets, self.backbones))
         trained = {
             place: [
                 Experiment.read(results, *place, objective, self.seeds, self._metrics())

@@ -171,7 +171,7 @@ function lists(shown) {
   const column = (title, under, rows) => element("div", {}, element("div", { class: "head" }, element("b", {}, title), under),
     element("div", { style: `height:${height}px;position:relative` }, rows));
   return element("div", { class: "lists" }, column("Beam search returns", "the best codes it kept", left), gap(height, links),
-    column("Full sorting", "the best of all codes, each scored exactly", right));
+    column("Exact scoring finds", "the best of all codes", right));
 }
 
 // --- what is under the pointer

@@ -1,4 +1,4 @@
-"""Full sorting: exact scores of all codes of the catalogue, without pruning.
+"""Exact scoring: the scores of all codes of the catalogue, without pruning (the paper: full sorting).
 
 Shapes: B users, U distinct codes, T levels.
 """
@@ -17,7 +17,7 @@ CPU_CANDIDATES, GPU_CANDIDATES = 8192, 2**16
 
 
 @torch.no_grad()
-def full_sort_scores(
+def exact_scores(
     backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool, softmax: Softmax = PLAIN
 ) -> Tensor:
     """Mean token log-probability (B, U) of the codes (U, T), comparable with the scores of beam search.
