@@ -39,7 +39,7 @@ LONGEST = 36
 
 @STUDIES.register
 class MetricIntervals(GridStudy, FigureStudy):
-    """Each metric of every objective with its 95 % interval and the paper's number, one row per dataset and backbone."""
+    """Each metric of every objective with its 95 % interval and the paper's number."""
 
     kind: Literal["metric-intervals"]
     metrics: Metrics = ("recall@10", "ndcg@10")
