@@ -22,6 +22,7 @@ from apao.evaluation.significance import holm, intervals, paired_p
 from apao.files import read_json, read_table, verified
 from apao.stages.named import Users, project_folder_of, run_folder, titles
 from apao.study.paths import DatasetPaths
+from apao.study.run_params import RunRecord
 from apao.study.runs import RECORD_FILE
 
 CUTOFF = 10
@@ -40,6 +41,7 @@ class Evaluated:
         name: the run's name.
         folder: the run's folder.
         record: run.json.
+        decoding: beam and eos of the evaluation.
         metrics: the metrics of a split.
         ranks: table item, rank, items_before, group of the targets of that split; index user.
         exact: ranks beam and exact of the targets of the users that were scored exactly; index user. None without.
@@ -47,7 +49,8 @@ class Evaluated:
 
     name: str
     folder: Path
-    record: Mapping[str, Any]
+    record: RunRecord
+    decoding: Mapping[str, Any]
     metrics: Mapping[str, Any]
     ranks: pd.DataFrame
     exact: pd.DataFrame | None
@@ -60,22 +63,26 @@ class Evaluated:
             UserError: when a file is missing, damaged, or lacks the split.
         """
         folder = run_folder(run)
-        record, metrics = (read_json(verified(folder / name)) for name in (RECORD_FILE, "metrics.json"))
-        if lacking := sorted({"run", "dataset", "inputs"} - record.keys()):
-            raise UserError(f"{folder / RECORD_FILE}: not the record of a run; it lacks {', '.join(lacking)}")
+        record, metrics = RunRecord.at(folder / RECORD_FILE), read_json(verified(folder / "metrics.json"))
         columns = ["split", "user", "item", "rank", "items_before", "group"]
         ranks = read_table(folder / "ranks.parquet", columns, "table of ranks")
         ranks = ranks[ranks["split"] == split].drop(columns="split").set_index("user").sort_index()
         if ranks.empty or not isinstance(metrics.get(split), dict):
             raise UserError(f"{folder}: holds no ranks of the split {split}; evaluate the run again")
-        decoded = {**record, "decoding": {key: metrics.get(key) for key in ("beam", "eos")}}
-        return cls(record["run"], folder, decoded, metrics[split], ranks, _exact_ranks(folder / "exact.json", split))
+        decoding = {key: metrics.get(key) for key in ("beam", "eos")}
+        exact = _exact_ranks(folder / "exact.json", split)
+        return cls(record.run, folder, record, decoding, metrics[split], ranks, exact)
 
     @property
     def interactions(self) -> str | None:
         """Hash of the interactions that the run was trained on, whatever their folder is called."""
-        inputs: Mapping[str, str] = self.record["inputs"]
-        return next((value for name, value in inputs.items() if Path(name).name == "interactions.parquet"), None)
+        inputs = self.record.inputs.items()
+        return next((value for name, value in inputs if Path(name).name == "interactions.parquet"), None)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters of training and decoding, also those that run.json is too old to have."""
+        return {**self.record.for_training(), "decoding": self.decoding}
 
 
 def _exact_ranks(file: Path, split: Split) -> pd.DataFrame | None:
@@ -172,7 +179,7 @@ def compare(first: str, second: str, split: Split) -> Comparison:
         second=theirs.name,
         split=split,
         users=len(ours.ranks),
-        parameters=different_parameters(ours.record, theirs.record),
+        parameters=different_parameters(ours, theirs),
         other_inputs=other_inputs(ours, theirs),
         metrics=metric_rows(ours.ranks, theirs.ranks),
         exact_users=exact_users,
@@ -188,7 +195,7 @@ def compare(first: str, second: str, split: Split) -> Comparison:
 
 def check_same_users(first: Evaluated, second: Evaluated) -> None:
     """Raise UserError for runs of other datasets, users or targets."""
-    datasets = [one.record["dataset"] for one in (first, second)]
+    datasets = [one.record.dataset for one in (first, second)]
     if datasets[0] != datasets[1] and (first.interactions is None or first.interactions != second.interactions):
         raise UserError(
             f"{first.name} is of {datasets[0]}, {second.name} of {datasets[1]}; compare runs of one dataset, or of two "
@@ -201,9 +208,9 @@ def check_same_users(first: Evaluated, second: Evaluated) -> None:
         )
 
 
-def different_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Keys that differ between two run.json, such as ``training.lr``, with both values."""
-    flat = [dict(_flat(record)) for record in (first, second)]
+def different_parameters(first: Evaluated, second: Evaluated) -> dict[str, list[Any]]:
+    """Keys whose values differ, such as ``training.lr``, with both values."""
+    flat = [dict(_flat(run.parameters)) for run in (first, second)]
     keys = [key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)]
     return {key: [values.get(key) for values in flat] for key in keys}
 
@@ -211,7 +218,7 @@ def different_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) ->
 def _flat(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in record.items():
         match f"{above}{key}", value:
-            case (("run" | "inputs" | "start.training"), _):
+            case "start.training", _:
                 pass
             case path, dict():
                 yield from _flat(value, f"{path}.")
@@ -221,7 +228,7 @@ def _flat(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 def other_inputs(first: Evaluated, second: Evaluated) -> list[str]:
     """Files of which two runs were trained on different versions."""
-    ours, theirs = (run.record["inputs"] for run in (first, second))
+    ours, theirs = (run.record.inputs for run in (first, second))
     return [name for name in ours if name in theirs and ours[name] != theirs[name]]
 
 
@@ -295,7 +302,7 @@ class _Titles:
     @classmethod
     def find(cls, run: Evaluated, split: Split) -> _Titles | None:
         """None if the data is missing, or numbers users and items differently."""
-        paths = DatasetPaths(run.record["dataset"], project_folder_of(run.folder))
+        paths = DatasetPaths(run.record.dataset, project_folder_of(run.folder))
         if not all(path.exists() for path in (paths.interactions, paths.items, paths.users)):
             return None
         histories = Histories.load(paths.interactions)

@@ -103,7 +103,7 @@ def compare_seeds(first: str, second: str, split: Split) -> SeedsComparison:
     for pair in pairs:
         for run in pair:
             check_same_users(pairs[0][0], run)
-    parameters = [different_parameters(*(run.record for run in pair)) for pair in pairs]
+    parameters = [different_parameters(*pair) for pair in pairs]
     names = [one.name.rpartition("/")[0] for one in pairs[0]]
     exact = _scored_alike(dict(zip(seeds, pairs, strict=True)))
     return SeedsComparison(

@@ -66,7 +66,7 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _other_seeds(found: SeedsComparison) -> Iterator[str]:
     if found.other_parameters:
-        yield f"With the seeds {_listed(found.other_parameters)} it is other parameters that differ."
+        yield f"Other parameters differ with the seeds {_listed(found.other_parameters)}; compare these runs singly."
 
 
 def _parameters(found: Comparison | SeedsComparison) -> Iterator[str]:

@@ -15,6 +15,7 @@ from scipy.stats import t
 from apao.cli import app
 from apao.errors import UserError
 from apao.evaluation.metrics import user_metrics
+from apao.files import read_json
 from apao.stages.compare import compare
 from apao.stages.compare_text import as_text
 from apao.study.paths import DatasetPaths
@@ -27,17 +28,12 @@ FIRST, SECOND = [1, 12, 0, 4, 20, 10], [1, 3, 2, 0, 11, 10]
 """Ranks of six users in both runs: the second and third are gained, the fourth is lost."""
 
 
-def write_run(name, ranks, items, group=1, dataset="toy", **record):
+def write_run(name, ranks, items, group=1, **record):
+    """A run with the parameters of a published one, except for those in ``record``."""
     folder = Path("results") / name
     folder.mkdir(parents=True)
-    run = {
-        "run": name,
-        "dataset": dataset,
-        "training": {"lr": 1e-3},
-        "seed": 1,
-        "start": None,
-        "inputs": {"codes": "1"},
-    }
+    run = read_json(Path(CE) / "run.json") | {"run": name, "dataset": name.partition("/")[0], "inputs": {"codes": "1"}}
+    run["seed"] = int(name.rpartition("seed")[2])
     (folder / "run.json").write_text(json.dumps(run | record))
     before = np.maximum(np.array(ranks) - 1, 0) * group
     table = {"user": range(len(ranks)), "item": items, "rank": ranks, "items_before": before, "group": group}
@@ -53,7 +49,8 @@ def targets(tmp_path, monkeypatch):
     histories = write_dataset(random_codes(20, 3, 5), [3, 4, 5, 6, 3, 60], seed=1)
     items = histories.items[histories.offsets[1:] - 1].tolist()
     write_run(A, FIRST, items)
-    write_run(B, SECOND, items, training={"lr": 2e-3, "warmup": 0.1}, inputs={"codes": "2"})
+    training = read_json(Path(CE) / "run.json")["training"] | {"lr": 2e-3, "warmup": 0.1}
+    write_run(B, SECOND, items, training=training, inputs={"codes": "2"})
     table = pd.DataFrame({"item": range(20), "raw_id": "x", "title": [f"Film {i}" for i in range(20)], "text": ""})
     table.to_parquet(DatasetPaths("toy").items)
     return histories, items
@@ -120,10 +117,16 @@ def test_users_gained_and_lost_with_titles(targets):
 
 def test_parameters_that_differ_and_other_inputs(targets):
     found = compare(A, B, "test")
-    assert found.parameters == {"training.lr": [1e-3, 2e-3], "training.warmup": [None, 0.1]}
+    assert found.parameters == {"training.lr": [5e-4, 2e-3], "training.warmup": [0.01, 0.1]}
     assert found.other_inputs == ["codes"]
     text = as_text(found)
-    assert "training.warmup  -      0.1" in text and "different versions of codes" in text
+    assert "training.warmup  0.01    0.1" in text and "different versions of codes" in text
+
+
+def test_a_key_that_is_newer_than_a_run_has_its_default():
+    old, new = str(PUBLISHED / "ce/seed42"), str(PUBLISHED / "ce/seed45")
+    assert ["dropout" in read_json(Path(run) / "run.json")["backbone"] for run in (old, new)] == [False, True]
+    assert compare(old, new, "test").parameters == {"seed": [42, 45]}
 
 
 def test_metrics_are_those_of_each_users_rank(targets):
@@ -255,7 +258,7 @@ def test_compare_refuses(targets):
     write_run("toy/llama/ce/seed3", FIRST, [0] * 6)
     with pytest.raises(UserError, match="seed3: its ranks are of other users or targets"):
         compare(A, "toy/llama/ce/seed3", "test")
-    write_run("other/llama/ce/seed1", FIRST, items, dataset="other")
+    write_run("other/llama/ce/seed1", FIRST, items)
     with pytest.raises(UserError, match="is of toy, other/llama/ce/seed1 of other; compare runs of one dataset, or"):
         compare(A, "other/llama/ce/seed1", "test")
     with pytest.raises(UserError, match="is of office, office-item-id/sasrec/ce/seed42 of office-item-id"):
@@ -267,7 +270,7 @@ def test_compare_refuses(targets):
     older = Path("results/older/llama/ce/seed1")
     write_run("older/llama/ce/seed1", FIRST, items)
     (older / "run.json").write_text('{"run": "older/llama/ce/seed1"}')
-    with pytest.raises(UserError, match=r"run\.json: not the record of a run; it lacks dataset, inputs"):
+    with pytest.raises(UserError, match=r"run\.json: backbone: required, but not given"):
         compare(A, "older/llama/ce/seed1", "test")
     with pytest.raises(UserError, match="holds no ranks of the split valid"):
         compare(A, B, "valid")

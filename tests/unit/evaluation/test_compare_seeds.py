@@ -100,7 +100,7 @@ def test_seeds_of_other_parameters_are_named(tmp_path, monkeypatch):
     (edited / "run.json").write_text(json.dumps(record))
     found = compare_seeds("office/llama/ce", APAO, "test")
     assert found.other_parameters == [43] and "training.lr" not in found.parameters
-    assert "With the seeds 43 it is other parameters that differ." in seeds_as_text(found)
+    assert "Other parameters differ with the seeds 43; compare these runs singly." in seeds_as_text(found)
 
 
 @pytest.mark.parametrize(
