@@ -103,7 +103,7 @@ def stepper(
 
 
 def versus(backbone: str, objective: str, theirs: int, **overrides: Value) -> Case:
-    """How many times as fast as the release's way a training is, measured in turn; ``theirs`` examples per pass."""
+    """How many times as fast as the authors' code a training is, measured in turn; ``theirs`` examples per pass."""
 
     def case(seconds: float, device: torch.device) -> Measurement:
         resolved = run_params(backbone, objective, **overrides)
@@ -115,7 +115,7 @@ def versus(backbone: str, objective: str, theirs: int, **overrides: Value) -> Ca
         )
         batch = SMALL if contrasting and device.type == "cpu" else LARGE
         ours = stepper(backbone, objective, batch, OFFICE, device, **overrides)
-        return compared(other, ours, "x release's way", seconds, device)
+        return compared(other, ours, "x authors' code", seconds, device)
 
     return case
 
@@ -126,7 +126,7 @@ def versus_search(backbone: str, users: int, **overrides: Value) -> Case:
     def case(seconds: float, device: torch.device) -> Measurement:
         theirs = peers.searcher(run_params(backbone, "ce", **overrides), OFFICE, device, 20, users)
         ours = searcher(backbone, 20, 128, None, device, **overrides)
-        return compared(theirs, ours, "x release's way", seconds, device)
+        return compared(theirs, ours, "x authors' code", seconds, device)
 
     return case
 

@@ -1,4 +1,4 @@
-"""apao: generative recommenders that survive beam search, from raw data to every figure."""
+"""apao: training generative recommenders for beam search, from raw data to every figure."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -91,7 +91,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train and evaluate generative recommenders that survive beam search.",
+    help="Train and evaluate generative recommenders, with APAO and the objectives it is compared with.",
 )
 params_app = typer.Typer(no_args_is_help=True, help="Check and describe params.yaml.")
 app.add_typer(params_app, name="params")

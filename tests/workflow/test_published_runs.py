@@ -86,7 +86,7 @@ def cells(line):
 
 
 def number(cell):
-    return re.match(r"[+−]?\d+\.", cell)
+    return re.match(r"[+−]?\d+(\.|$)", cell)
 
 
 def drawn_rows(table):

@@ -33,9 +33,9 @@ COLUMNS = (
 )
 
 INTERVALS = (
-    f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over "
-    f"seeds), or, of {FEWEST_SEEDS} seeds or more and where it is wider, the 95 % t-interval over them (gains: "
-    "of the differences with the same seed)."
+    f"Intervals: 95 % percentile bootstrap ({RESAMPLES:,} resamples of the test users, metrics averaged over seeds). "
+    f"With {FEWEST_SEEDS} seeds or more the 95 % t-interval over the seeds (gains: of the differences with the same "
+    "seed), if that is wider."
 )
 """How the intervals of ``Verdict`` are computed, for the notes of tables."""
 

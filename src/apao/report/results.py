@@ -268,12 +268,12 @@ class Results:
 
         ``over_users``: whether intervals over the test users are known.
         """
-        of_seeds = f"the 95 % t-interval of that mean over {FEWEST_SEEDS} seeds or more"
+        of_seeds = f"the 95 % t-interval of that mean with {FEWEST_SEEDS} seeds or more"
         of_users = f"95 % bootstrap intervals over the test users ({RESAMPLES:,} resamples)"
         means = self._means_over(study, seeds)
         if not few(seeds):
             if over_users:
-                return f"{means}; error bars are {of_users}, or, where it is wider, {of_seeds}."
+                return f"{means}; error bars are {of_users}, or {of_seeds}, if that is wider."
             return f"{means}; error bars are {of_seeds}."
         spread = "so no spread over seeds is known" if len(seeds) == 1 else "too few for an interval over seeds"
         return f"{means}, {spread}{f'; error bars are {of_users}' if over_users else ''}."

@@ -371,8 +371,8 @@ def test_figure5_pairs_the_users_of_both_objectives(project):
         (
             [[1] * 100 + [0] * 100, [1] * 100 + [0] * 100, [1] * 160 + [0] * 40],
             (0.6 - 0.43027, 0.6 + 0.43027),
-            "Means over 3 seeds; error bars are 95 % bootstrap intervals over the test users (10,000 resamples), or, "
-            "where it is wider, the 95 % t-interval of that mean over 3 seeds or more.",
+            "Means over 3 seeds; error bars are 95 % bootstrap intervals over the test users (10,000 resamples), or "
+            "the 95 % t-interval of that mean with 3 seeds or more, if that is wider.",
         ),
         # Three equal seeds: the interval over the users is the wider one.
         ([[1] * 100 + [0] * 100] * 3, (0.5 - 0.0693, 0.5 + 0.0693), "Means over 3 seeds; error bars are 95 %"),

@@ -109,7 +109,7 @@ class PrefixRecall(GridStudy, FigureStudy):
 
 
 def _gain(results: Results, m: int, ours: tuple[list[Run], Estimate], theirs: tuple[list[Run], Estimate]) -> Gain:
-    """At prefix ``m``, with its interval over the users, or, of the same seeds and where it is wider, over these."""
+    """At prefix ``m``, with its interval over the users, or over the seeds if both have the same and that is wider."""
     (our_runs, our_recall), (their_runs, their_recall) = ours, theirs
     percent = gain_percent(our_recall.mean, their_recall.mean)
     our_users, their_users = results.user_prefixes(our_runs), results.user_prefixes(their_runs)
