@@ -113,7 +113,7 @@ class KeyValues(NamedTuple):
         return KeyValues(*(x[None].expand(candidates, *x.shape).movedim(0, dim) for x in (self.keys, self.values)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Context:
     """Encoded histories, as ``encode`` returns them.
 

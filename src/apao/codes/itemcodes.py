@@ -47,7 +47,7 @@ def parsed_codes(table: Mapping[str, object], source: str) -> IntArray:
     return np.array(rows, dtype=np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemCodes:
     """The code of every item: ``codes`` (I, T) with values from 0.
 

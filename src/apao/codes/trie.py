@@ -20,7 +20,7 @@ from torch import Tensor
 from apao.codes.itemcodes import ItemCodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trie:
     """Legal continuations of every prefix.
 

@@ -30,7 +30,7 @@ HELD_OUT = 2
 """Interactions at the end of a history that leave-one-out holds out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Targets:
     """Per user (U,): the number of leading interactions that train, and the position of each target, -1 for none."""
 
@@ -76,7 +76,7 @@ def positions(user: IntArray) -> IntArray:
     return np.arange(len(user)) - (np.cumsum(lengths) - lengths)[user]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Histories:
     """All users' items in time order, concatenated user by user.
 

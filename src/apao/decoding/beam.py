@@ -19,7 +19,7 @@ from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Beams:
     """The codes found, best first.
 

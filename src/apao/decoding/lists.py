@@ -19,7 +19,7 @@ from apao.data.histories import FloatArray, IntArray
 from apao.decoding.beam import Beams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemLists:
     """Lists of several users, one after another, each best first.
 

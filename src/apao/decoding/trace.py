@@ -1,6 +1,7 @@
 """Beam search of one history with everything it looked at, to see what it drops and where.
 
-Slow and plain: every step reads its prefixes anew. ``decoding.beam`` finds the same beams.
+Slow and plain: every step reads its prefixes anew. ``decoding.beam`` finds the same beams, up to the
+order of equal scores.
 
 Shapes: B users, C codes a user, T levels, n candidates of a step, m length of their prefixes, V vocabulary.
 """
@@ -17,7 +18,7 @@ from apao.backbones.softmax import PLAIN, Softmax
 from apao.codes.trie import Trie
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """What one step chose from: every legal continuation of the prefixes kept before, best first.
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from apao.data.histories import FloatArray, IntArray
 from apao.decoding.beam import Beams
-from apao.errors import nearest
+from apao.errors import UserError, nearest
 
 CUTOFFS = (5, 10, 20)
 """Every metric over ranks is computed at each of these k."""
@@ -100,7 +100,15 @@ def code_ranks(beams: Beams, targets: Tensor) -> Tensor:
 
 
 def exact_ranks(scores: Tensor, codes: Tensor) -> Tensor:
-    """Ranks (B,), from 1, of the codes (B,), given by index, among the scores (B, U) of all codes."""
+    """Ranks (B,), from 1, of the codes (B,), given by index, among the scores (B, U) of all codes.
+
+    Codes with equal scores share the best rank.
+
+    Raises:
+        UserError: when a score is not a number, which would rank every code first.
+    """
+    if scores.isnan().any():
+        raise UserError("the model scores codes with nan: its weights are damaged, or its training diverged")
     return 1 + (scores > scores.gather(1, codes[:, None])).sum(dim=1)
 
 

@@ -6,7 +6,7 @@ Tests over users treat the trained models as fixed and do not account for the va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +29,8 @@ SAME = 1e-12
 """Differences between metrics (at most 1) up to this size are rounding errors."""
 _CHUNK = 1 << 22
 """Entries of the largest array in resampling."""
+MOST_KEPT_USERS = 50_000
+"""Up to this many users their draws are kept, a byte per user and resample."""
 
 
 def seeds_p(values: Sequence[float], reference: float) -> float:
@@ -79,53 +81,55 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def intervals(values: FloatArray, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
+def intervals(values: FloatArray) -> FloatArray:
     """Percentile bootstrap interval of the mean of each column (Efron and Tibshirani 1993, chapter 13).
 
     For the interval of a difference pass a column of differences.
 
     Args:
         values: (users, columns).
-        resamples: number of bootstrap resamples of the users.
-        seed: seed of the draws.
 
     Returns:
         (columns, 2): low and high.
     """
-    return np.percentile(_resampled_means(values, resamples, seed), TAILS, axis=0).T
+    return np.percentile(_resampled_means(values), TAILS, axis=0).T
 
 
-def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Means (resamples, columns) over users (rows) drawn with replacement, the same draws for all columns."""
+def _resampled_means(values: FloatArray) -> FloatArray:
+    """Means (RESAMPLES, columns) over users (rows) drawn with replacement, the same draws for all columns."""
     users = len(values)
-    drawn = _draws(users, resamples, seed)
-    step = max(1, _CHUNK // users)
-    parts = [drawn[start : start + step].astype(np.float64) @ values for start in range(0, resamples, step)]
-    return np.concatenate(parts) / users
+    draws = _kept_draws(users) if users <= MOST_KEPT_USERS else _draws(users)
+    return np.concatenate([counts.astype(np.float64) @ values for counts in draws]) / users
 
 
 @lru_cache(1)
-def _draws(users: int, resamples: int, seed: int) -> NDArray[np.uint8]:
-    """How often each resample draws each user (resamples, users); kept, since a table has many intervals."""
-    rng = np.random.default_rng(seed)
-    counts = np.empty((resamples, users), dtype=np.uint8)
+def _kept_draws(users: int) -> list[NDArray[np.uint8]]:
+    """The same counts for as many users as fit into 500 MB, kept because a table has many intervals."""
+    return list(_draws(users))
+
+
+def _draws(users: int) -> Iterator[NDArray[np.uint8]]:
+    """How often each resample draws each user, in pieces (some resamples, users) of all RESAMPLES; seeded."""
+    rng = np.random.default_rng(0)
     step = max(1, _CHUNK // users)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
         drawn = rng.integers(0, users, size=(rows, users), dtype=np.int32)
         drawn += (np.arange(rows, dtype=np.int32) * users)[:, None]
-        counts[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-    return counts
+        yield np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.uint8)
 
 
 def gain_interval(ours: FloatArray, theirs: FloatArray) -> Ends:
     """Percentile bootstrap interval of the gain in percent: of the mean of ``ours`` over that of ``theirs``.
 
-    Both (users,) hold one value for each of the same users, who are drawn together.
+    Both (users,) hold one value for each of the same users, who are drawn together. Unknown if so many draws have no
+    gain, since ``theirs`` has no hit in them, that they reach into a tail.
     """
-    means = _resampled_means(np.column_stack([ours, theirs]), RESAMPLES, seed=0)
+    means = _resampled_means(np.column_stack([ours, theirs]))
     some = means[means[:, 1] > 0]
-    return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), TAILS)) if len(some) else UNKNOWN
+    if len(some) < (1 - TAILS[0] / 100) * len(means):
+        return UNKNOWN
+    return _ends(np.percentile(100 * (some[:, 0] / some[:, 1] - 1), TAILS))
 
 
 def seeds_interval(values: Sequence[float]) -> Ends:

@@ -57,9 +57,11 @@ class PrefixObjective(Objective):
     release_selects_on_last_batch: ClassVar[bool] = True
 
     @model_validator(mode="after")
-    def _something_to_train(self) -> PrefixObjective:
+    def _each_key_has_an_effect(self) -> PrefixObjective:
         if not self.ce and self.beta == 0:
             raise ValueError("ce: false with beta: 0 leaves nothing to train; set one of them")
+        if self.carry == "step" and not self.carries:
+            raise ValueError(f"carry: step has no effect with weights: {self.weights}, which has no state; remove it")
         return self
 
     @override
@@ -83,7 +85,7 @@ class PrefixObjective(Objective):
     def initial_state(self, levels: int, device: torch.device) -> State:
         return {CARRIED: torch.full((levels,), -math.log(levels), device=device)} if self.carries else {}
 
-    def moves(self, scores: Scores) -> int:
+    def updates(self, scores: Scores) -> int:
         """Number of updates of the weights in the optimizer step that the batch is a part of."""
         if not self.carries or self.carry == "step" or scores.step_examples is None:
             return 1
@@ -99,21 +101,21 @@ class PrefixObjective(Objective):
         kept = torch.ones_like(losses, dtype=torch.bool)
         if self.drop_level is not None:
             kept[self.drop_level] = False
-        carried, moves = state.get(CARRIED), self.moves(scores)
+        carried, updates = state.get(CARRIED), self.updates(scores)
 
-        def weights_after(moved: float) -> Tensor:
-            return log_prefix_weights(losses.detach(), kept, self.weights, self.eta * moved, carried)
+        def weights_after(number: float) -> Tensor:
+            return log_prefix_weights(losses.detach(), kept, self.weights, self.eta * number, carried)
 
         # n updates with nearly equal losses are one update with n times eta. The loss uses the weights of the
         # middle forward pass of the step.
-        weights = weights_after((moves + 1) / 2).exp()
+        weights = weights_after((updates + 1) / 2).exp()
         prefix = (weights * torch.where(kept, losses, 0.0)).sum()
         ce = cross_entropy(scores, self.trains_eos)
         loss = self.beta * prefix + (ce if self.ce else 0.0)
         terms = {"ce": ce.detach(), "prefix": prefix.detach()}
         for m, (one, weight) in enumerate(zip(losses.detach(), weights, strict=True), start=1):
             terms[f"prefix_loss_{m}"], terms[f"prefix_weight_{m}"] = one, weight
-        return Outcome(loss, terms, {CARRIED: weights_after(moves)} if CARRIED in state else state)
+        return Outcome(loss, terms, {CARRIED: weights_after(updates)} if CARRIED in state else state)
 
 
 @OBJECTIVES.register

@@ -39,7 +39,7 @@ class Needs(NamedTuple):
     """The items' embeddings, for ``Catalogue.level_gains``. They become an input file of the training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """The scores that a backbone gives to one batch.
 

@@ -27,26 +27,28 @@ from apao.objectives.functional import (
 )
 
 
-class _PrefixLoss(nn.Module):
-    """Cross-entropy plus the weighted losses of all prefixes.
-
-    Args:
-        levels: T, tokens per item code.
-        beta: strength of the prefix losses.
-        eta: step size of the weights.
-        weights: ``eq17`` or ``algorithm1`` (paper), ``release`` (authors' code) or ``uniform``.
-
-    Raises:
-        ValueError: for other weights, no level, or a negative beta or eta; in a call, for tensors of other shapes.
-    """
+class PrefixLoss(nn.Module):
+    """Cross-entropy plus the weighted losses of all prefixes; a subclass defines these."""
 
     log_prefix_weights: Tensor
 
     def __init__(self, levels: int, beta: float = 0.1, eta: float = 1e-4, weights: Weighting = "eq17") -> None:
+        """Start with equal weights.
+
+        Args:
+            levels: T, tokens per item code.
+            beta: strength of the prefix losses.
+            eta: step size of the weights.
+            weights: ``eq17`` or ``algorithm1`` (paper), ``release`` (authors' code) or ``uniform``.
+
+        Raises:
+            ValueError: for other weights, no level, or a beta or eta that is negative or not finite; in a call, for
+                tensors of other shapes.
+        """
         super().__init__()
         if weights not in get_args(Weighting):
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(get_args(Weighting))}")
-        if levels < 1 or beta < 0 or eta < 0:
+        if levels < 1 or not 0 <= beta < math.inf or not 0 <= eta < math.inf:
             raise ValueError(f"levels={levels}, beta={beta}, eta={eta}: expected levels from 1, beta and eta from 0")
         self.beta, self.eta, self.weights = beta, eta, weights
         self.register_buffer("log_prefix_weights", torch.full((levels,), -math.log(levels)))
@@ -64,7 +66,7 @@ class _PrefixLoss(nn.Module):
         return self.beta * (updated.exp() * losses).sum() - target_logp.mean()
 
 
-class PointwisePrefixLoss(_PrefixLoss):
+class PointwisePrefixLoss(PrefixLoss):
     """APAO-pointwise: L_m = -S_m / m, S_m being the log-probability of the target's prefix of length m."""
 
     def forward(self, target_logp: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ class PointwisePrefixLoss(_PrefixLoss):
         return self._total(target_logp, pointwise_prefix_losses(target_logp.cumsum(dim=1)))
 
 
-class PairwisePrefixLoss(_PrefixLoss):
+class PairwisePrefixLoss(PrefixLoss):
     """APAO-pairwise: L_m = -log(e^S_m / (e^S_m + sum_j e^S_m^j)) / m over N sampled codes j.
 
     The paper's Eq. 14, divided by m as in its Algorithm 1.
@@ -83,5 +85,7 @@ class PairwisePrefixLoss(_PrefixLoss):
         """The loss (scalar) from the log-probabilities of the tokens of the target (B, T) and negatives (B, N, T)."""
         self._check(target_logp, "target_logp", "(B, T)")
         self._check(negative_logp, "negative_logp", "(B, N, T)")
+        if len(negative_logp) != len(target_logp):
+            raise ValueError(f"target_logp has {len(target_logp)} examples, negative_logp {len(negative_logp)}")
         margins = negative_logp.cumsum(dim=2) - target_logp.cumsum(dim=1)[:, None]
         return self._total(target_logp, pairwise_prefix_losses(margins))

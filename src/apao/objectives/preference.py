@@ -9,9 +9,9 @@ r(y) = log pi(y|x) - log pi_ref(y|x); r+ is the target's, r_j those of the N neg
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import override
@@ -47,6 +47,12 @@ class Preference(Objective):
     """How strongly the model is held to the reference. The literature tries 0.5, 1 and 2."""
     negatives: PositiveInt = 100
     """Sampled codes per example."""
+
+    @model_validator(mode="after")
+    def _eos_is_not_trained(self) -> Self:
+        if not self.eos:
+            raise ValueError("eos: false has no effect on a preference loss, which does not train eos; remove it")
+        return self
 
     @override
     def needs(self) -> Needs:

@@ -155,9 +155,7 @@ class Params(Model):
 
     def dataset(self, name: str) -> Source:
         """The entry of a dataset; raises UserError for an unknown name."""
-        if name not in self.datasets:
-            raise UserError(f"unknown dataset {name!r}; {nearest(name, self.datasets)}")
-        return self.datasets[name]
+        return _entry(self.datasets, name, "dataset", "datasets")
 
     def tokenizer_of(self, dataset: str) -> Tokenizer:
         """Tokenizer of a dataset's items."""
@@ -230,7 +228,12 @@ class Params(Model):
             **objective.tuned.get(run.dataset, {}),
             **objective.tuned.get(f"{run.dataset}/{run.backbone}", {}),
         }
-        return with_values({"objective": objective, "training": recipe.training, "backbone": backbone}, tuned)
+        try:
+            return with_values({"objective": objective, "training": recipe.training, "backbone": backbone}, tuned)
+        except ValidationError as error:
+            # Each tuning is valid by itself (``references``); together they may not be.
+            stated = ", ".join(f"{key}={value}" for key, value in tuned.items())
+            raise UserError(f"{run}: its tuned values {stated} do not fit: {spelled(*first_mistake(error))}") from error
 
     def _with_overrides(self, run: Run, parts: Mapping[str, Model]) -> dict[str, Any]:
         """Copy of ``parts`` with the overrides of ``run``, each applied to the part that has its key."""

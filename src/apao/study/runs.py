@@ -49,7 +49,7 @@ def format_value(value: Value) -> str:
     return str(value)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Run:
     """One training and its evaluation: data, model, loss, overrides of params.yaml, and seed."""
 

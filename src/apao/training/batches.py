@@ -32,7 +32,7 @@ REPEATED_STEP = 4
 """Their histories are padded to a multiple of this number of items."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Examples as tokens. The attributes about negatives are None unless negatives were requested.
 
@@ -54,7 +54,7 @@ class Batch:
         return len(self.targets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EffectiveBatch(Generic[AnyBatch]):
     """The examples of one optimizer step; ``parts`` are its micro-batches."""
 

@@ -27,7 +27,7 @@ PADDED_ROWS = 32
 """The number of rows is padded to a multiple of this where shapes shall repeat."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedBatch:
     """Rows of tokens and the examples in them.
 
@@ -56,7 +56,7 @@ class PackedBatch:
         return len(self.targets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Sequences to read.
 

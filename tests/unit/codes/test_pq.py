@@ -82,6 +82,17 @@ def test_errors_decrease_from_that_of_the_mean():
     assert (nearest_codes(ROWS, coding.codebooks) == coding.codes).all(axis=1).mean() > 0.99
 
 
+@pytest.mark.parametrize("rotation", ["random", "pca"])
+def test_equal_vectors_get_equal_codes(rotation):
+    """Also where a matrix product rounds equal rows differently, at the edges of its blocks."""
+    rng = np.random.default_rng(8)
+    few = rng.normal(size=(40, 24)).astype(np.float32)
+    index = rng.integers(0, 40, 301)
+    params = TOKENIZERS["pq"](method="pq", embedder="e", levels=4, clusters=64, rotation=rotation)
+    codes = params.fit(SimpleNamespace(embeddings=few[index])).codes
+    assert len(np.unique(codes, axis=0)) == len(np.unique(index))
+
+
 def test_more_parts_than_dimensions_are_refused():
     with pytest.raises(UserError, match="pq: 11 levels need embeddings of at least as many dimensions, these have 10"):
         fitted(levels=11)

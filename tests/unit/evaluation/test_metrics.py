@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from apao.codes.itemcodes import ItemCodes
 from apao.decoding.beam import Beams
+from apao.errors import UserError
 from apao.evaluation.list_metrics import popularity_groups
 from apao.evaluation.metrics import (
     CODE_LEVEL,
@@ -117,6 +118,11 @@ def test_item_level_metrics_against_every_order_within_groups(sizes, data):
 def test_items_before_by_hand():
     """Codes with 2, 3 and 1 items, ranked in this order."""
     assert items_before(np.array([[2, 3, 1]] * 4), np.array([1, 2, 3, 0])).tolist() == [0, 2, 5, 0]
+
+
+def test_scores_that_are_no_numbers_have_no_ranks():
+    with pytest.raises(UserError, match="the model scores codes with nan"):
+        exact_ranks(torch.tensor([[0.5, math.nan]]), torch.tensor([0]))
 
 
 def test_exact_ranks_by_hand():

@@ -285,11 +285,11 @@ def test_the_loss_of_a_step_has_the_weights_of_its_middle():
 
 
 @pytest.mark.parametrize(("examples", "moves"), [(1024, 8), (1, 1), (128, 1), (129, 2), (647, 6), (None, 1)])
-def test_how_often_weights_move(examples, moves):
+def test_how_often_weights_are_updated(examples, moves):
     scores = replace(scores_of(0), step_examples=examples)
-    assert objective_of("apao-pointwise", weights="eq17").moves(scores) == moves
-    assert objective_of("apao-pointwise", weights="eq17", carry="step").moves(scores) == 1
-    assert objective_of("apao-pointwise", weights="release").moves(scores) == 1
+    assert objective_of("apao-pointwise", weights="eq17").updates(scores) == moves
+    assert objective_of("apao-pointwise", weights="eq17", carry="step").updates(scores) == 1
+    assert objective_of("apao-pointwise", weights="release").updates(scores) == 1
 
 
 @pytest.mark.parametrize("kind", ["apao-pointwise", "apao-pairwise"])

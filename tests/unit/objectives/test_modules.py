@@ -1,5 +1,7 @@
 """The library losses (torch modules) against loops over Python floats and against the objectives of params.yaml."""
 
+import math
+
 import pytest
 import torch
 from slow_losses import Example, apao, pairwise, pointwise, prefix_losses, weights
@@ -74,6 +76,9 @@ def test_arguments_that_do_not_fit_are_refused(batch):
         PairwisePrefixLoss(levels=T)(target_logp, target_logp)
     with pytest.raises(ValueError, match=r"target_logp \(0, .*and not empty"):
         PointwisePrefixLoss(levels=T)(target_logp[:0])
-    for wrong in ({"levels": 0}, {"levels": T, "beta": -1.0}, {"levels": T, "eta": -1.0}):
+    with pytest.raises(ValueError, match=f"target_logp has {B} examples, negative_logp 1"):
+        PairwisePrefixLoss(levels=T)(target_logp, negative_logp[:1])
+    bad = ({"beta": -1.0}, {"eta": -1.0}, {"beta": math.nan}, {"eta": math.inf})
+    for wrong in ({"levels": 0}, *({"levels": T, **values} for values in bad)):
         with pytest.raises(ValueError, match="expected levels from 1, beta and eta from 0"):
             PointwisePrefixLoss(**wrong)

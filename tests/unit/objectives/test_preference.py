@@ -40,7 +40,7 @@ def slow_loss(kind, beta, eos):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("kind", "reference"), REFERRED)
 def test_value_and_gradient(kind, reference, shape, beta):
-    eos = beta == 2.0
+    eos = beta == 2.0 or kind != "ce+s-dpo"
     batch = batch_of(1, **shape, eos=eos, reference=reference)
     outcome = evaluate(objective_of(kind, beta=beta, eos=eos, **options_of(kind)), batch.scores)
     loss = slow_loss(kind, beta, eos)

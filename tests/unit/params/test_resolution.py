@@ -107,6 +107,7 @@ def test_overrides_are_checked_together(read):
         ("films/llama/pairwise+weights=fancy/seed1", "weights: .* found 'fancy'"),
         ("films/llama/pairwise+beta=0+ce=false/seed1", "leaves nothing to train"),
         ("films/llama/pairwise+drop_level=3/seed1", "codes of 3 levels have levels 0 to 2"),
+        ("films/llama/pairwise+carry=step/seed1", "carry: step has no effect with weights: release"),
         ("films/llama/ce+epochs=true/seed1", "epochs: expected a number"),
         ("films/llama/ce+hidden=33/seed1", "multiple of"),
         # Pydantic would take these for the same value: two spellings of one run.

@@ -94,6 +94,15 @@ def test_values_of_the_training_and_of_the_backbone(project):
     assert {(one.training.lr, one.backbone.hidden) for one in (elsewhere, other)} == {(1e-3, 32)}
 
 
+def test_tunings_that_are_valid_one_by_one_and_not_together_are_one_line(project):
+    values = ({"hidden": 24, "heads": 3}, {"heads": 8})
+    tunings = [{"chosen_by": "hand", "values": {"office/llama": one}} for one in values]
+    (project / "tuned.yaml").write_text(yaml.safe_dump({"ce": tunings}))
+    params = load(Path("params.yaml"))
+    with pytest.raises(UserError, match=r"seed1: its tuned values heads=8, hidden=24 do not fit: hidden 24"):
+        params.resolve(Run.parse("office/llama/ce/seed1"))
+
+
 def test_a_copy_holds_both_files(project):
     params = load(Path("params.yaml"))
     assert params.files == (Path("params.yaml"), Path("tuned.yaml"))

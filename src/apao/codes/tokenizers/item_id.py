@@ -19,6 +19,11 @@ class ItemIds(Tokenizer):
     collisions: Literal["keep", "extra"] = "keep"
     """Without effect, since no items share a code; ``extra`` would add a level with a single token."""
 
+    @property
+    @override
+    def depth(self) -> int:
+        return 1 + (self.collisions == "extra")
+
     @override
     def fit(self, inputs: Inputs) -> Coding:
         return Coding(np.arange(len(inputs.raw_ids))[:, None])

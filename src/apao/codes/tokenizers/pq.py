@@ -59,10 +59,12 @@ class ProductQuantisation(LevelledTokenizer):
                 f"pq: {self.levels} levels need embeddings of at least as many dimensions, these have "
                 f"{vectors.shape[1]}; lower levels"
             )
+        # A matrix product may round equal rows differently, which would give equal items different codes.
+        distinct, row = np.unique(vectors, axis=0, return_inverse=True)
         codes, codebooks = [], []
         with threadpool_limits(limits=1), progress("product quantisation parts", total=self.levels) as advance:
             for axes in rotated_parts(vectors, self.levels, self.rotation, self.seed):
-                part = vectors @ axes
+                part = (distinct @ axes)[row.reshape(-1)]
                 labels = clustered(part, self.clusters, self.restarts, self.iterations, self.seed)
                 codes.append(labels)
                 codebooks.append((centroids(part, labels) - mean @ axes) @ axes.T)
