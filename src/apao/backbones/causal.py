@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import Backbone, Context
-from apao.backbones.exchange import load_named
-from apao.codes.vocabulary import PAD
+from apao.backbones.base import Backbone, Context, followed_by
 
 
 class CausalBackbone(Backbone):
@@ -28,25 +26,11 @@ class CausalBackbone(Backbone):
 
     @override
     def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
-        lengths = (history != PAD).sum(dim=1, keepdim=True)
-        fed = 0 if target is None else target.shape[1]
-        # Positions of the history's last token and of each token of the target, which replaces padding.
-        places = lengths - 1 + torch.arange(1 + fed, device=history.device)
-        tokens = history
-        if target is not None:
-            tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
+        tokens, places = followed_by(history, target)
         states, context = self.read(tokens, places[:, :1], 1)
         rows = torch.arange(len(history), device=history.device)[:, None]
         context = replace(context, along=states[rows, places])
         return context if candidates is None else replace(context, after=self.extend(context, candidates)[0])
-
-    @override
-    def to_transformers(self) -> dict[str, Tensor]:
-        return dict(self.state_dict())
-
-    @override
-    def load_transformers(self, weights: dict[str, Tensor]) -> None:
-        load_named(self, {name: name for name in self.state_dict()}, weights)
 
 
 def glorot_normal(module: nn.Module) -> None:

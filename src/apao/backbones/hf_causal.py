@@ -31,9 +31,10 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import BACKBONES, CausalParams, Context, KeyValues, Past, additive_mask
+from apao.backbones.base import BACKBONES, CausalParams, Context, Past
 from apao.backbones.causal import CausalBackbone
 from apao.backbones.exchange import load_named
+from apao.backbones.layers import KeyValues, additive_mask
 from apao.backbones.pretrained import (
     ADAPTER,
     INSTALL,
@@ -291,8 +292,9 @@ class HfCausal(CausalBackbone):
         own["prompt_tokens"] = 0 if self.prompt is None else len(self.prompt)
         return {**recorded_config(self.model), OWN: own}
 
-    def _names(self) -> dict[str, str]:
-        """Mapping from the names of our tensors to those of ``transformers``, without adapters; tied ones have one."""
+    @override
+    def transformers_names(self) -> dict[str, str]:
+        """As in the base class, without adapters; tied tensors have one name."""
         names: dict[str, str] = {}
         of_storage: dict[int, str] = {}
         for ours, value in self.state_dict(keep_vars=True).items():
@@ -303,8 +305,7 @@ class HfCausal(CausalBackbone):
 
     @override
     def to_transformers(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        weights = {foreign: state[ours] for ours, foreign in self._names().items()}
+        weights = super().to_transformers()
         with torch.no_grad():
             for name, layer in adapted_layers(self.model).items():
                 weights[f"{name}.weight"] = layer.base_layer.weight + layer.get_delta_weight(ADAPTER)
@@ -313,7 +314,7 @@ class HfCausal(CausalBackbone):
     @override
     def load_transformers(self, weights: dict[str, Tensor]) -> None:
         """As in the base class; adapters, which are merged in ``weights``, begin anew."""
-        names = self._names()
+        names = self.transformers_names()
         load_named(self, names, weights, aliases=_aliases(names))
         for layer in adapted_layers(self.model).values():
             nn.init.zeros_(layer.lora_B[ADAPTER].weight)

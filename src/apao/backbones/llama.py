@@ -16,13 +16,11 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import (
-    BACKBONES,
-    Backbone,
-    CausalParams,
-    Context,
+from apao.backbones.base import BACKBONES, Backbone, CausalParams, Context, Past, followed_by
+from apao.backbones.dropout import Dropout
+from apao.backbones.exchange import check_config, config_size, probability
+from apao.backbones.layers import (
     KeyValues,
-    Past,
     RMSNorm,
     additive_mask,
     candidate_attention,
@@ -33,8 +31,6 @@ from apao.backbones.base import (
     project,
     split_candidates,
 )
-from apao.backbones.dropout import Dropout
-from apao.backbones.exchange import check_config, config_size, load_named, probability
 from apao.backbones.softmax import at_least_fp32
 from apao.codes.vocabulary import EOS, PAD
 from apao.errors import UserError
@@ -259,6 +255,7 @@ class Llama(Backbone):
 
     params: LlamaParams
     frequencies: Tensor
+    tied_names = ("lm_head.weight",)
 
     def __init__(self, params: LlamaParams, vocabulary: int) -> None:
         super().__init__()
@@ -282,12 +279,7 @@ class Llama(Backbone):
     @override
     def encode(self, history: Tensor, target: Tensor | None = None, candidates: Tensor | None = None) -> Context:
         device, lengths = history.device, (history != PAD).sum(dim=1, keepdim=True)
-        fed = 0 if target is None else target.shape[1]
-        # Positions of the history's last token and of each token of the target.
-        places = lengths - 1 + torch.arange(1 + fed, device=device)
-        tokens = history
-        if target is not None:
-            tokens = nn.functional.pad(history, (0, fed), value=PAD).scatter(1, places[:, 1:], target)
+        tokens, places = followed_by(history, target)
         position = torch.arange(tokens.shape[1], device=device)
         mask = padding_mask(position < lengths)[:, :, None]
         parts = None
@@ -302,7 +294,7 @@ class Llama(Backbone):
             # Of the last layer's leading tokens only these outputs are used.
             x, memory = layer.encode(x, cos, sin, parts, places if i + 1 == len(self.layers) else None)
             memories.append(memory)
-        states, known = self.norm(x), 1 + fed
+        states, known = self.norm(x), places.shape[1]
         return Context(
             along=states[:, :known],
             layers=memories,
@@ -351,8 +343,8 @@ class Llama(Backbone):
     def logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.embedding.weight)
 
-    def _names(self) -> dict[str, str]:
-        """Mapping from our parameter names to those of LlamaForCausalLM."""
+    @override
+    def transformers_names(self) -> dict[str, str]:
         names = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
         parts = {
             "attention_norm": "input_layernorm",
@@ -364,12 +356,3 @@ class Llama(Backbone):
             for ours, theirs in parts.items():
                 names[f"layers.{i}.{ours}.weight"] = f"model.layers.{i}.{theirs}.weight"
         return names
-
-    @override
-    def to_transformers(self) -> dict[str, Tensor]:
-        names = self._names()
-        return {names[name]: value for name, value in self.state_dict().items()}
-
-    @override
-    def load_transformers(self, weights: dict[str, Tensor]) -> None:
-        load_named(self, self._names(), weights, aliases=("lm_head.weight",))

@@ -20,20 +20,11 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import (
-    BACKBONES,
-    CausalParams,
-    Context,
-    KeyValues,
-    Past,
-    additive_mask,
-    candidate_attention,
-    causal_mask,
-    merge_heads,
-)
+from apao.backbones.base import BACKBONES, CausalParams, Context, Past
 from apao.backbones.causal import CausalBackbone, glorot_normal
 from apao.backbones.dropout import Dropout
 from apao.backbones.exchange import config_size, probability
+from apao.backbones.layers import KeyValues, additive_mask, candidate_attention, causal_mask, merge_heads
 from apao.errors import UserError
 
 NORM_EPS = 1e-8

@@ -15,22 +15,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from typing_extensions import override
 
-from apao.backbones.base import (
-    BACKBONES,
-    Backbone,
-    BackboneParams,
-    Context,
-    KeyValues,
-    Past,
-    RMSNorm,
-    causal_mask,
-    merge_heads,
-    padding_mask,
-    project,
-    split_candidates,
-)
+from apao.backbones.base import BACKBONES, Backbone, BackboneParams, Context, Past
 from apao.backbones.dropout import Dropout
-from apao.backbones.exchange import check_config, config_size, load_named, probability
+from apao.backbones.exchange import check_config, config_size, probability
+from apao.backbones.layers import KeyValues, RMSNorm, causal_mask, merge_heads, padding_mask, project, split_candidates
 from apao.backbones.softmax import at_least_fp32
 from apao.codes.vocabulary import EOS, PAD
 
@@ -276,6 +264,8 @@ class Tiger(Backbone):
     """The T5 of TIGER (``TigerParams``) as a backbone."""
 
     params: TigerParams
+    # Some versions of transformers save the tied embedding once, others three times.
+    tied_names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 
     def __init__(self, params: TigerParams, vocabulary: int) -> None:
         super().__init__()
@@ -369,8 +359,8 @@ class Tiger(Backbone):
         bias: Tensor = self.decoder_bias(relative_buckets(distance, bidirectional=False))
         return bias.permute(2, 0, 1).float() + causal_mask(length, length, position.device)
 
-    def _names(self) -> dict[str, str]:
-        """Mapping from our parameter names to those of T5ForConditionalGeneration."""
+    @override
+    def transformers_names(self) -> dict[str, str]:
         names = {
             "embedding.weight": "shared.weight",
             "encoder_norm.weight": "encoder.final_layer_norm.weight",
@@ -394,16 +384,3 @@ class Tiger(Backbone):
                 for part in ("wi", "wo"):
                     names[f"{ours}.feed_forward.{part}.weight"] = f"{theirs}.{last}.DenseReluDense.{part}.weight"
         return names
-
-    @override
-    def to_transformers(self) -> dict[str, Tensor]:
-        names = self._names()
-        return {names[name]: value for name, value in self.state_dict().items()}
-
-    @override
-    def load_transformers(self, weights: dict[str, Tensor]) -> None:
-        # Some versions of transformers save the tied embedding once, others three times.
-        load_named(self, self._names(), weights, aliases=_TIED)
-
-
-_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")

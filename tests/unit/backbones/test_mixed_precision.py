@@ -7,8 +7,9 @@ import torch
 from helpers.models import padded
 from torch import Tensor, nn
 
-from apao.backbones import base, tiger
-from apao.backbones.base import BACKBONES, Backbone, causal_attention
+from apao.backbones import layers, tiger
+from apao.backbones.base import BACKBONES, Backbone
+from apao.backbones.layers import causal_attention
 
 VOCABULARY = 200
 SIZES = {
@@ -73,12 +74,12 @@ def test_the_gradient_under_autocast_is_that_of_fp32(name):
 def test_scores_in_bf16_would_turn_the_gradient_of_tiger(monkeypatch):
     """The test above is sensitive: with projections and products of attention in bf16 it would fail."""
 
-    def attend(queries: Tensor, memory: base.KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
+    def attend(queries: Tensor, memory: layers.KeyValues, bias: Tensor, dropout: nn.Module) -> Tensor:
         scores = (queries @ memory.keys.transpose(-1, -2)).float() + bias
         return dropout(scores.softmax(dim=-1)).to(queries.dtype) @ memory.values
 
     monkeypatch.setattr(tiger, "attend", attend)
-    monkeypatch.setattr(tiger.Attention, "_fp32", lambda self, x, *parts: base.project(x, self.heads, *parts))
+    monkeypatch.setattr(tiger.Attention, "_fp32", lambda self, x, *parts: layers.project(x, self.heads, *parts))
     assert cosine(trained("tiger")) < 0.9999
 
 
