@@ -254,6 +254,21 @@ def test_lists_are_published_and_other_ones_need_a_word(finished, capsys):
     assert "lists.parquet has other numbers" in " ".join(capsys.readouterr().err.split())
 
 
+def test_large_lists_are_not_published(finished, monkeypatch):
+    path = finished / "lists.parquet"
+    pd.DataFrame({"user": [0], "item": [1]}).to_parquet(path)
+    edit(
+        finished / "evaluate.provenance.json",
+        lambda record: record["outputs"].update({"lists.parquet": sha256_of(path)}),
+    )
+    monkeypatch.setattr("apao.stages.publish.LARGEST_LISTS", path.stat().st_size - 1)
+    publish([str(CE)], Path())
+    assert not (FOLDER / "lists.parquet").exists()
+    monkeypatch.setattr("apao.stages.publish.LARGEST_LISTS", path.stat().st_size)
+    publish([str(CE)], Path())
+    assert (FOLDER / "lists.parquet").exists()
+
+
 def test_a_published_file_is_the_one_that_its_stage_wrote(finished):
     publish([str(CE)], Path())
     (FOLDER / "history.csv").write_text("epoch\n")
@@ -307,6 +322,37 @@ def test_damage_of_a_published_run_is_named(finished):
     assert f"has no provenance.json; publish the run again: apao publish {CE}" in next(published_faults())
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_published_run_without_the_record_of_a_stage_is_named(finished, stage):
+    publish([str(CE)], Path())
+    edit(FOLDER / "provenance.json", lambda made: made.pop(stage))
+    assert f"{FOLDER}: has no record of {stage}" in published_faults()
+
+
+def test_only_records_of_published_files_are_kept(finished):
+    record = {"stage": "load", "device": "cpu", "inputs": {}, "outputs": {"loss.png": "0" * 64}}
+    (finished / "load.provenance.json").write_text(json.dumps({**record, "digest": digest_of(record)}))
+    publish([str(CE)], Path())
+    made = json.loads((FOLDER / "provenance.json").read_text())
+    assert "load" not in made and {"train", "evaluate"} < made.keys()
+
+
+def test_baselines_of_a_dataset(tmp_path, monkeypatch):
+    """From another folder; published ones are as they were, for the same numbers."""
+    monkeypatch.chdir(tmp_path)
+    published = PUBLISHED.place(Path("results/office/baselines"))
+    made = json.loads((ROOT / published / "provenance.json").read_text())
+    folder = tmp_path / "there/results/office/baselines"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / published / "metrics.json", folder)
+    (folder / "baselines.provenance.json").write_text(json.dumps(made["baselines"]))
+    publish(["office/baselines"], Path("there"))
+    found = json.loads((published / "provenance.json").read_text())
+    assert found["baselines"] == made["baselines"] and found["machine"] == made["baselines"]["machine"]
+    assert (published / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+    assert not [*changed([PUBLISHED.results])]
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("provenance.json", "{}"), ("metrics.json", '{"test": {}}'), ("run.json", "[]")]
 )
@@ -345,6 +391,8 @@ def test_a_folder_that_is_no_runs_is_not_taken_for_a_name(finished):
 def test_a_number_that_rose_differs_as_one_that_fell(tmp_path):
     low, high = tmp_path / "low.json", tmp_path / "high.json"
     for path, value in ((low, 0.1), (high, 0.2)):
-        write_json(path, {"test": {"ndcg@10": value}, "valid": {"ndcg@10": value}})
-    assert list(_differences(low, high)) == ["test ndcg@10 0.1, now 0.2 (+0.1)"]
-    assert list(_differences(high, low)) == ["test ndcg@10 0.2, now 0.1 (-0.1)"]
+        numbers = {"ndcg@10": value, "prefix_recall@20": [0.9, value]}
+        write_json(path, {"test": numbers, "valid": numbers})
+    names = ("test ndcg@10", "test prefix_recall@20[1]")
+    assert list(_differences(low, high)) == [f"{name} 0.1, now 0.2 (+0.1)" for name in names]
+    assert list(_differences(high, low)) == [f"{name} 0.2, now 0.1 (-0.1)" for name in names]

@@ -41,6 +41,11 @@ def test_grids_are_all_combinations_in_the_order_of_the_file(kind):
 def test_repeats_are_listed_once():
     objectives = ["ce", "apao-pairwise+beta=0.40", "apao-pairwise+beta=0.4"]
     assert study("comparison", **{**GRID, "objectives": objectives}).runs() == study("comparison", **GRID).runs()
+    one, same = (
+        Sweep(objectives=["apao-pairwise+eta=0.001"], key="beta", values=[0.1]),
+        Sweep(objectives=["apao-pairwise+beta=0.1"], key="eta", values=[0.001]),
+    )
+    assert len(study("sweep", **MODEL, sweeps=[one, same], seeds=[1]).runs()) == 1
     ablation = study(
         "ablation",
         dataset="office",
@@ -76,6 +81,19 @@ def test_each_objective_has_its_own_sweeps():
     assert spelled[:3] == ["msl+tau=1", "msl+tau=2.5", "apao-pairwise+beta=0.5+eta=0.001"]
     # The figure's inputs contain the values and not the names of sweeps.
     assert sweep.model_dump(mode="json")["sweeps"][0] == {"objectives": ["msl"], "key": "tau", "values": [1, 2.5]}
+
+
+def test_a_sweep_is_of_every_dataset_backbone_and_seed():
+    models = {"datasets": ["office", "beauty"], "backbones": ["tiger", "llama"]}
+    values = {"dpo": [0.5, 2.5], "s-dpo": [1.5]}
+    sweeps = [Sweep(objectives=[name], key="beta", values=of) for name, of in values.items()]
+    sweep = study("sweep", **models, sweeps=sweeps, seeds=[1, 2])
+    assert sweep.keys == ["beta"]
+    assert [str(run) for run in sweep.runs()] == [
+        f"{d}/{b}/{o}+beta={value}/seed{seed}"
+        for d, b, o, seed in product(*models.values(), values, [1, 2])
+        for value in values[o]
+    ]
 
 
 def test_what_else_a_study_reads():

@@ -126,6 +126,11 @@ def test_impossible_tables_are_refused(codes):
         ItemCodes(np.asarray(codes, dtype=np.int64))
 
 
+def test_as_many_levels_as_letters():
+    row = [f"<{letter}_0>" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    assert ItemCodes.from_strings({"0": row}, "codes.json").levels == 26
+
+
 @given(st.integers(0, 25), st.integers(0, 9_999_999))
 def test_code_strings_round_trip(level, code):
     assert parse_code_string(code_string(level, code), level) == code

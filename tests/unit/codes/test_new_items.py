@@ -17,7 +17,7 @@ from safetensors.numpy import save, save_file
 import apao
 from apao.codes.coding import nearest_codes
 from apao.codes.collisions import placed, reassigned
-from apao.codes.embedders import VectorFile
+from apao.codes.embedders import EmbedderParams, VectorFile
 from apao.codes.itemcodes import ItemCodes
 from apao.codes.items import ItemTable
 from apao.codes.tokenizers.base import TOKENIZERS
@@ -26,8 +26,9 @@ from apao.data.table import Table
 from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
 from apao.files import read_record, record_path
+from apao.stages import new_items
 from apao.stages.codes import build_codes
-from apao.stages.new_items import code_new_items
+from apao.stages.new_items import _check_tokens, _read, _vectors, code_new_items
 from apao.stages.train import train
 from apao.study.runs import Run
 
@@ -94,6 +95,37 @@ def test_policies_beside_a_catalogue(known, new):
             best = min(rows, key=lambda token: np.square(left - books[1][token]).sum()) if rows else free[0]
             assert code == (before[0], best)
         taken.add(code)
+
+
+def test_an_item_without_text_is_refused_where_texts_are_embedded(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("item,title\n 1 ,Lamp\n2, \n")
+    with pytest.raises(UserError, match=r"new\.csv:3: item '2' has no text in title, so nothing to embed"):
+        _read(path, ["title"], frozenset(), needs_text=True)
+    assert _read(path, ["title"], frozenset(), needs_text=False)["item"].tolist() == ["1", "2"]
+
+
+def test_texts_are_embedded_in_batches_and_equal_ones_once(monkeypatch):
+    asked = []
+
+    def encode(encoder, texts, embedder):
+        asked.append(texts)
+        return np.array([[len(text)] for text in texts])
+
+    monkeypatch.setattr(new_items, "load_encoder", lambda *given: None)
+    monkeypatch.setattr(new_items, "encode_batch", encode)
+    table = pd.DataFrame({"item": list("abcd"), "title": "", "text": ["x", "yy", "x", "zzz"]})
+    found = _vectors(table, EmbedderParams(model="m", batch_size=2), Path("new.csv"), "cpu")
+    assert found.tolist() == [[1], [2], [1], [3]] and asked == [["x", "yy"], ["zzz"]]
+
+
+def test_tokens_that_no_item_of_the_dataset_has_are_refused():
+    known, ids = ItemCodes(np.array([[0, 1], [1, 0], [1, 2]])), pd.Series(["a", "b"])
+    _check_tokens(np.array([[0, 2], [1, 1]]), known, ids, Path("new.csv"))
+    with pytest.raises(UserError, match="item 'b' has token 2 at level 1, which no item of the dataset has"):
+        _check_tokens(np.array([[0, 2], [2, 0]]), known, ids, Path("new.csv"))
+    with pytest.raises(UserError, match="have 1 levels, the dataset's 2"):
+        _check_tokens(np.array([[0], [1]]), known, ids, Path("new.csv"))
 
 
 # --- A world of six kinds of items: after an item of one kind comes one of the next ----------------------------------

@@ -54,7 +54,7 @@ def test_advance_follows_legal_tokens_only(table):
     codes = ItemCodes(table)
     trie, expected = Trie.of(codes), prefixes(codes)
     number = {prefix: state for state, prefix in enumerate(expected)}
-    tokens = range(-1, len(codes.vocabulary) + 1)
+    tokens = range(-1, 2 * len(codes.vocabulary))
     asked = torch.tensor([(state, token) for state in range(-1, trie.states) for token in tokens])
     reached = trie.advance(asked[:, 0], asked[:, 1])
     for (state, token), found in zip(asked.tolist(), reached.tolist(), strict=True):
@@ -73,6 +73,19 @@ def test_walk_gives_the_state_of_each_prefix(table, data):
     assert trie.walk(torch.tensor(rows)).tolist() == expected
     # Any leading shape is allowed.
     assert trie.walk(torch.tensor([rows, rows])).tolist() == [expected, expected]
+
+
+@given(tables, st.data())
+@settings(max_examples=50)
+def test_a_part_has_the_prefixes_of_its_codes(table, data):
+    codes = ItemCodes(table)
+    trie, expected = Trie.of(codes), prefixes(codes)
+    items = data.draw(st.lists(st.integers(0, codes.items - 1), min_size=1))  # which may share a code
+    part = trie.part(trie.prefixes[codes.code_of_item[items], -1])
+    depths = range(1, codes.levels + 1)
+    kept = {tuple(row[:depth]) for row in codes.tokens[items].tolist() for depth in depths}
+    assert {expected[state] for state in part.allowed.nonzero().flatten().tolist()} == kept
+    assert part.prefix_counts == tuple(sum(len(prefix) == depth for prefix in kept) for depth in depths)
 
 
 def test_batched_shapes_and_finished_states():

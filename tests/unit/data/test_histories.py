@@ -35,6 +35,23 @@ def test_train_popularity(rows):
     assert histories_of(rows).train_popularity(11).tolist() == [seen.count(item) for item in range(11)]
 
 
+@given(lists, st.integers(1, 13))
+def test_newest_items_of_each_user(rows, most):
+    kept = [row[-most:] for row in rows]
+    longest = max(map(len, kept))
+    padded = [row + [-1] * (longest - len(row)) for row in kept]
+    users = np.arange(len(rows))[::-1]
+    assert histories_of(rows).newest(users, most).tolist() == padded[::-1]
+
+
+@given(lists)
+def test_rows_of_users_in_any_order(rows):
+    users = np.arange(len(rows))[::-1]
+    of_user, items = histories_of(rows).rows_of(users)
+    expected = [(i, item) for i, row in enumerate(rows[::-1]) for item in row]
+    assert list(zip(of_user.tolist(), items.tolist(), strict=True)) == expected
+
+
 def table(users, items):
     columns = {"user": np.array(users, dtype=np.int32), "item": np.array(items, dtype=np.int32)}
     return pd.DataFrame({**columns, "split": pd.Categorical(["train"] * len(users))})
@@ -63,6 +80,13 @@ def test_load_names_what_is_wrong(tmp_path, users, message):
     path = tmp_path / "interactions.parquet"
     table(users, [0] * len(users)).to_parquet(path)
     with pytest.raises(UserError, match=rf"interactions\.parquet: .*{message}"):
+        Histories.load(path)
+
+
+def test_load_refuses_items_below_0(tmp_path):
+    path = tmp_path / "interactions.parquet"
+    table([0, 0, 0], [1, -1, 2]).to_parquet(path)
+    with pytest.raises(UserError, match="items from 0"):
         Histories.load(path)
 
 

@@ -116,6 +116,21 @@ def test_times_that_leave_no_target_are_refused():
         prepare("shop", RawTables(table_of(rows), None), 3, split="time")
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, -1, 2], "belongs to no part"),
+        ([0, 3, 0], "trains follows one that does not"),
+        ([0, 1, 1], "two interactions of the part valid"),
+        ([0, 2, 2], "two interactions of the part test"),
+        ([1, 2, 3], "a target of the part valid has no history"),
+    ],
+)
+def test_each_damage_of_labels_is_named(labels, said):
+    with pytest.raises(ValueError, match=said):
+        Targets.of_labels(np.array(labels), np.zeros(3, dtype=np.int64))
+
+
 @given(histories, st.integers(0, 100))
 def test_damaged_labels_are_refused(rows, seed):
     user, time = arrays(rows)

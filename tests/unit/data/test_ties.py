@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apao.data.base import RawTables
 from apao.data.prepared import prepare
-from apao.data.ties import newest_first, sorted_by_item
+from apao.data.ties import newest_first, sorted_by_item, tied
 
 rows_of_raw = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("pqrst"), st.integers(0, 2)), min_size=20, max_size=60
@@ -68,6 +68,11 @@ def test_the_draw_is_the_same_on_every_machine():
         assert [item for item, _ in history] == sorted("pqrs", key=lambda item: drawn(user, item))
 
 
+def test_ties_are_those_of_one_user():
+    rows = [(user, item, time) for user in "abc" for item, time in zip("pqrs", (1, 2, 2, 3), strict=True)]
+    assert tied(prepared(rows).interactions).tolist() == [False, True, True, False] * 3
+
+
 def log(users=60, items=30, each=6, seed=0, clock=lambda position: 0):
     random.seed(seed)
     return [
@@ -94,11 +99,20 @@ def test_an_order_of_numbers_is_seen():
     rows = [(user, str(int(item[1:]) * 7), time) for user, item, time in sorted(log(users=40))]
     rows.sort(key=lambda row: (row[0], int(row[1])))
     assert sorted_by_item(prepared(rows)) == 1.0
+    rows.sort(key=lambda row: (row[0], -int(row[1])))
+    assert sorted_by_item(prepared(rows)) == 1.0
 
 
 def test_few_ties_say_nothing():
     assert sorted_by_item(prepared([(user, item, 0) for user in "abc" for item in "pqrs"])) == 0.0
     assert sorted_by_item(prepared(log(clock=lambda position: position))) == 0.0
+
+
+def test_twenty_pairs_are_enough():
+    """Five items of one time are four pairs; the same item twice is none."""
+    assert sorted_by_item(prepared([(user, item, 0) for user in "abcde" for item in "pqrst"])) == 1.0
+    assert sorted_by_item(prepared([(user, item, 0) for user in "abcde" for item in "ppqqrrsstt"])) == 1.0
+    assert sorted_by_item(prepared([(user, item, user + item == "et") for user in "abcde" for item in "pqrst"])) == 0.0
 
 
 def test_newest_first():

@@ -28,7 +28,7 @@ def test_the_beams_are_those_of_beam_search(backbone, beam, softmax):
     steps = trace(backbone, context, TRIE, beam, softmax)
     beams = beam_search(backbone, context, TRIE, beam, False, softmax)
     for step, states in zip(steps, beams.states, strict=True):
-        assert torch.equal(TRIE.walk(step.prefixes[: step.kept])[:, -1], states[0])
+        assert torch.equal(TRIE.walk(step.prefixes[: step.kept])[:, -1], states[0]) and step.kept == states.shape[1]
     last = steps[-1]
     assert torch.equal(last.prefixes[: last.kept], beams.tokens[0])
     torch.testing.assert_close(last.logp[: last.kept] / CODES.levels, beams.scores[0], atol=1e-5, rtol=0)

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers.project import ROOT
 from scipy.stats import ttest_1samp
@@ -15,7 +16,7 @@ from apao.cli import app
 from apao.errors import UserError
 from apao.files import read_json
 from apao.stages.compare import compare
-from apao.stages.compare_seeds import compare_seeds
+from apao.stages.compare_seeds import compare_seeds, seed_folders
 from apao.stages.compare_text import seeds_as_text
 
 PUBLISHED = ROOT / "results" / "published" / "office" / "llama"
@@ -101,6 +102,59 @@ def test_seeds_of_other_parameters_are_named(tmp_path, monkeypatch):
     found = compare_seeds("office/llama/ce", APAO, "test")
     assert found.other_parameters == [43] and "training.lr" not in found.parameters
     assert "Other parameters differ with the seeds 43; compare these runs singly." in seeds_as_text(found)
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """The folders of both objectives with the seeds 42 and 44, without the record that has the files' hashes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ce", "apao-pointwise"):
+        for seed in (42, 44):
+            ignored = shutil.ignore_patterns("provenance.json")
+            shutil.copytree(PUBLISHED / name / f"seed{seed}", f"results/office/llama/{name}/seed{seed}", ignore=ignored)
+    return [Path("results/office/llama", name) for name in ("ce", "apao-pointwise")]
+
+
+def edit(path, change):
+    value = read_json(path)
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def without_a_user(values):
+    values["ranks"] = {name: column[1:] for name, column in values["ranks"].items()}
+
+
+@pytest.mark.parametrize("other_users", [True, False])
+def test_pairs_that_were_not_both_scored_exactly_for_the_same_users_are_left_out(copied, other_users):
+    if other_users:
+        for folder in copied:
+            edit(folder / "seed44/exact.json", without_a_user)
+    else:
+        (copied[1] / "seed44/exact.json").unlink()
+    assert compare_seeds(*map(str, copied), "test").exact_seeds == [42]
+
+
+def test_other_inputs_of_a_later_pair_are_named(copied):
+    edit(copied[0] / "seed44/run.json", lambda record: record["inputs"].update({"data/office/codes.parquet": "0" * 64}))
+    assert compare_seeds(*map(str, copied), "test").other_inputs == ["data/office/codes.parquet"]
+
+
+def test_all_pairs_are_of_the_same_users(copied):
+    for folder in copied:
+        path = folder / "seed44/ranks.parquet"
+        ranks = pd.read_parquet(path)
+        ranks[ranks["user"] != 0].to_parquet(path)
+    with pytest.raises(UserError, match=r"ce/seed44: its ranks are of other users or targets"):
+        compare_seeds(*map(str, copied), "test")
+
+
+def test_only_folders_of_runs_are_seeds(tmp_path):
+    for name in ("seed10", "seed2", "seed4-before", "seedling"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    (tmp_path / "seed3").mkdir()
+    assert list(seed_folders(str(tmp_path)).items()) == [(2, tmp_path / "seed2"), (10, tmp_path / "seed10")]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,27 @@ def test_prefix_weights_carry_no_gradient_and_rest_in_eval_mode(batch, kind):
     assert torch.equal(other.log_prefix_weights, moved)
 
 
+@pytest.mark.parametrize("kind", [PointwisePrefixLoss, PairwisePrefixLoss])
+def test_gradients_are_those_of_the_loss(batch, kind):
+    """To the target and to the negatives; equal weights are constant, as the loss takes them to be."""
+    given = [logp.detach().requires_grad_() for logp in batch[: 1 + (kind is PairwisePrefixLoss)]]
+    assert torch.autograd.gradcheck(kind(levels=T, beta=0.3, weights="uniform").double(), given)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_loss_is_the_same_in_eval_mode(batch, form):
+    target_logp, negative_logp, _ = batch
+    one, other = (PairwisePrefixLoss(levels=T, beta=0.3, eta=0.8, weights=form).double() for _ in range(2))
+    assert one.eval()(target_logp, negative_logp).item() == other(target_logp, negative_logp).item()
+
+
+def test_without_beta_it_is_cross_entropy(batch):
+    target_logp, negative_logp, _ = batch
+    assert PairwisePrefixLoss(levels=T, beta=0, eta=0)(target_logp, negative_logp).item() == pytest.approx(
+        -target_logp.mean().item()
+    )
+
+
 def test_arguments_that_do_not_fit_are_refused(batch):
     target_logp, negative_logp, _ = batch
     with pytest.raises(ValueError, match="weights='nosuch': expected one of eq17, algorithm1, release, uniform"):

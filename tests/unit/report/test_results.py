@@ -17,3 +17,16 @@ def test_what_is_no_finite_number(text):
 
 def test_whole_numbers_are_numbers():
     assert number(Path("metrics.json"), [3], 0) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("data", "keys", "where"),
+    [
+        ({}, ("test", "recall"), "test"),
+        ({"test": [1]}, ("test", 1, "recall"), r"test\.1"),
+        ({"test": 3}, ("test", "recall"), r"test\.recall"),
+    ],
+)
+def test_what_is_not_there_is_named_as_far_as_it_goes(data, keys, where):
+    with pytest.raises(UserError, match=f"expected an entry with this name at '{where}'"):
+        number(Path("metrics.json"), data, *keys)

@@ -12,12 +12,14 @@ from scipy.stats import bootstrap, ttest_1samp, ttest_rel
 
 from apao.evaluation import significance
 from apao.evaluation.significance import (
+    UNKNOWN,
     gain_interval,
     holm,
     intervals,
     paired_p,
     seeds_interval,
     seeds_p,
+    wider,
 )
 
 P_VALUES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=12)
@@ -36,12 +38,17 @@ def test_seeds_by_hand():
 def test_seeds_as_scipy():
     values = [0.031, 0.034, 0.0325, 0.0305, 0.0333]
     assert seeds_p(values, 0.0309) == pytest.approx(ttest_1samp(values, 0.0309).pvalue)
+    # Seeds that differ by 0.0002 differ.
+    close = [0.0310, 0.0311, 0.0312]
+    assert seeds_p(close, 0.0309) == pytest.approx(ttest_1samp(close, 0.0309).pvalue)
 
 
 def test_seeds_that_give_no_verdict():
     assert math.isnan(seeds_p([0.03], 0.02))
     assert math.isnan(seeds_p([], 0.02))
+    assert math.isnan(seeds_p([0.03], 0.03))
     assert math.isnan(seeds_p([0.03, 0.03], 0.02))
+    assert math.isnan(seeds_p([0.03, 0.03], 0.04))
     assert seeds_p([0.03, 0.03, 0.03], 0.03) == 1.0
 
 
@@ -145,6 +152,11 @@ def test_interval_over_seeds_as_scipy():
 @pytest.mark.parametrize("values", [[], [0.031], [0.031, 0.034]])
 def test_too_few_seeds_have_no_interval(values):
     assert np.isnan(seeds_interval(values)).all()
+
+
+def test_the_wider_of_two_intervals():
+    for one, other in (((0.0, 1.0), (0.5, 2.0)), (UNKNOWN, (0.5, 2.0))):
+        assert wider(one, other) == wider(other, one) == (0.5, 2.0)
 
 
 def test_interval_of_a_gain():

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from apao.errors import UserError
+from apao.report import comparisons
 from apao.report.comparisons import Experiment, Verdict, _gain_over_seeds
 from apao.report.kinds.comparison import _gain_cells, _gains_note, _marked
 from apao.report.results import Estimate, Results
@@ -387,6 +388,11 @@ def test_rows_of_one_seed_beside_rows_of_several(project):
 def experiment(objective, values, seeds=(1, 2, 3)):
     runs = tuple(Run.of("office", "tiger", objective, seed) for seed in seeds)
     return Experiment("tiger", objective, "", runs, {"ndcg@10": Estimate(values)}, pd.DataFrame(), objective)
+
+
+def test_what_has_no_runs_is_never_the_best():
+    absent, trained = experiment("msl", (), ()), experiment("ce", (0.1,), (1,))
+    assert comparisons.best([absent, trained], "ndcg@10") is trained and comparisons.best([absent], "ndcg@10") is None
 
 
 def test_a_gain_has_no_interval_over_seeds_that_differ():

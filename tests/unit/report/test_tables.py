@@ -6,8 +6,11 @@ import pandas as pd
 import pytest
 
 from apao.errors import UserError
+from apao.report.results import Results
+from apao.report.sweeps import best_point
 from apao.report.tuning import tunings
 from apao.stages.report import report
+from apao.study.paths import FIGURES, RESULTS, Collection
 
 
 def cells(name):
@@ -198,6 +201,15 @@ def test_table5_chooses_on_validation_and_shares_the_plain_run(project):
     assert frame.loc["beta", columns].tolist() == pytest.approx([0.4, 0.2, 0.04, 0.05, 0.045])
     text = (project.folder / "results/tables/table5.md").read_text()
     assert "β of apao-pairwise in 0.4, 0.1, 0.2; η of apao-pairwise in 0.0001, 3e-5; τ of msl in 1, 2" in text
+
+
+def test_the_best_value_is_one_that_was_run(project):
+    study = {"datasets": ["office"], "backbones": ["tiger", "llama"], "sweeps": ["t"], "seeds": [1]}
+    params = project.params({"t": {"objectives": ["msl"], "key": "tau", "values": [1, 2, 3]}}, table5=study)
+    project.metrics("office/tiger/msl+tau=2/seed1", {"ndcg@10": 0.1}, {"ndcg@10": 0.02})
+    found = Results(params, Collection(RESULTS, FIGURES, gaps=True))
+    tiger, llama = (best_point(params.study("table5"), found, curve) for curve in params.study("table5").curves())
+    assert tiger.value == 2 and math.isnan(llama.value)
 
 
 def test_only_the_named_objectives_are_tuned(project):

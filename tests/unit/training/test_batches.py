@@ -99,6 +99,21 @@ def many_users(count=40):
     return [[(user + i) % 12 for i in range(8)] for user in range(count)]
 
 
+@given(users_lists, st.integers(1, 6), st.integers(1, 200))
+def test_batches_whose_shapes_repeat_keep_to_the_budget_and_the_longest_history(rows, max_history, budget):
+    sampler = sampler_of(rows, max_history)
+    for part in sampler.source.micro_batches(sampler.users, sampler.positions, None, budget, repeating=True):
+        assert part.history.shape[1] <= max_history * CODES.levels
+        assert part.history.numel() + part.targets.numel() <= budget or len(part) == 1
+
+
+def test_batches_whose_shapes_repeat_have_few_rows(monkeypatch):
+    monkeypatch.setattr("apao.training.batches.REPEATED_ROWS", 4)
+    sampler = sampler_of(many_users(4))
+    parts = sampler.source.micro_batches(sampler.users, sampler.positions, None, 10**6, repeating=True)
+    assert max(map(len, parts)) == 4
+
+
 def drawn_in(sampler, wanted, generator):
     return [e for batch in sampler.epoch(wanted, 16, generator) for part in batch.parts for e in examples_in(part)]
 

@@ -57,6 +57,19 @@ def test_steps_are_those_of_torch_with_a_changing_rate_and_a_resume():
     assert {f"{i}.{name}" for i, state in theirs_state.items() for name in state} == set(optimizer.tensors())
 
 
+def test_a_restored_optimizer_forgets_its_own_moments():
+    made = parameters()
+    optimizer = AdamW(groups_of(made), lr=0.1)
+    differentiate(made, 0)  # one parameter has no gradient yet
+    optimizer.step()
+    saved = {key: value.clone() for key, value in optimizer.tensors().items()}
+    differentiate(made, FIRST)
+    optimizer.step()
+    optimizer.restore(saved)
+    found = optimizer.tensors()
+    assert found.keys() == saved.keys() and all(torch.equal(found[key], saved[key]) for key in saved)
+
+
 @pytest.mark.parametrize("key", ["9.step", "0.other", "x.step"])
 def test_moments_of_other_parameters_are_refused(key):
     with pytest.raises((LookupError, ValueError)):

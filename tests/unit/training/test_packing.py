@@ -87,6 +87,22 @@ def test_a_micro_batch_keeps_to_its_tokens_with_negatives(lengths, max_history, 
             assert part.tokens.numel() + part.negatives.numel() <= budget or len(part.tokens) == 1
 
 
+def test_a_micro_batch_may_have_as_many_tokens_as_the_budget():
+    """Three rows of three items, of three tokens each."""
+    sampler, *_ = sampler_of([5, 5, 5], 4, 0, 27)
+    (batch,) = sampler.epoch(10**6, 10**6, torch.Generator().manual_seed(0))
+    assert [part.tokens.numel() for part in batch.parts] == [27]
+
+
+def test_only_batches_without_negatives_have_shapes_that_repeat():
+    codes, histories = random_codes(20, 3, 4), random_histories([5, 5], 20)
+    examples = Examples(histories, codes, 4, Trie.of(codes))
+    assert PackedSampler(examples, histories, 0, 100, repeating=True).repeating
+    sampler = PackedSampler(examples, histories, 3, 100, repeating=True)
+    for batch in sampler.epoch(10, 10, torch.Generator().manual_seed(0)):
+        assert all(len(part.tokens) == len(part.starts) for part in batch.parts)
+
+
 def alone(packed, row, slot, index):
     """An example of a packed batch as a separate batch."""
     history = packed.tokens[row, : packed.starts[row, slot] + 1]
