@@ -64,7 +64,7 @@ def test_named_documented_and_in_params(sizes, params):
     assert type(sizes.build(VOCABULARY)).__dict__["__doc__"]
     for recipe in params.recipes.values() if sizes.type not in PRETRAINED else ():
         assert recipe.backbones[sizes.type].type == sizes.type
-    assert isinstance(cls.decodes_eos, bool) and isinstance(sizes.packs, bool)
+    assert isinstance(cls.release_decodes_eos, bool) and isinstance(sizes.packs, bool)
 
 
 def test_parameters_survive_json(sizes):

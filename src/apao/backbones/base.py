@@ -34,7 +34,7 @@ class BackboneParams(Model, ABC):
     max_history: PositiveInt = 20
     """Maximum number of items in a history; the latest are kept."""
 
-    decodes_eos: ClassVar[bool]
+    release_decodes_eos: ClassVar[bool]
     """Whether the authors' release decodes a closing eos and divides scores by T + 1."""
 
     recordable: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class CausalParams(BackboneParams):
     """Train on all examples of a user in one sequence: the same losses, many times faster, but batches are drawn
     by user instead of by example."""
 
-    decodes_eos: ClassVar[bool] = False
+    release_decodes_eos: ClassVar[bool] = False
 
     @property
     @override

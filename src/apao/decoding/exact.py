@@ -1,6 +1,6 @@
 """Exact scoring: the scores of all codes of the catalogue, without pruning (the paper: full sorting).
 
-Shapes: B users, U distinct codes, T levels.
+Shapes: B users, U distinct codes, C codes of each user, T levels.
 """
 
 from __future__ import annotations
@@ -57,3 +57,22 @@ def _score_piece(
     if scores_eos:
         total = total + softmax.closing(backbone.logits(hidden))
     return total / (levels + eos)
+
+
+@torch.no_grad()
+def code_logp(
+    backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool, softmax: Softmax = PLAIN
+) -> Tensor:
+    """Log-probability of each token of the codes (B, C, T), given those before it: (B, C, T), or T + 1 with ``eos``."""
+    after = backbone.extend(context, codes)[0]
+    start = context.start[:, None, None].expand(-1, codes.shape[1], 1, -1)
+    logits = backbone.logits(torch.cat([start, after], dim=2))
+    legal = None
+    if softmax.legal_only:
+        root = torch.zeros_like(codes[..., :1])
+        legal = trie.legal(torch.cat([root, trie.walk(codes)[..., :-1]], dim=-1))
+    found = softmax.logp(logits[:, :, :-1], legal).gather(-1, codes[..., None])[..., 0]
+    if not eos:
+        return found
+    closing = softmax.closing(logits[:, :, -1:]) if softmax.scores_eos else torch.zeros_like(found[..., :1])
+    return torch.cat([found, closing], dim=-1)

@@ -35,7 +35,7 @@ class ItemLists:
     items: IntArray
     logp: FloatArray
 
-    def of(self, users: IntArray, chosen: NDArray[np.bool_] | None = None) -> ItemLists:
+    def renumbered(self, users: IntArray, chosen: NDArray[np.bool_] | None = None) -> ItemLists:
         """The lists of the ``chosen`` (B,) users, by default all, renumbered: user b becomes ``users[b]``."""
         rows = slice(None) if chosen is None else chosen[self.users]
         return ItemLists(users[self.users[rows]], self.ranks[rows], self.items[rows], self.logp[rows])
@@ -50,9 +50,9 @@ class ItemLists:
         return ItemLists(users[order], ranks[order], items[order], logp[order])
 
 
-def log_probabilities(scores: Tensor, tokens: int) -> FloatArray:
-    """Log-probabilities of whole codes from ``scores``, means over their ``tokens`` tokens."""
-    return (scores.double() * tokens).cpu().numpy()
+def log_probabilities(scores: Tensor, length: int) -> FloatArray:
+    """Log-probabilities of whole codes from ``scores``, means over their ``length`` tokens."""
+    return (scores.double() * length).cpu().numpy()
 
 
 class Lister:
@@ -67,13 +67,13 @@ class Lister:
         self._counts = codes.items_per_code
         self._first = np.cumsum(self._counts) - self._counts
 
-    def ranked(self, beams: Beams, tokens: int) -> tuple[IntArray, FloatArray]:
+    def ranked(self, beams: Beams, length: int) -> tuple[IntArray, FloatArray]:
         """Index of each beam's distinct code, and its log-probability: (B, K) each.
 
-        ``tokens`` is the number of decoded tokens per code, which the beams' scores are means over.
+        ``length`` is the number of decoded tokens per code, which the beams' scores are means over.
         """
         codes = self._code_of_leaf[self.trie.walk(beams.tokens)[..., -1]].cpu().numpy()
-        return codes, log_probabilities(beams.scores, tokens)
+        return codes, log_probabilities(beams.scores, length)
 
     def lists(
         self,

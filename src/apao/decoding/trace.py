@@ -3,7 +3,7 @@
 Slow and plain: every step reads its prefixes anew. ``decoding.beam`` finds the same beams, up to the
 order of equal scores.
 
-Shapes: B users, C codes a user, T levels, n candidates of a step, m length of their prefixes, V vocabulary.
+Shapes: T levels, n candidates of a step, m length of their prefixes, V vocabulary.
 """
 
 from __future__ import annotations
@@ -53,22 +53,3 @@ def trace(backbone: Backbone, context: Context, trie: Trie, beam: int, softmax: 
         kept = slice(steps[-1].kept)
         prefixes, states, logp = candidates[kept], after[exist][order][kept], total[kept]
     return steps
-
-
-@torch.no_grad()
-def token_logp(
-    backbone: Backbone, context: Context, trie: Trie, codes: Tensor, eos: bool, softmax: Softmax = PLAIN
-) -> Tensor:
-    """Log-probability of each token of the codes (B, C, T), given those before it: (B, C, T), or T + 1 with ``eos``."""
-    after = backbone.extend(context, codes)[0]
-    start = context.start[:, None, None].expand(-1, codes.shape[1], 1, -1)
-    logits = backbone.logits(torch.cat([start, after], dim=2))
-    legal = None
-    if softmax.legal_only:
-        root = torch.zeros_like(codes[..., :1])
-        legal = trie.legal(torch.cat([root, trie.walk(codes)[..., :-1]], dim=-1))
-    found = softmax.logp(logits[:, :, :-1], legal).gather(-1, codes[..., None])[..., 0]
-    if not eos:
-        return found
-    closing = softmax.closing(logits[:, :, -1:]) if softmax.scores_eos else torch.zeros_like(found[..., :1])
-    return torch.cat([found, closing], dim=-1)

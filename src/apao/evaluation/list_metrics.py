@@ -2,7 +2,7 @@
 
 Shapes: I items, B users, N rows of all lists.
 
-Popularity is the number of occurrences in the training histories. The *head* are the most popular ``HEAD`` of the
+Popularity is the number of occurrences in the training histories. The *head* are the most popular ``HEAD_SHARE`` of the
 items, *cold* items occur in no training history, the *tail* is the rest.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from apao.data.histories import IntArray
 
 LIST_LENGTH = 20
-HEAD = 0.2
+HEAD_SHARE = 0.2
 GROUPS = ("head", "tail", "cold")
 RECALL = f"item_recall@{LIST_LENGTH}"
 """Per-user metric whose mean over the targets of each group is given."""
@@ -57,7 +57,7 @@ def popularity_groups(popularity: IntArray) -> IntArray:
     """Index into ``GROUPS`` of each item (I,); of equally popular items, the lower number is first in the head."""
     most_popular_first = np.argsort(-popularity, kind="stable")
     groups = np.full(len(popularity), GROUPS.index("tail"))
-    groups[most_popular_first[: math.ceil(HEAD * len(popularity))]] = GROUPS.index("head")
+    groups[most_popular_first[: math.ceil(HEAD_SHARE * len(popularity))]] = GROUPS.index("head")
     groups[popularity == 0] = GROUPS.index("cold")
     return groups
 

@@ -49,7 +49,7 @@ class Metric:
     title: str
     """``NDCG`` of ``NDCG@10``."""
     short: str
-    """The same in a narrow column: ``N`` of ``N@10``."""
+    """Title in a narrow column: ``N`` of ``N@10``."""
     gain: Callable[[IntArray], FloatArray]
     """Gain at each rank, from 1; beyond the cutoff it is 0."""
 

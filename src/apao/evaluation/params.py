@@ -34,18 +34,18 @@ class DecodingParams(Model):
             f"per code, for smaller catalogues), found {beam!r}"
         )
 
-    def decodes_eos(self, backbone: bool, trained: bool) -> bool:
+    def decodes_eos(self, by_release: bool, trained: bool) -> bool:
         """Whether beam search decodes eos after the code.
 
         Args:
-            backbone: whether the release decodes eos with this backbone (``decodes_eos``).
+            by_release: whether the release decodes eos with this backbone (``release_decodes_eos``).
             trained: whether the objective trains eos.
         """
         match self.eos:
             case None:
-                return backbone and trained
+                return by_release and trained
             case "release":
-                return backbone
+                return by_release
             case given:
                 return given
 

@@ -144,7 +144,7 @@ class Objective(Model, ABC):
 
     @abstractmethod
     def __call__(self, scores: Scores, state: State) -> Outcome:
-        """The loss of a batch (mean over its examples)."""
+        """The loss of a batch: a mean over its examples, or over their tokens where the class says so."""
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "apao.objectives")

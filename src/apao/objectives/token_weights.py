@@ -113,8 +113,8 @@ class Position(TokenWeighted):
 class InformationGain(TokenWeighted):
     """IGD: weight ``beta`` for tokens without information gain, 1 for all others (Lin et al. 2025).
 
-    A token's information gain is the entropy of the item before the token minus that after it, under the item
-    prior of the training targets. It is 0 where the prefix leaves only one item.
+    A token's information gain is the entropy of the code before the token minus that after it, with the shares of
+    the training targets as probabilities. It is 0 where the prefix leaves only one code that is a target.
     """
 
     type: Literal["igd"]

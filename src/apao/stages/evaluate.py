@@ -111,7 +111,7 @@ def evaluate_split(
         kept = prefixes_kept(best, decoded.prefixes).cpu().numpy()
         prefixes = {f"{PREFIX}{level}": column for level, column in enumerate(kept.T, start=1)}
         parts.append({"user": decoded.users, "rank": ranks, "items_before": before, **prefixes})
-        lists.append(lister.lists(found, logp, LIST_LENGTH).of(decoded.users))
+        lists.append(lister.lists(found, logp, LIST_LENGTH).renumbered(decoded.users))
         seconds += decoded.seconds
 
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

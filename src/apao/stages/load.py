@@ -99,7 +99,7 @@ def _decoding(folder: Path, record: RunRecord, codes: int) -> DecodingParams:
     try:
         return DecodingParams(
             beam=beam if max(CUTOFFS) <= beam <= codes else "all",
-            eos="release" if eos and record.backbone.decodes_eos else eos,
+            eos="release" if eos and record.backbone.release_decodes_eos else eos,
         )
     except (TypeError, ValidationError) as error:
         raise UserError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apao.data.histories import IntArray
-from apao.decoding.trace import token_logp
+from apao.decoding.exact import code_logp
 from apao.evaluation.metrics import code_ranks, exact_ranks
 from apao.stages.exact import TOP
 from apao.stages.trained import Decoded, TrainedRun
@@ -54,7 +54,7 @@ def _better_than_the_last(trained: TrainedRun, decoded: Decoded) -> Tensor:
     """
     eos, softmax = trained.params.decodes_eos, trained.params.objective.softmax
     targets = decoded.targets[:, None]
-    scores = token_logp(trained.backbone, decoded.context, trained.trie, targets, eos, softmax)[:, 0].mean(dim=-1)
+    scores = code_logp(trained.backbone, decoded.context, trained.trie, targets, eos, softmax)[:, 0].mean(dim=-1)
     # The same sums in another order differ by rounding.
     return (scores[:, None] > decoded.beams.scores[:, TOP - 1 : TOP] - 1e-5).all(dim=1)
 

@@ -226,7 +226,7 @@ class Recommender:
                 beams = self.trained.search(self._context(query.known, users), width, query.part.trie)
                 lists = self._lists(query, users, *self._lister.ranked(beams, self.trained.decoded_tokens))
                 full = last | (np.bincount(lists.users, minlength=len(users)) >= query.k)
-                found.append(lists.of(users, full))
+                found.append(lists.renumbered(users, full))
                 short.append(users[~full])
             waiting, width = np.concatenate(short), min(2 * width, codes)
         return ItemLists.merged(found)
@@ -240,7 +240,7 @@ class Recommender:
             scores = self._scores(query.known, users, query.part.codes)
             scores, best = scores.topk(min(query.k + longest, len(query.part.codes)), dim=1)
             logp = log_probabilities(scores, self.trained.decoded_tokens)
-            found.append(self._lists(query, users, query.part.codes[best.cpu().numpy()], logp).of(users))
+            found.append(self._lists(query, users, query.part.codes[best.cpu().numpy()], logp).renumbered(users))
         return ItemLists.merged(found)
 
     def _lists(self, query: Query, users: IntArray, codes: IntArray, logp: FloatArray) -> ItemLists:

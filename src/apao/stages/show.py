@@ -16,7 +16,7 @@ from apao.stages.history_files import Known, history_of
 from apao.stages.load import load
 from apao.stages.lost import Survey, survey
 from apao.stages.named import Users, run_folder, titles
-from apao.stages.shown_search import Names, Search, page_case, user_history
+from apao.stages.shown_search import Names, ShownSearch, page_case, user_history
 from apao.stages.trained import TrainedRun
 from apao.study.paths import DatasetPaths
 
@@ -92,7 +92,7 @@ def _user_case(trained: TrainedRun, names: Names, user: int, label: str) -> dict
 
 
 def _case(trained: TrainedRun, names: Names, label: str, items: list[int], target: int | None) -> dict[str, Any]:
-    search = Search.of(trained, items, target)
+    search = ShownSearch.of(trained, items, target)
     return page_case(search, names, label, items, trained.params.backbone.max_history)
 
 

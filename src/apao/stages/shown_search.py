@@ -15,7 +15,8 @@ import torch
 
 from apao.codes.itemcodes import ItemCodes
 from apao.data.histories import IntArray
-from apao.decoding.trace import Step, token_logp, trace
+from apao.decoding.exact import code_logp
+from apao.decoding.trace import Step, trace
 from apao.stages.exact import TOP
 from apao.stages.trained import TrainedRun
 
@@ -50,7 +51,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Search:
+class ShownSearch:
     """The search after one history, and the exact scores of all codes.
 
     Attributes:
@@ -66,7 +67,7 @@ class Search:
     target: Prefix | None
 
     @classmethod
-    def of(cls, trained: TrainedRun, history: Sequence[int], target: int | None) -> Search:
+    def of(cls, trained: TrainedRun, history: Sequence[int], target: int | None) -> ShownSearch:
         """Search after a history of item numbers; ``target`` is the item to be found, if it is known."""
         softmax = trained.params.objective.softmax
         backbone, trie, codes = trained.backbone, trained.trie, trained.codes
@@ -77,7 +78,7 @@ class Search:
         wanted = _best(scores)
         goal = None if target is None else tuple(codes.tokens[target].tolist())
         chosen = wanted if goal is None or goal in wanted else [*wanted, goal]
-        logp = token_logp(backbone, context, trie, torch.tensor([chosen], device=trained.device), False, softmax)
+        logp = code_logp(backbone, context, trie, torch.tensor([chosen], device=trained.device), False, softmax)
         sums = logp[0].double().cumsum(dim=-1).tolist()
         prefixes = {
             code[:length]: row[length - 1]
@@ -124,7 +125,7 @@ def _best(scores: dict[Prefix, float]) -> list[Prefix]:
     return sorted(scores, key=lambda code: -scores[code])[:TOP]
 
 
-def page_case(search: Search, names: Names, label: str, history: Sequence[int], read: int) -> dict[str, Any]:
+def page_case(search: ShownSearch, names: Names, label: str, history: Sequence[int], read: int) -> dict[str, Any]:
     """One history for the page, ready for JSON. The model reads the newest ``read`` items."""
     newest = [names.titles[item] for item in history[-HISTORY_SHOWN:]]
     return {
@@ -138,7 +139,7 @@ def page_case(search: Search, names: Names, label: str, history: Sequence[int], 
     }
 
 
-def _listed(search: Search, names: Names, code: Prefix) -> dict[str, Any]:
+def _listed(search: ShownSearch, names: Names, code: Prefix) -> dict[str, Any]:
     """A code of one of the lists: its ranks in both, and the step that lost it."""
     lost = search.lost_at(code)
     return {
@@ -153,7 +154,7 @@ def _listed(search: Search, names: Names, code: Prefix) -> dict[str, Any]:
     }
 
 
-def _loss(search: Search, prefix: Prefix) -> dict[str, Any]:
+def _loss(search: ShownSearch, prefix: Prefix) -> dict[str, Any]:
     """How far a prefix was from being kept."""
     step = search.steps[len(prefix) - 1]
     return {
@@ -166,7 +167,7 @@ def _loss(search: Search, prefix: Prefix) -> dict[str, Any]:
     }
 
 
-def _step(search: Search, names: Names, level: int) -> dict[str, Any]:
+def _step(search: ShownSearch, names: Names, level: int) -> dict[str, Any]:
     """A column of the tree: kept prefixes, then those of the exact top and the target that are not."""
     step, kept = search.steps[level - 1], search.kept[level - 1]
     listed = {code[:level] for code in (*search.exact, *search.found)}
@@ -184,7 +185,7 @@ def _step(search: Search, names: Names, level: int) -> dict[str, Any]:
     }
 
 
-def _row(search: Search, names: Names, prefix: Prefix, logp: float) -> dict[str, Any]:
+def _row(search: ShownSearch, names: Names, prefix: Prefix, logp: float) -> dict[str, Any]:
     """A prefix. Its fate: ``kept``, ``cut`` at this step, or ``gone`` since an earlier one."""
     lost, whole = search.lost_at(prefix), len(prefix) == len(search.steps)
     fate = "kept" if lost is None else "cut" if lost == len(prefix) else "gone"

@@ -82,7 +82,7 @@ class RunParams(TrainedParams):
     @property
     def decodes_eos(self) -> bool:
         """Whether beam search decodes eos after the code."""
-        return self.decoding.decodes_eos(self.backbone.decodes_eos, self.objective.trains_eos)
+        return self.decoding.decodes_eos(self.backbone.release_decodes_eos, self.objective.trains_eos)
 
     def for_evaluation(self) -> dict[str, Any]:
         """Parameters of the evaluation as JSON values, besides those of the trained model."""
@@ -112,7 +112,7 @@ class TimedDecoding(Model):
     @property
     def decodes_eos(self) -> bool:
         """Whether beam search decodes eos after the code, assuming that eos is trained."""
-        return self.decoding.decodes_eos(self.backbone.decodes_eos, trained=True)
+        return self.decoding.decodes_eos(self.backbone.release_decodes_eos, trained=True)
 
 
 class RunRecord(TrainedParams):

@@ -53,7 +53,7 @@ class Dimension(Model):
 
     @property
     def probes(self) -> tuple[Value, ...]:
-        """Values that are valid if all are: the choices, or the ends of the range."""
+        """The choices, or the ends of the range: if these are valid, so is every value of the dimension."""
         return self.choices or self.ends
 
     def rounded(self, value: Value) -> Value:

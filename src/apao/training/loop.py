@@ -155,9 +155,9 @@ class Training:
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         # On a GPU passes are recorded and replayed (``training.replays``). A CPU gains nothing from that.
         self.recording = device.type == "cuda" and params.backbone.recordable
-        self.evaluation = ExampleSampler(*supply, repeating=self.recording)
+        self.validation = ExampleSampler(*supply, repeating=self.recording)
         self.sampler: ExampleSampler | PackedSampler = (
-            PackedSampler(*supply, repeating=self.recording) if params.backbone.packs else self.evaluation
+            PackedSampler(*supply, repeating=self.recording) if params.backbone.packs else self.validation
         )
         if not self.sampler.examples:
             raise UserError(f"{run}: no user has a training history of two items; nothing to train on")
@@ -334,7 +334,7 @@ class Training:
             last = (len(users) - 1) // RELEASE_BATCH * RELEASE_BATCH
             users, positions = users[last:], positions[last:]
         sums = Sums(self.processes)
-        parts = self.evaluation.parts(users, positions, torch.Generator().manual_seed(self.params.seed))
+        parts = self.validation.parts(users, positions, torch.Generator().manual_seed(self.params.seed))
         with products(self.recipe.precision, self.device):
             for batch in self.processes.share(parts):
                 sums.add(self.judge(batch, self.state, None), len(batch))

@@ -188,7 +188,7 @@ class _Verification:
         examples = Examples(histories, self.codes, max(USUAL_HISTORY, self.longest), self.trie)
         batch = examples.batch(np.arange(len(users)), histories.evaluation_targets("test"))
         context = backbone.encode(batch.history)
-        beams = beam_search(backbone, context, self.trie, values.beam_size, backbone.params.decodes_eos)
+        beams = beam_search(backbone, context, self.trie, values.beam_size, backbone.params.release_decodes_eos)
         check_shape(values.codes, beams.tokens.shape, *key, "codes")
         check_shape(values.scores, beams.scores.shape, *key, "scores")
         scores, swapped, wrong = beams.scores.clone(), 0, []

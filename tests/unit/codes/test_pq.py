@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 
 from apao.codes.coding import nearest_codes
 from apao.codes.tokenizers.base import TOKENIZERS
-from apao.codes.tokenizers.pq import _balanced, rotated_parts
+from apao.codes.tokenizers.pq import _dealt, rotated_parts
 from apao.errors import UserError
 
 ROWS = np.random.default_rng(0).normal(size=(400, 10)) * np.array([9.0, 8, 7, 6, 5, 0.5, 0.4, 0.3, 0.2, 0.1]) + 3
@@ -100,7 +100,7 @@ def test_more_parts_than_dimensions_are_refused():
 
 def test_axes_of_variances_below_one_are_dealt_evenly():
     variances = np.array([0.2, 0.2, 1e-4, 1e-4])
-    assert [sorted(variances[part]) for part in _balanced(variances, [2, 2])] == [[1e-4, 0.2]] * 2
+    assert [sorted(variances[part]) for part in _dealt(variances, [2, 2])] == [[1e-4, 0.2]] * 2
 
 
 def test_principal_axes_do_not_depend_on_where_the_vectors_are():

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from apao.codes import coding
+from apao.codes import coding, kmeans
 from apao.codes.coding import relative_errors, residuals
 from apao.codes.collisions import reassigned
-from apao.codes.tokenizers import rqkmeans
 from apao.codes.tokenizers.rqkmeans import ResidualKMeans, residual_kmeans
 
 
@@ -180,7 +179,7 @@ def test_keys_that_mini_batches_would_not_use_are_refused(key):
 def test_memory_of_a_large_catalogue(monkeypatch):
     """Beside the vectors, mini-batches need their residuals in float32; errors and collisions need no copy at all."""
     monkeypatch.setattr(coding, "ROWS_AT_ONCE", 1_000)
-    monkeypatch.setattr(rqkmeans, "MINI_BATCH", 1_000)
+    monkeypatch.setattr(kmeans, "MINI_BATCH", 1_000)
     rows = grouped(40_000, width=64)
     # A mini-batch and pieces in float64 come to a tenth of the vectors each.
     assert peak(lambda: residual_kmeans(rows, 2, 100, mini_batches=8)) < 1.6 * rows.nbytes

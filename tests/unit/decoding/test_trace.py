@@ -7,8 +7,8 @@ from helpers.models import BOTH, SlowModel, backbone_of, padded, random_codes
 from apao.backbones.softmax import Softmax
 from apao.codes.trie import Trie
 from apao.decoding.beam import beam_search
-from apao.decoding.exact import exact_scores
-from apao.decoding.trace import token_logp, trace
+from apao.decoding.exact import code_logp, exact_scores
+from apao.decoding.trace import trace
 
 CODES = random_codes(60, 3, 5, seed=3)
 TRIE = Trie.of(CODES)
@@ -56,7 +56,7 @@ def test_probabilities_of_prefixes(backbone):
 def test_token_log_probabilities_sum_to_exact_scores(backbone, eos, softmax):
     context = backbone.encode(padded([HISTORY, HISTORY[:3]]))
     codes = torch.as_tensor(CODES.distinct_tokens)
-    found = token_logp(backbone, context, TRIE, codes.expand(2, -1, -1), eos, softmax)
+    found = code_logp(backbone, context, TRIE, codes.expand(2, -1, -1), eos, softmax)
     assert found.shape == (2, len(codes), 3 + eos) and (found <= 0).all()
     exact = exact_scores(backbone, context, TRIE, codes, eos, softmax)
     torch.testing.assert_close(found.mean(dim=-1), exact, atol=1e-5, rtol=0)

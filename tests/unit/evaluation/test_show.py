@@ -17,7 +17,7 @@ from apao.errors import UserError
 from apao.evaluation.metrics import code_ranks
 from apao.stages.lost import survey
 from apao.stages.show import show
-from apao.stages.shown_search import Names, Search, page_case, user_history
+from apao.stages.shown_search import Names, ShownSearch, page_case, user_history
 from apao.stages.trained import TrainedRun
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -79,7 +79,9 @@ def test_survey_counts_what_search_and_exact_sorting_say(trained, beam):
 def case_of(trained, user):
     history, target = user_history(trained, user)
     names = Names(trained.codes, [f"Film {i}" for i in range(trained.codes.items)])
-    return page_case(Search.of(trained, history.tolist(), target), names, f"User {user}", history.tolist(), 20), history
+    return page_case(
+        ShownSearch.of(trained, history.tolist(), target), names, f"User {user}", history.tolist(), 20
+    ), history
 
 
 def test_lists_are_those_of_recommend_and_of_exact_sorting(run, trained):

@@ -300,7 +300,7 @@ def test_validation_is_the_mean_over_users_and_touches_no_random_state():
     # The targets are the last items but one, the histories all before them.
     users = np.arange(HISTORIES.users)
     positions = np.diff(HISTORIES.offsets) - 2
-    batch = training.evaluation.source.batch(users, positions)
+    batch = training.validation.source.batch(users, positions)
     ce = training_of(run_params("tiger")).objective
     with torch.no_grad():
         loss = ce(score_batch(training.backbone, batch, ce.eos, training.catalogue), {}).loss
@@ -318,7 +318,7 @@ def test_release_selection_looks_at_the_last_validation_batch(kind, users):
         run_params("llama", {"type": kind, "weights": "uniform"} if kind != "ce" else None), histories
     )
     chosen = np.arange(users)[-last:]
-    batch = training.evaluation.source.batch(chosen, positions[chosen])
+    batch = training.validation.source.batch(chosen, positions[chosen])
     with torch.no_grad():
         scores = score_batch(training.backbone.eval(), batch, training.objective.eos, training.catalogue)
         expected = training.objective(scores, training.state).loss.item()

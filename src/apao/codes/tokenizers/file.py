@@ -17,7 +17,7 @@ from pydantic import field_validator
 from typing_extensions import override
 
 from apao.codes.coding import Coding, FloatMatrix
-from apao.codes.given import joined, read_own_json, read_own_parquet, with_suffix
+from apao.codes.given import checked_suffix, joined, read_own_json, read_own_parquet
 from apao.codes.itemcodes import parsed_codes
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, Tokenizer
 from apao.codes.vocabulary import MAX_CODE
@@ -44,7 +44,7 @@ class FileCodes(Tokenizer):
     @field_validator("path")
     @classmethod
     def _readable(cls, path: Path) -> Path:
-        return with_suffix(path, CODE_FILES)
+        return checked_suffix(path, CODE_FILES)
 
     @override
     def own_files(self) -> tuple[Path, ...]:

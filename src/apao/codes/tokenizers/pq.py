@@ -19,13 +19,13 @@ from typing_extensions import override
 
 from apao.codes.coding import Coding, FloatMatrix, Matrix
 from apao.codes.collisions import CollisionPolicy
+from apao.codes.kmeans import centroids, clustered
 from apao.codes.tokenizers.base import TOKENIZERS, Inputs, LevelledTokenizer
-from apao.codes.tokenizers.rqkmeans import centroids, clustered
 from apao.errors import UserError
 from apao.parameters import Seed
 from apao.progress import progress
 
-Rotation = Literal["none", "random", "pca"]
+RotationKind = Literal["none", "random", "pca"]
 
 
 @TOKENIZERS.register
@@ -38,7 +38,7 @@ class ProductQuantisation(LevelledTokenizer):
     collisions: CollisionPolicy = "keep"
     """Policy for items that share a code: ``keep`` the codes, add an ``extra`` level that numbers the items, or
     ``reassign`` them to the nearest free token of the last level."""
-    rotation: Rotation = "none"
+    rotation: RotationKind = "none"
     """Rotation before the parts are cut: ``none``; ``random``; or ``pca``, the principal axes, dealt to the parts so
     that the products of their variances are balanced (the parametric form of OPQ, Ge et al. 2013)."""
     restarts: PositiveInt = 1
@@ -73,7 +73,7 @@ class ProductQuantisation(LevelledTokenizer):
         return Coding(np.stack(codes, axis=1), codebooks, inputs.embeddings)
 
 
-def rotated_parts(vectors: Matrix, parts: int, rotation: Rotation, seed: int) -> list[FloatMatrix]:
+def rotated_parts(vectors: Matrix, parts: int, rotation: RotationKind, seed: int) -> list[FloatMatrix]:
     """Axes (D, D_l) of each part, together an orthonormal basis; parts differ in their width by at most 1."""
     width = vectors.shape[1]
     axes: FloatMatrix = np.eye(width)
@@ -83,11 +83,11 @@ def rotated_parts(vectors: Matrix, parts: int, rotation: Rotation, seed: int) ->
     elif rotation == "pca":
         centred = vectors - vectors.mean(axis=0)
         variances, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
-        columns = _balanced(variances, [len(part) for part in columns])
+        columns = _dealt(variances, [len(part) for part in columns])
     return [axes[:, part] for part in columns]
 
 
-def _balanced(variances: FloatMatrix, widths: Sequence[int]) -> list[NDArray[np.int64]]:
+def _dealt(variances: FloatMatrix, widths: Sequence[int]) -> list[NDArray[np.int64]]:
     """Deal axes, the largest variance first, each to the part with the smallest product so far that has room."""
     logs = np.log(np.maximum(variances, 1e-12 * max(variances.max(), 1e-300)))
     logs -= logs.min()  # factors of at least 1, so that products grow with every axis
