@@ -64,9 +64,9 @@ class RecommendedItems(GridStudy, FigureStudy):
         caption = (
             f"The best {LIST_LENGTH} items of every test user. Left: strict Recall@{LIST_LENGTH} (item level) of the "
             f"users whose target is in the head, the {HEAD_SHARE:.0%} of the items that occur most often in the "
-            "training histories, in the tail, or cold, in no training history. Middle: coverage, the share of the items "
-            "that are in any list, and the Gini index of how often items are, 0 where all are equally often. Right: how "
-            "often the items of the lists occur in the training histories, on average (ARP). "
+            "training histories, in the tail, or cold, in no training history. Middle: coverage, the share of the "
+            "items that are in any list, and the Gini index of how often items are, 0 where all are equally often. "
+            "Right: how often the items of the lists occur in the training histories, on average (ARP). "
             f"{results.origin(self)} {results.error_bars(self, self.seeds, over_users=False)}"
         )
         return style.Drawing(figure, pd.DataFrame(rows, columns=COLUMNS), caption)
