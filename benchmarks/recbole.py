@@ -123,5 +123,5 @@ def recall(training: Training, users: IntArray, positions: IntArray) -> float:
     """Share of users whose target is among the ``CUTOFF`` best items."""
     backbone = training.backbone.eval()
     batch = training.validation.source.batch(users, positions)
-    best = beam_search(backbone, backbone.encode(batch.history), training.catalogue.trie, CUTOFF, eos=False)
+    best = beam_search(backbone, backbone.encode(batch.history), training.statistics.trie, CUTOFF, eos=False)
     return (code_ranks(best, batch.targets) > 0).double().mean().item()

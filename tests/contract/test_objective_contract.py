@@ -2,15 +2,17 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.models import backbone_of, histories_of, random_codes, run_params
+from pydantic import ValidationError
 
 from apao.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from apao.codes.catalogue import Catalogue
+from apao.codes.statistics import CodeStatistics
 from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Objective, Scores
 from apao.training.batches import Examples, ExampleSampler
@@ -33,13 +35,17 @@ def objective(request, params) -> Objective:
 
 
 def settings_of(objective):
-    """The objective's entry, and one per other value of its switches (fields that are bool or a choice of words)."""
+    """The objective's entry, and one per other value of its switches (fields that are bool or a choice of words).
+
+    Values that the objective refuses, since they would have no effect, are left out.
+    """
     variants = [objective]
     for name, field in type(objective).model_json_schema()["properties"].items():
         values = [True, False] if field.get("type") == "boolean" else field.get("enum", [])
         for value in values:
             if value != getattr(objective, name):
-                variants.append(type(objective).model_validate({**objective.model_dump(), name: value}))
+                with suppress(ValidationError):
+                    variants.append(type(objective).model_validate({**objective.model_dump(), name: value}))
     return variants
 
 
@@ -53,7 +59,7 @@ def scores_of(objective: Objective, seed: int = 0) -> tuple[Scores, torch.nn.Mod
     (batch,) = sampler.parts(sampler.users[rows], sampler.positions[rows], torch.Generator().manual_seed(seed))
     backbone = backbone_of("llama", len(CODES.vocabulary), seed)
     embeddings = EMBEDDINGS if needs.embeddings else None
-    catalogue = Catalogue(CODES, trie, HISTORIES.training_targets(), embeddings)
+    catalogue = CodeStatistics(CODES, trie, HISTORIES.training_targets(), embeddings)
     scores = score_batch(backbone, batch, objective.eos, catalogue)
     if needs.reference:
         with torch.no_grad():

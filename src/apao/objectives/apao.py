@@ -154,7 +154,7 @@ class Pairwise(PrefixObjective):
         keep = first_occurrences(scores.prefixes, scores.negative_prefixes)
         # The sum over the kept candidates is scaled up to all other legal prefixes of that length.
         kept = keep.sum(dim=1) + 1
-        log_scale = ((scores.catalogue.prefix_counts - 1) / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
+        log_scale = ((scores.statistics.prefix_counts - 1) / kept).clamp(min=torch.finfo(margins.dtype).tiny).log()
         margins = margins.masked_fill(~keep, -torch.inf) + log_scale[:, None]
         # Not negligible early in training, when probabilities of whole codes are of this order.
         epsilon = math.log(RELEASE_EPSILON) - scores.prefix_logp[:, None]

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from apao.backbones.softmax import Softmax, token_logp
-from apao.codes.catalogue import Catalogue
+from apao.codes.statistics import CodeStatistics
 from apao.codes.vocabulary import EOS
 from apao.parameters import Model, Registry, SpelledObjective
 
@@ -36,7 +36,7 @@ class Needs(NamedTuple):
     reference: bool = False
     """The scores of the frozen model that the training started from."""
     embeddings: bool = False
-    """The items' embeddings, for ``Catalogue.level_gains``. They become an input file of the training."""
+    """The items' embeddings, for ``CodeStatistics.level_gains``. They become an input file of the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Scores:
         logits: (B, T, V) at the steps that predict the target's codes.
         targets: (B, T) token ids of the target's code.
         prefixes: (B, T) ids of the target's prefixes of length 1 .. T (states of the catalogue's trie).
-        catalogue: facts about all codes, computed when first used.
+        statistics: facts about all codes, computed when first used.
         eos_logits: (B, V) at the step after the code; None unless the objective trains eos.
         negative_logp: (B, N, T) token log-probabilities of the sampled codes; None unless declared in ``needs``.
         negative_prefixes: (B, N, T) ids of their prefixes; None likewise.
@@ -58,7 +58,7 @@ class Scores:
     logits: Tensor
     targets: Tensor
     prefixes: Tensor
-    catalogue: Catalogue
+    statistics: CodeStatistics
     eos_logits: Tensor | None = None
     negative_logp: Tensor | None = None
     negative_prefixes: Tensor | None = None
@@ -87,7 +87,7 @@ class Scores:
         """Bool (B, T, V): the legal continuations of the target's prefix at each step."""
         before = self.prefixes.roll(1, dims=1)
         before[:, 0] = 0
-        return self.catalogue.trie.legal(before)
+        return self.statistics.trie.legal(before)
 
 
 class Outcome(NamedTuple):

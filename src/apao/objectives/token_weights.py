@@ -34,12 +34,12 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def front_greater(scores: Scores) -> Tensor:
-    """(T,) weights proportional to log(1 + g_l), with sum T; g_l is the gain of level l (``Catalogue.level_gains``).
+    """Weights (T,) proportional to log(1 + g_l), with sum T; g_l is the gain of level l (``level_gains``).
 
     A negative gain, where a level moves items further from their centres (K-means does not exclude that), counts
     as 0. If no level has a gain (a catalogue of one item), all weights are 1.
     """
-    weights = scores.catalogue.level_gains.to(scores.target_logp.dtype).clamp(min=0).log1p()
+    weights = scores.statistics.level_gains.to(scores.target_logp.dtype).clamp(min=0).log1p()
     total = weights.sum()
     return torch.where(total > 0, weights * len(weights) / total.clamp(min=1e-30), 1.0)
 
@@ -50,7 +50,7 @@ def frequency(scores: Scores, b: float) -> Tensor:
     A token that no training target has (only a validation or test item) counts as seen once.
     """
     # In double precision, because 1 - b^n would be lost to rounding for b near 1.
-    count = scores.catalogue.token_counts.clamp(min=1).double()
+    count = scores.statistics.token_counts.clamp(min=1).double()
     weights = ((1 - b) / (1 - b**count))[scores.targets]
     return (weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)).to(scores.target_logp.dtype)
 
@@ -123,7 +123,7 @@ class InformationGain(TokenWeighted):
 
     @override
     def token_weights(self, scores: Scores) -> Tensor:
-        gain = scores.catalogue.information_gain[scores.prefixes]
+        gain = scores.statistics.information_gain[scores.prefixes]
         return torch.where(gain == 0, self.beta, 1.0).to(scores.target_logp.dtype)
 
 

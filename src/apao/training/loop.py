@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apao.checkpoint import Checkpoint, Tensors, load_checkpoint, save_checkpoint
-from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.statistics import CodeStatistics
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.devices import autocast, products
@@ -151,7 +151,7 @@ class Training:
             raise UserError(f"{run}: {error}") from error
         trie = Trie.of(codes, device)
         examples = Examples(histories, codes, params.backbone.max_history, trie)
-        self.catalogue = Catalogue(codes, trie, histories.training_targets(), embeddings)
+        self.statistics = CodeStatistics(codes, trie, histories.training_targets(), embeddings)
         supply = (examples, histories, needs.negatives, micro_batch_tokens(self.recipe, device))
         # On a GPU passes are recorded and replayed (``training.replays``). A CPU gains nothing from that.
         self.recording = device.type == "cuda" and params.backbone.recordable
@@ -318,10 +318,10 @@ class Training:
     def _outcome(self, batch: Batch | PackedBatch, state: State, step_examples: int | None) -> Outcome:
         with autocast(self.recipe.precision, self.device):
             eos = self.objective.trains_eos
-            scores = score_batch(self.backbone, batch, eos, self.catalogue, step_examples, self.read)
+            scores = score_batch(self.backbone, batch, eos, self.statistics, step_examples, self.read)
             if self.reference is not None:
                 with torch.no_grad():
-                    reference = score_batch(self.reference, batch, False, self.catalogue)
+                    reference = score_batch(self.reference, batch, False, self.statistics)
                 scores = replace(scores, reference=reference)
         return self.objective(scores, state)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apao.backbones.base import Backbone
 from apao.backbones.softmax import at_least_fp32, token_logp
-from apao.codes.catalogue import Catalogue
+from apao.codes.statistics import CodeStatistics
 from apao.objectives.base import Scores
 from apao.training.batches import Batch
 from apao.training.packing import PackedBatch
@@ -26,7 +26,7 @@ def score_batch(
     backbone: Backbone,
     batch: Batch | PackedBatch,
     eos: bool,
-    catalogue: Catalogue,
+    statistics: CodeStatistics,
     step_examples: int | None = None,
     read: Reader | None = None,
 ) -> Scores:
@@ -36,7 +36,7 @@ def score_batch(
         backbone: the model.
         batch: examples, packed or not.
         eos: also score the eos step after the target.
-        catalogue: facts about all codes, handed on to the objective.
+        statistics: facts about all codes, handed on to the objective.
         step_examples: number of examples of the optimizer step that the batch is a part of.
         read: computes the states of packed sequences in place of the backbone, where there are no negatives.
     """
@@ -52,7 +52,7 @@ def score_batch(
         logits=logits[:, :levels],
         targets=batch.targets,
         prefixes=batch.prefixes,
-        catalogue=catalogue,
+        statistics=statistics,
         eos_logits=logits[:, levels] if eos else None,
         negative_logp=negative_logp,
         negative_prefixes=negative_prefixes,

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from apao.backbones.base import Backbone
-from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.statistics import CodeStatistics
 from apao.codes.trie import Trie
 from apao.data.histories import Histories
 from apao.decoding.beam import beam_search
@@ -110,7 +110,7 @@ class _Verification:
         self.folder, self.expected, self.codes, self.tolerance = folder, expected, codes, tolerance
         self.device, self.trie = device, Trie.of(codes, device)
         # No value of the file depends on training targets.
-        self.catalogue = Catalogue(codes, self.trie, targets=np.empty(0, dtype=np.int64))
+        self.statistics = CodeStatistics(codes, self.trie, targets=np.empty(0, dtype=np.int64))
         self.longest = max((len(example.history) for example in expected.examples), default=1)
 
     def quantities(self) -> Iterator[Quantity]:
@@ -147,14 +147,14 @@ class _Verification:
             negatives = torch.as_tensor(self.codes.code_of_item[np.array(self.expected.negatives, dtype=np.int64)])
         batch = examples.batch(np.arange(len(given)), positions, negatives)
         # As in the release, the loss includes the eos step after the code.
-        yield name, score_batch(backbone, batch, True, self.catalogue)
+        yield name, score_batch(backbone, batch, True, self.statistics)
         if name == "llama":
             rows = Rows(histories.offsets[:-1], positions + 1, np.ones_like(positions))
             packed = PackedSampler(examples, histories, negatives=0, budget=1).batch(rows, torch.Generator())
             if negatives is not None:
                 tokens, prefixes = examples.codes_of(negatives[:, None])
                 packed = replace(packed, negatives=tokens, negative_prefixes=prefixes)
-            yield f"{name}, packed", score_batch(backbone, packed, True, self.catalogue)
+            yield f"{name}, packed", score_batch(backbone, packed, True, self.statistics)
 
     def _objective(
         self, label: str, scores: Scores, kind: str, strength: str | None, values: dict[str, Any], key: Key

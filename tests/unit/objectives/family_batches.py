@@ -9,8 +9,8 @@ from gradients import LEAVES
 from helpers.models import random_codes
 from slow_families import Referred
 
-from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.statistics import CodeStatistics
 from apao.codes.trie import Trie
 from apao.objectives.base import OBJECTIVES, Scores
 
@@ -51,7 +51,7 @@ class Batch:
 
 def catalogue_of(codes, trained, embeddings):
     """Facts about the codes."""
-    return Catalogue(codes, Trie.of(codes), trained, embeddings)
+    return CodeStatistics(codes, Trie.of(codes), trained, embeddings)
 
 
 def batch_of(seed, levels=3, batch=3, negatives=5, eos=True, reference=False, codes=None, dtype=torch.float64):
@@ -90,7 +90,7 @@ def batch_of(seed, levels=3, batch=3, negatives=5, eos=True, reference=False, co
             logits=leaves["logits"],
             targets=targets,
             prefixes=trie.walk(targets),
-            catalogue=catalogue_of(codes, trained, embeddings),
+            statistics=catalogue_of(codes, trained, embeddings),
             eos_logits=leaves["eos_logits"] if eos else None,
             negative_logp=leaves["negative_logp"],
             negative_prefixes=trie.walk(others),

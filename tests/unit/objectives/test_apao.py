@@ -30,7 +30,7 @@ def scores_of(seed, batch=3, levels=4, negatives=6, size=1.0, clusters=3):
         logits=torch.tensor(rng.normal(0, size, (batch, levels, VOCABULARY)), dtype=torch.float32),
         targets=tokens[:, 0],
         prefixes=ids[:, 0],
-        catalogue=SimpleNamespace(prefix_counts=torch.tensor([clusters**m for m in range(1, levels + 1)])),
+        statistics=SimpleNamespace(prefix_counts=torch.tensor([clusters**m for m in range(1, levels + 1)])),
         eos_logits=torch.tensor(rng.normal(0, size, (batch, VOCABULARY)), dtype=torch.float32),
         negative_prefixes=ids[:, 1:],
         negative_logp=torch.tensor(-size * rng.exponential(1, (batch, negatives, levels)), dtype=torch.float32),
@@ -219,7 +219,7 @@ def test_the_release_adds_to_the_denominator_what_matters_before_training():
     scores = replace(
         scores,
         logits=logits,
-        catalogue=SimpleNamespace(prefix_counts=torch.tensor([3])),
+        statistics=SimpleNamespace(prefix_counts=torch.tensor([3])),
         negative_prefixes=scores.prefixes[:, None] + 1,
         negative_logp=torch.full((1, 1, 1), logp, dtype=torch.float64),
     )

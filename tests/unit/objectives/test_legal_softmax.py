@@ -120,7 +120,7 @@ def test_msl_is_ce_where_everything_is_legal(levels):
     """The loss of the eos step is 0; it only adds a token to the mean."""
     batch = batch_of(4, levels)
     everything = SimpleNamespace(legal=lambda states: torch.ones_like(batch.scores.legal))
-    scores = replace(batch.scores, catalogue=SimpleNamespace(trie=everything))
+    scores = replace(batch.scores, statistics=SimpleNamespace(trie=everything))
     ce = evaluate(objective_of("ce", eos=False), scores).loss
     assert_same(evaluate(objective_of("msl", eos=False), scores).loss, ce, batch.leaves)
     assert_same(evaluate(objective_of("msl", eos=True), scores).loss, ce, batch.leaves, levels / (levels + 1))

@@ -54,7 +54,7 @@ def scores_of(examples, levels, eos=True):
         logits=leaves["logits"],
         targets=torch.tensor(targets),
         prefixes=prefixes,
-        catalogue=SimpleNamespace(prefix_counts=torch.tensor(counts)),
+        statistics=SimpleNamespace(prefix_counts=torch.tensor(counts)),
         eos_logits=leaves["eos_logits"] if eos else None,
         negative_logp=leaves["negative_logp"],
         negative_prefixes=negative_prefixes,

@@ -176,7 +176,7 @@ def test_rare_tokens_weigh_more_and_unseen_ones_as_if_seen_once():
     batch = batch_of(0, codes=codes_of([[0, 0], [0, 1], [0, 2]]))
     codes = torch.tensor([[3, 4], [3, 5], [3, 6]])
     counts = torch.tensor([0, 0, 0, 7, 0, 1, 6])
-    scores = replace(batch.scores, targets=codes, catalogue=SimpleNamespace(token_counts=counts))
+    scores = replace(batch.scores, targets=codes, statistics=SimpleNamespace(token_counts=counts))
     weights = objective_of("frequency", b=0.5).token_weights(scores)
     rare, common, first = 1.0, 0.5 / (1 - 0.5**6), 0.5 / (1 - 0.5**7)
     expected = [[2 * w0 / (w0 + w1), 2 * w1 / (w0 + w1)] for w0, w1 in ((first, rare), (first, rare), (first, common))]
@@ -186,10 +186,10 @@ def test_rare_tokens_weigh_more_and_unseen_ones_as_if_seen_once():
 def test_levels_that_gain_nothing_or_take_items_apart_get_no_weight():
     batch = batch_of(0)
     known = SimpleNamespace(level_gains=torch.tensor([0.5, -0.3, 0.0]).double())
-    weights = objective_of("front-greater").token_weights(replace(batch.scores, catalogue=known))
+    weights = objective_of("front-greater").token_weights(replace(batch.scores, statistics=known))
     assert weights.tolist() == pytest.approx([3, 0, 0], abs=1e-12)
     nothing = SimpleNamespace(level_gains=torch.zeros(3).double())
-    loss = evaluate(objective_of("front-greater"), replace(batch.scores, catalogue=nothing)).loss
+    loss = evaluate(objective_of("front-greater"), replace(batch.scores, statistics=nothing)).loss
     assert_same(loss, evaluate(objective_of("ce"), batch.scores).loss, batch.leaves)
 
 
@@ -213,7 +213,7 @@ def test_igd_weighs_a_token_in_full_that_leaves_more_to_know_than_before():
     batch = batch_of(0, batch=8, codes=codes)
     known = catalogue_of(codes, np.array([0] * 8 + [1, 2, 3, 4]), np.zeros((5, 1)))
     assert (known.information_gain < 0).any()
-    weights = objective_of("igd", beta=0.0).token_weights(replace(batch.scores, catalogue=known))
+    weights = objective_of("igd", beta=0.0).token_weights(replace(batch.scores, statistics=known))
     first = batch.scores.targets[:, 0].tolist()
     assert set(first) == {3, 4}
     # The single code is determined by its first token, the four by their second.
@@ -247,5 +247,5 @@ def test_frequency_holds_in_single_precision_next_to_one():
     """For b -> 1 the weights go to 1 / n; in single precision 1 - b^n would be lost to rounding."""
     scores = batch_of(0, dtype=torch.float32).scores
     weights = objective_of("frequency", b=0.99999998).token_weights(scores)
-    seen = 1 / scores.catalogue.token_counts.clamp(min=1)[scores.targets]
+    seen = 1 / scores.statistics.token_counts.clamp(min=1)[scores.targets]
     torch.testing.assert_close(weights, 3 * seen / seen.sum(dim=1, keepdim=True), atol=1e-5, rtol=0)

@@ -65,7 +65,7 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_whole(name, objective, 
     generator = torch.Generator().manual_seed(params.seed)
     (epoch,) = fresh.sampler.epoch(10**6, 10**6, generator)
     (batch,) = epoch.parts
-    scores = score_batch(fresh.backbone, batch, fresh.objective.eos, fresh.catalogue)
+    scores = score_batch(fresh.backbone, batch, fresh.objective.eos, fresh.statistics)
     fresh.objective(scores, fresh.state).loss.backward()
     for each in found:
         torch.testing.assert_close(each, gradients(fresh.backbone), atol=1e-6, rtol=1e-3)
@@ -303,7 +303,7 @@ def test_validation_is_the_mean_over_users_and_touches_no_random_state():
     batch = training.validation.source.batch(users, positions)
     ce = training_of(run_params("tiger")).objective
     with torch.no_grad():
-        loss = ce(score_batch(training.backbone, batch, ce.eos, training.catalogue), {}).loss
+        loss = ce(score_batch(training.backbone, batch, ce.eos, training.statistics), {}).loss
     assert found["ce"] == pytest.approx(loss.item(), rel=1e-5)
 
 
@@ -320,7 +320,7 @@ def test_release_selection_looks_at_the_last_validation_batch(kind, users):
     chosen = np.arange(users)[-last:]
     batch = training.validation.source.batch(chosen, positions[chosen])
     with torch.no_grad():
-        scores = score_batch(training.backbone.eval(), batch, training.objective.eos, training.catalogue)
+        scores = score_batch(training.backbone.eval(), batch, training.objective.eos, training.statistics)
         expected = training.objective(scores, training.state).loss.item()
     release = run_params("llama", training.objective.model_dump(), selection="release")
     assert training_of(release, histories).validate(0)["loss"] == pytest.approx(expected, rel=1e-5)

@@ -20,7 +20,7 @@ from apao.data.histories import IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class Catalogue:
+class CodeStatistics:
     """Facts about all codes, each computed on first access, on the device of the trie.
 
     Attributes:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from apao.codes.catalogue import Catalogue
 from apao.codes.itemcodes import ItemCodes
+from apao.codes.statistics import CodeStatistics
 from apao.codes.trie import Trie
 
 # Few tokens per level, so that prefixes and whole codes are shared.
@@ -30,7 +30,7 @@ def targets_of(codes, seed, examples=9):
 
 
 def catalogue_of(codes, targets=(), embeddings=None):
-    return Catalogue(codes, Trie.of(codes), np.array(targets, dtype=np.int64), embeddings)
+    return CodeStatistics(codes, Trie.of(codes), np.array(targets, dtype=np.int64), embeddings)
 
 
 def gains_of(codes, targets):
