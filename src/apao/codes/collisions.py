@@ -90,16 +90,17 @@ def _moved_to_free(new: IntArray, known: IntArray, wanted: FloatMatrix, last: Fl
     tokens = np.unique(known[:, -1])
     fitted, beyond = tokens[tokens < len(last)], tokens[tokens >= len(last)]
     norms = np.square(last[fitted]).sum(axis=1)
-    for item in range(len(codes)):
-        code = codes[item].copy()
-        if code.tobytes() in taken:
-            by_distance = fitted[np.argsort(norms - 2 * (last[fitted] @ wanted[item]), kind="stable")]
-            for token in chain(by_distance, beyond):
-                code[-1] = token
-                if code.tobytes() not in taken:
-                    codes[item] = code
-                    break
-        taken.add(codes[item].tobytes())
+    with threadpool_limits(limits=1):
+        for item in range(len(codes)):
+            code = codes[item].copy()
+            if code.tobytes() in taken:
+                by_distance = fitted[np.argsort(norms - 2 * (last[fitted] @ wanted[item]), kind="stable")]
+                for token in chain(by_distance, beyond):
+                    code[-1] = token
+                    if code.tobytes() not in taken:
+                        codes[item] = code
+                        break
+            taken.add(codes[item].tobytes())
     return codes
 
 
