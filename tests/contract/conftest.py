@@ -4,12 +4,18 @@ import pytest
 from helpers.project import SHIPPED
 
 from apao.objectives.base import OBJECTIVES
-from apao.study.params import Params, load
+from apao.study.params import Params, load, schema
 
 
 @pytest.fixture(scope="session")
 def params() -> Params:
     return load(SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def definitions() -> dict:
+    """The JSON schema of params.yaml; made once, since it takes seconds."""
+    return schema()
 
 
 @pytest.fixture(params=list(OBJECTIVES))

@@ -13,7 +13,6 @@ from helpers.results import MadeUp
 from apao.engines.code_versions import report_version
 from apao.errors import UserError
 from apao.stages.report import inputs, missing, report
-from apao.study.params import schema
 from apao.study.paths import PUBLISHED
 from apao.study.studies import FIGURE, STUDIES, TABLE
 
@@ -86,11 +85,11 @@ def test_its_runs_are_listed_once(params, kind):
 
 
 @pytest.mark.parametrize("kind", list(STUDIES))
-def test_it_is_described_and_lies_in_the_module_of_its_name(kind):
+def test_it_is_described_and_lies_in_the_module_of_its_name(kind, definitions):
     cls = STUDIES[kind]
     assert cls.form in (TABLE, FIGURE)
     assert cls.__module__ == f"apao.report.kinds.{kind.replace('-', '_')}"
-    assert cls.__doc__ and schema()["$defs"][cls.__name__]["properties"]["kind"]["const"] == kind
+    assert cls.__doc__ and definitions["$defs"][cls.__name__]["properties"]["kind"]["const"] == kind
 
 
 def test_kinds_have_code_of_their_own(params):

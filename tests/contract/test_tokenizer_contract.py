@@ -23,7 +23,6 @@ from apao.errors import UserError
 from apao.evaluation.params import DecodingParams
 from apao.files import verified
 from apao.stages.codes import build_codes
-from apao.study.params import schema
 from apao.study.paths import DatasetPaths
 
 PATHS = DatasetPaths("shop")
@@ -126,11 +125,11 @@ def distinct(codes: np.ndarray) -> int:
     return len(np.unique(codes, axis=0))
 
 
-def test_documented_and_in_the_schema(cls, tokenizer):
+def test_documented_and_in_the_schema(cls, tokenizer, definitions):
     assert cls.__dict__["__doc__"] and sys.modules[cls.__module__].__doc__
-    entries = schema()["properties"]["codes"]["additionalProperties"]
+    entries = definitions["properties"]["codes"]["additionalProperties"]
     assert entries["discriminator"]["mapping"][tokenizer.method] == f"#/$defs/{cls.__name__}"
-    fields = schema()["$defs"][cls.__name__]["properties"]
+    fields = definitions["$defs"][cls.__name__]["properties"]
     assert not [name for name, field in fields.items() if name != "method" and not field.get("description")]
     assert cls.enlarged_by is None or cls.enlarged_by in fields
 

@@ -29,9 +29,10 @@ def rows(scope):
 @pytest.mark.parametrize("scope", SCOPES)
 def test_every_case_can_be_reported(scope, tmp_path):
     found = rows(scope)
+    names = [row["name"] for row in found]
     table = report.results_table({"machine": MACHINE, "results": found})
     assert all(f"| {row['name']} |" in table for row in found)
-    assert table.count("| x 2.5 |") == sum(name.startswith(("ratio", "versus")) for name in cases(scope))
+    assert table.count("| x 2.5 |") == sum(name.startswith(("ratio", "versus")) for name in names)
     shown = report.table4(found)
     assert "| tiger | ce | 1" in shown and "@" not in shown and "trie" not in shown
     assert "| llama | scores 100 negatives | 80 |" in report.table1_cost(found)

@@ -78,5 +78,5 @@ def test_the_shipped_file_follows_the_shipped_schema():
 
 
 def test_the_schema_says_what_keys_mean():
-    training = json.loads(schema_text())["$defs"]["TrainingParams"]["properties"]
+    training = json.loads((ROOT / "schema.json").read_text())["$defs"]["TrainingParams"]["properties"]
     assert training["patience"]["description"] == "Stop after this many epochs without a better validation loss."
