@@ -57,7 +57,9 @@ lint: setup
 
 ## docs: the documentation as a site in site/; a warning or a broken link is an error
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# Not --quiet, with which warnings are not counted, and so are no errors.
+	@mkdir -p logs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict > logs/docs.log 2>&1 || { cat logs/docs.log; exit 1; }
 	@echo 'docs     site/index.html'
 
 $(VENV)/.docs: $(VENV)/.installed requirements-docs.lock
