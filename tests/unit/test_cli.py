@@ -172,14 +172,14 @@ def test_published_codes_have_nothing_to_embed_unless_an_embedder_is_named(capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["download", "no-such"], "error: unknown dataset 'no-such'; known: "),
+        (["download", "no-such"], "error: datasets: unknown dataset 'no-such'; known: "),
         (["train", "ml-100k"], "error: 'ml-100k' does not name a run; expected "),
         (
             ["--scale", "smal", "runs"],
             "error: --scale (or APAO_SCALE, or --config scale=): 'smal' is not defined under",
         ),
         (["report", "table6"], "error: studies.small: unknown study 'table6'; did you mean 'table"),
-        (["baselines", "no-such"], "error: unknown dataset 'no-such'"),
+        (["baselines", "no-such"], "error: datasets: unknown dataset 'no-such'"),
         (["decoding-time", "ml-100k", "no-such"], "error: ml-100k/no-such: unknown backbone"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "tpu"], "error: device 'tpu' cannot be used here"),
         (["train", "ml-100k/tiger/ce/seed1", "--device", "meta"], "error: device 'meta' cannot be used here"),
