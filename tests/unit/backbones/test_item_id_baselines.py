@@ -93,7 +93,7 @@ def test_the_loss_is_cross_entropy_over_all_items(name, pack):
     backbone, total, count = training.backbone, 0.0, 0
     (epoch,) = training.sampler.epoch(10**6, 10**6, torch.Generator().manual_seed(0))
     for part in epoch.parts:
-        scores = score_batch(backbone, part, False, training.catalogue)
+        scores = score_batch(backbone, part, False, training.statistics)
         total += training.objective(scores, training.state).loss.item() * len(part)
         count += len(part)
     expected = []
