@@ -104,7 +104,7 @@ def _resampled_means(values: FloatArray) -> FloatArray:
 
 @lru_cache(1)
 def _kept_draws(users: int) -> list[NDArray[np.uint8]]:
-    """The same counts for as many users as fit into 500 MB, kept because a table has many intervals."""
+    """All pieces of ``_draws``, kept because a table has many intervals."""
     return list(_draws(users))
 
 
